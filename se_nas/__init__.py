@@ -1,0 +1,29 @@
+"""se-nas: where to put Squeeze-and-Excitation blocks in a CNN, and what they cost."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from se_nas.candidate import SearchSpace, insert_se
+    from se_nas.cost import cost
+    from se_nas.export import load
+    from se_nas.search import search
+
+__all__ = ["SearchSpace", "cost", "insert_se", "load", "search"]
+
+_HOME = {
+    "SearchSpace": "candidate",
+    "insert_se": "candidate",
+    "cost": "cost",
+    "load": "export",
+    "search": "search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: torch and Lightning take seconds."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"se_nas.{_HOME[name]}"), name)

@@ -1,0 +1,263 @@
+"""The command line: ``se-nas search | sites | cost | report | export``.
+
+Heavy libraries are imported inside the commands, so that ``--help`` and a wrong option are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from se_nas.config import Limits, SearchConfig
+from se_nas.errors import ConfigError, SeNasError, did_you_mean
+from se_nas.records import Recipe, Target
+
+if TYPE_CHECKING:
+    from se_nas.catalogue import Catalogue
+
+TARGETS = ("backbone", "data", "task", "sampler", "executor")
+
+# Options that may be given without the name of their group: --epochs for --train.epochs, --max-params for --max.params.
+SHORT = {f.name: f"train.{f.name}" for f in dataclasses.fields(Recipe)} | {
+    f"max_{f.name}": f"max.{f.name}" for f in dataclasses.fields(Limits)
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser = build_parser()
+        given = _parse(parser, arguments)
+        return COMMANDS[given.command](given[given.command])
+    except SeNasError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands."""
+    parser = ArgumentParser(
+        prog="se-nas",
+        description="Find where Squeeze-and-Excitation blocks help a CNN, and what they cost.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    search = _command()
+    search.add_argument("--config", action="config", help="YAML file with any of these options")
+    search.add_class_arguments(SearchConfig, None)
+    search.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
+    search.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    commands.add_subcommand("search", search, help="search, or go on with a search")
+
+    for name, text in (("sites", "list where SE blocks may sit"), ("cost", "exact cost of a placement")):
+        command = _command()
+        _backbone_arguments(command)
+        if name == "cost":
+            command.add_argument(
+                "--placement", type=str, default="all:16", help="none, keep, all:R, STAGE=R,... or a .json file"
+            )
+        command.add_argument("--json", action="store_true", help="print JSON")
+        commands.add_subcommand(name, command, help=text)
+
+    report = _command()
+    report.add_argument("run", type=str, help="run folder")
+    report.add_argument("--json", action="store_true", help="print the result as JSON")
+    commands.add_subcommand("report", report, help="make all views again, from the study alone")
+
+    export = _command()
+    export.add_argument("run", type=str, help="run folder")
+    export.add_argument("--select", type=str, default="best", help="best, baseline, reference or trial=N")
+    export.add_argument("--to", type=str, default=None, help="folder to write; default RUN/export-KEY")
+    commands.add_subcommand("export", export, help="write a network of a run to a folder that se_nas.load reads")
+    return parser
+
+
+def _command() -> ArgumentParser:
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False)
+
+
+def _backbone_arguments(command: ArgumentParser) -> None:
+    command.add_argument("--backbone", type=Target, default=Target(target="resnet20"), help="the CNN")
+    command.add_argument(
+        "--data", type=Target | None, default=None, help="take image shape and classes from a data set"
+    )
+    command.add_argument("--space", type=str, default="stagewise", help="stagewise, blockwise or a YAML file")
+    command.add_argument(
+        "--input_shape", type=str, default=None,
+        help="channels,height,width; default that of the digits for built-in backbones, else 3,224,224",
+    )  # fmt: skip
+    command.add_argument("--num_classes", type=int, default=None, help="default: as the data set has, or the backbone")
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    arguments = _rewritten(arguments)
+    try:
+        parsed = parser.parse_args(arguments)
+        instantiated: Namespace = parser.instantiate(parsed)
+        return instantiated
+    except argparse.ArgumentError as error:
+        raise _clear(str(error), parser, arguments) from error
+
+
+def _rewritten(arguments: list[str]) -> list[str]:
+    """The arguments with dashes as underscores, short names in full, and the configuration file read."""
+    result = []
+    for index, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            previous = arguments[index - 1] if index else ""
+            result.append(_read_config(argument) if previous == "--config" else argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        head, dot, rest = name.partition(".")
+        head = head.replace("-", "_")
+        name = f"{head}{dot}{rest}"
+        name = f"{name}.target" if name in TARGETS else SHORT.get(name, name)
+        value = _read_config(value) if name == "config" and equals else value
+        result.append(f"--{name}{equals}{value}")
+    return result
+
+
+def _read_config(file: str) -> str:
+    """A configuration file as one line of JSON, its keys checked; a plain string stands for a target."""
+    try:
+        raw = yaml.safe_load(Path(file).expanduser().read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {file!r}: {getattr(error, 'strerror', error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=file) from error
+    if not isinstance(raw, Mapping):
+        raise ConfigError("a configuration is a mapping of keys to values", where=file)
+    content = {k: {"target": v} if k in TARGETS and isinstance(v, str) else v for k, v in raw.items()}
+    _check_keys(content, SearchConfig, file, "")
+    return json.dumps(content)
+
+
+def _check_keys(content: Mapping[str, Any], kind: Any, file: str, path: str) -> None:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    nested = {"train": Recipe, "max": Limits, **dict.fromkeys(TARGETS, Target)} if kind is SearchConfig else {}
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(
+                f"unknown key {path + str(key)!r}", where=file, allowed=known, hint=did_you_mean(str(key), list(known))
+            )
+        if key in nested and isinstance(value, Mapping):
+            _check_keys(value, nested[key], file, f"{key}.")
+
+
+def _clear(message: str, parser: ArgumentParser, arguments: list[str]) -> ConfigError:
+    """jsonargparse's message as what was given, what is allowed and a hint."""
+    if match := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
+        wrong = match[1].partition("=")[0]
+        options = sorted({*re.findall(r"--[a-z_.]+", _help_of(parser, arguments)), *(f"--{name}" for name in SHORT)})
+        return ConfigError(f"unknown option {wrong}", hint=did_you_mean(wrong, options) or "see se-nas --help")
+    if match := re.search(r'key "([^"]+)":\s*(.*?)\.? Got value: (.*)', message, re.DOTALL):
+        allowed = re.findall(r"'([^']+)'", match[2]) or [match[2].strip()]
+        value = match[3].strip().splitlines()[0]
+        return ConfigError(f"{match[1]} is {value!r}", allowed=allowed)
+    return ConfigError(" ".join(message.split()), hint="see se-nas --help")
+
+
+def _help_of(parser: ArgumentParser, arguments: list[str]) -> str:
+    command = next((a for a in arguments if a in COMMANDS), None)
+    if command is None:
+        return str(parser.format_help())
+    for action in parser._actions:  # argparse has no public way to a subcommand's parser
+        if isinstance(action.choices, Mapping) and command in action.choices:
+            return str(action.choices[command].format_help())
+    return ""
+
+
+def _search(given: Namespace) -> int:
+    from se_nas.executors.local import warm_up  # the workers load their libraries while we load ours
+
+    settings = {f.name: getattr(given, f.name) for f in dataclasses.fields(SearchConfig)}
+    config = SearchConfig(**settings)
+    if config.executor.target == "local":
+        warm_up()
+    from se_nas.search import search
+    from se_nas.view import View, show_result
+
+    result = search(config, view=View(quiet=given.quiet or given.json))
+    if given.json:
+        print(json.dumps(result.summary))
+    else:
+        show_result(result.summary)
+    return 130 if result.ended == "interrupted" else 0
+
+
+def _sites(given: Namespace) -> int:
+    found = _described(given)
+    if given.json:
+        print(json.dumps(found.sites()))
+    else:
+        found.show_sites()
+    return 0
+
+
+def _cost(given: Namespace) -> int:
+    from se_nas.catalogue import show_cost
+
+    content = _described(given).cost(given.placement)
+    if given.json:
+        print(json.dumps(content))
+    else:
+        show_cost(content)
+    return 0
+
+
+def _described(given: Namespace) -> Catalogue:
+    from se_nas.catalogue import describe
+
+    return describe(
+        given.backbone,
+        data=given.data,
+        input_shape=given.input_shape,
+        num_classes=given.num_classes,
+        space=given.space,
+    )
+
+
+def _report(given: Namespace) -> int:
+    from se_nas.results import report_again
+    from se_nas.view import show_result
+
+    content = report_again(Path(given.run))
+    if given.json:
+        print(json.dumps(content))
+    else:
+        show_result(content)
+    return 0
+
+
+def _export(given: Namespace) -> int:
+    from se_nas.results import export_selected
+
+    print(export_selected(Path(given.run), given.select, None if given.to is None else Path(given.to)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "search": _search,
+    "sites": _sites,
+    "cost": _cost,
+    "report": _report,
+    "export": _export,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The configuration of a search: one dataclass for the command line, YAML and Python."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from se_nas.errors import ConfigError
+from se_nas.records import Recipe, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Hard limits: no placement above one of them is ever trained, the two reference points excepted.
+
+    Args:
+        params: Learnable parameters.
+        gflops: 10^9 multiply-adds for one image.
+        macs: Multiply-adds for one image.
+        activations: Output elements of convolutions and linear layers.
+    """
+
+    params: float | None = None
+    gflops: float | None = None
+    macs: float | None = None
+    activations: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search.
+
+    Args:
+        backbone: The CNN: resnet8, resnet14, resnet20, resnet32, resnet56, package.module:factory or file.py:factory.
+        data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
+        task: What is trained for: classification, or the user's own by import path.
+        space: The search space: stagewise, blockwise, or a YAML file.
+        sampler: Who proposes: tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
+        executor: Where trainings run: local, inline, or the user's own by import path.
+        train: How every candidate is trained.
+        max: Hard limits on costs.
+        cost: The cost axis of the front: gflops, macs, params or activations.
+        budget: Trainings to pay for; failed and rejected ones are free.
+        max_time: Propose nothing after this long, such as 90s, 10m or 2h.
+        workers: Trainings at a time; default one for each core, or one for each GPU.
+        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        seed: Seed of everything random.
+        out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
+        storage: Optuna storage URL; default an SQLite file in the run folder.
+        keep_weights: front (of networks on the front only) or all.
+    """
+
+    backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
+    data: Target = field(default_factory=lambda: Target(target="digits"))
+    task: Target = field(default_factory=lambda: Target(target="classification"))
+    space: str = "stagewise"
+    sampler: Target = field(default_factory=lambda: Target(target="tpe"))
+    executor: Target = field(default_factory=lambda: Target(target="local"))
+    train: Recipe = field(default_factory=Recipe)
+    max: Limits = field(default_factory=Limits)
+    cost: str = "gflops"
+    budget: int = 50
+    max_time: str | None = None
+    workers: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    out: str | None = None
+    storage: str | None = None
+    keep_weights: str = "front"
+
+    def __post_init__(self) -> None:
+        _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
+        _check("workers", self.workers, self.workers is None or self.workers >= 1, "a whole number from 1")
+        _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        _check("cost", self.cost, self.cost in COSTS, *COSTS)
+        _check("keep_weights", self.keep_weights, self.keep_weights in ("front", "all"), "front", "all")
+        good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
+        _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N")
+        for name in COSTS:
+            limit = getattr(self.max, name)
+            _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
+        check_recipe(self.train)
+        if self.max_time is not None:
+            seconds(self.max_time)
+
+
+COSTS = ("gflops", "macs", "params", "activations")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """ConfigError for a recipe that cannot train anything."""
+    _check("epochs", recipe.epochs, recipe.epochs >= 1, "a whole number from 1")
+    _check("batch_size", recipe.batch_size, recipe.batch_size >= 2, "a whole number from 2")
+    _check("lr", recipe.lr, recipe.lr > 0, "a number above 0")
+    _check("momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 to 1")
+    _check("weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "a number from 0")
+    _check("warmup", recipe.warmup, 0 <= recipe.warmup <= 1, "0 to 1")
+    _check("label_smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 to 1")
+    good = recipe.optimizer in ("sgd", "adamw") or ":" in recipe.optimizer
+    _check("optimizer", recipe.optimizer, good, "sgd", "adamw", "package.module:Optimizer")
+
+
+def _check(name: str, value: object, good: bool, *allowed: str) -> None:
+    if not good:
+        raise ConfigError(f"{name} is {value}", allowed=allowed)
+
+
+def seconds(text: str) -> float:
+    """A duration in seconds.
+
+    >>> seconds("90"), seconds("10m"), seconds("1.5h")
+    (90.0, 600.0, 5400.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"max_time is {text!r}", allowed=["90s", "10m", "2h"])
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -1,0 +1,215 @@
+"""Exact cost of every placement, known before any training.
+
+Conventions, which are ours and not fvcore's (it counts an average pool or not depending on how it is written):
+
+* One MAC is one multiply-add. Convolutions, linear layers and matrix products count their multiply-adds, biases
+  not. 1 GFLOP here is 10^9 MACs, as in the SE paper.
+* Pooling or averaging a whole tensor (the squeeze) counts one per input element; a product of tensors (the
+  rescaling) one per output element, however it is written.
+* Arithmetic on a tensor without spatial extent (the hidden ReLU and the gate of an SE block) counts one per element.
+* Elsewhere activation functions, normalisation (it folds into the convolution), additions, local pooling and moving
+  data count nothing. Any other operation is an error that names it.
+* `params` are learnable parameters; `activations` the output elements of convolutions and linear layers
+  (Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678, section 3).
+
+The backbone is traced once, with fvcore, as a copy in eval mode with one image; SE is added in closed form.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from se_nas.errors import CostError
+from se_nas.records import Choice, CostValue, Placement, Unit
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit, on which fvcore is built
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+COST_UNITS = {"gflops": "10^9 MACs", "macs": "MACs", "params": "parameters", "activations": "elements"}
+"""The exact costs by name, with their units. Each can be a limit, and the cost axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Exact integers of one network."""
+
+    params: int
+    macs: int
+    activations: int
+
+    @property
+    def gflops(self) -> float:
+        """10^9 MACs."""
+        return self.macs / 1e9
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            params=self.params + other.params,
+            macs=self.macs + other.macs,
+            activations=self.activations + other.activations,
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            params=self.params - other.params,
+            macs=self.macs - other.macs,
+            activations=self.activations - other.activations,
+        )
+
+    def values(self) -> dict[str, CostValue]:
+        """By name, as a trial keeps them."""
+        return {name: CostValue(value=getattr(self, name), unit=unit) for name, unit in COST_UNITS.items()}
+
+
+def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
+    """What an SE block adds at a site, in closed form; zero for `none`.
+
+    With C channels, S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for
+    the squeeze, ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
+    1 and an offset other than 0), ``C P`` for the rescaling.
+    """
+    if choice.kind != "se" or choice.squeeze_channels is None:
+        return Cost(params=0, macs=0, activations=0)
+    c, s, positions = channels, choice.squeeze_channels, math.prod(size)
+    gate = c * (1 + (choice.gate_scale != 1.0) + (choice.gate_offset != 0.0))
+    return Cost(
+        params=2 * c * s + (s + c if choice.bias else 0),
+        macs=2 * c * positions + 2 * c * s + s + gate,
+        activations=s + c,
+    )
+
+
+class CostModel:
+    """The cost of any placement of one backbone: one trace, and a sum over its units.
+
+    Parameters
+    ----------
+    model:
+        The backbone without SE.
+    input_shape:
+        (channels, *size) of one image.
+    """
+
+    def __init__(self, model: nn.Module, units: tuple[Unit, ...], input_shape: tuple[int, ...]) -> None:
+        self.units = {unit.name: unit for unit in units}
+        self.backbone = cost(model, input_shape=input_shape)
+
+    def __call__(self, placement: Placement) -> Cost:
+        total = self.backbone
+        for name, choice in placement.choices.items():
+            if choice.kind == "se":
+                site = self.units[name].site(choice.position)
+                total += se_cost(site.channels, site.size, choice)
+        return total
+
+
+def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:
+    """Exact cost of a network for one image, by a full trace. The network is left alone.
+
+    Parameters
+    ----------
+    input_shape:
+        (channels, *size) of one image.
+
+    Raises
+    ------
+    CostError
+        If the network cannot be traced, or has an operation whose cost is not defined.
+    """
+    network = copy.deepcopy(model).cpu().float().eval()
+    image = torch.zeros(1, *input_shape)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch\.jit|fvcore).*")
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*", category=DeprecationWarning)
+        flops = FlopCountAnalysis(network, image).set_op_handle(**HANDLES)
+        flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        activations = ActivationCountAnalysis(network, image)
+        activations.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        try:
+            macs = int(flops.total())
+            outputs = int(activations.total())
+        except CostError:
+            raise
+        except Exception as error:  # whatever a user's forward raises while it is traced
+            raise CostError(
+                f"{type(model).__name__} cannot be traced on one image of shape {input_shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    if unknown := flops.unsupported_ops():
+        raise CostError(
+            f"{type(model).__name__} has operations whose cost is not defined: "
+            + ", ".join(f"{name} ({number} times)" for name, number in sorted(unknown.items())),
+            hint="name a handle for it in se_nas.cost.HANDLES, or None if it costs nothing",
+        )
+    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return Cost(params=params, macs=macs, activations=outputs)
+
+
+def _elements(value: Any) -> int:
+    shape = get_shape(value)
+    return math.prod(shape) if shape else 0
+
+
+def _has_extent(value: Any) -> bool:
+    shape = get_shape(value)
+    return bool(shape) and len(shape) > 2 and math.prod(shape[2:]) > 1
+
+
+def _global_pool(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """One per input element if nothing of the spatial extent is left, else (local pooling) nothing."""
+    return Counter({"pool": 0 if _has_extent(outputs[0]) else _elements(inputs[0])})
+
+
+def _product(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter({"mul": _elements(outputs[0])})
+
+
+def _descriptor(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """One per element of a tensor without spatial extent, else nothing."""
+    return Counter({"descriptor": 0 if _has_extent(outputs[0]) else _elements(outputs[0])})
+
+
+Handle = Callable[[list[Any], list[Any]], Counter[str]]
+
+_POOLS = """
+    mean sum amax amin max adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d
+""".split()
+_POINTWISE = """
+    sigmoid hardsigmoid tanh relu relu6 hardtanh hardswish silu gelu elu leaky_relu prelu softmax log_softmax clamp
+    clamp_min clamp_max add sub rsub div exp pow sqrt rsqrt softplus mish
+""".split()
+_FREE = """
+    batch_norm layer_norm group_norm instance_norm max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+    dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout flatten view reshape permute transpose
+    unsqueeze squeeze expand expand_as cat concat stack chunk split split_with_sizes slice select narrow contiguous
+    clone detach to type_as pad constant_pad_nd reflection_pad2d replication_pad2d roll pixel_shuffle
+    pixel_unshuffle channel_shuffle upsample_nearest2d upsample_bilinear2d upsample_nearest3d upsample_trilinear3d
+    zeros zeros_like ones ones_like empty full arange copy_ index repeat unbind unflatten t numel floor_divide floor
+    ceil remainder eq ne lt gt le ge bool logical_and logical_or bitwise_not where masked_fill einsum_path fill_
+    im2col unfold movedim swapaxes swapdims view_as reshape_as tensor_split hsplit
+""".split()
+
+
+def _handles() -> dict[str, Handle | None]:
+    """aten operation -> how it is counted; None: it costs nothing."""
+    table: dict[str, Handle | None] = {f"aten::{name}": None for name in _FREE}
+    for handle, names in ((_global_pool, _POOLS), (_descriptor, _POINTWISE), (_product, ["mul"])):
+        for name in names:
+            table[f"aten::{name}"] = handle
+            table[f"aten::{name}_"] = handle
+    return table
+
+
+HANDLES: Mapping[str, Handle | None] = _handles()

@@ -1,0 +1,193 @@
+"""Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
+
+The test part is sealed: nothing here decodes or caches it until `open_test` is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Source
+from se_nas.errors import DataError
+from se_nas.plugins import check_arguments, resolve
+from se_nas.records import Target, checksum, from_json, to_json
+
+DATASETS: dict[str, str] = {
+    "digits": "se_nas.data.digits:digits",
+    "folder:": "se_nas.data.folder:folder",
+    "npz:": "se_nas.data.npz:npz",
+}
+
+SPLIT_ARGS = {"val_fraction": 0.2, "test_fraction": 0.2, "split_seed": 0}
+"""Arguments that every array data set takes, with their defaults: how missing parts are cut from `train`."""
+
+
+def open_source(target: Target) -> tuple[Any, dict[str, Any]]:
+    """The source of a data set (or the user's LightningDataModule), and the arguments of its split."""
+    factory, argument = resolve("data", target.target, DATASETS)
+    args = dict(target.args)
+    split = {name: args.pop(name, default) for name, default in SPLIT_ARGS.items()}
+    if argument is not None:
+        args["path"] = argument
+    check_arguments("data", target, factory, args)
+    for name in ("val_fraction", "test_fraction"):
+        if not isinstance(split[name], int | float) or not 0 < split[name] < 1:
+            raise DataError(f"{name} is {split[name]!r}", allowed=["a number between 0 and 1"])
+    return factory(**args), split
+
+
+def prepare_data(target: Target, folder: Path) -> DataInfo:
+    """Read and split a data set into ``folder/data``, or find it there unchanged.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to read, an image is broken, sizes differ or fewer than two classes are there.
+    """
+    source, split = open_source(target)
+    if hasattr(source, "train_dataloader"):
+        from se_nas.data.module import describe_module  # imports Lightning, which arrays do not need
+
+        return describe_module(source, target)
+    fingerprint = checksum([target, source.fingerprint()])
+    cache = folder / "data"
+    if (cache / "data.json").is_file():
+        info = read_info(folder)
+        if info.fingerprint == fingerprint:
+            return info
+        shutil.rmtree(cache)
+    plan = split_plan(source, split)
+    cache.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for part in PARTS[:2]:
+        _write_part(cache, part, source, plan[part], digest)
+    info = _describe(cache, target, source, plan, fingerprint, digest.hexdigest()[:16])
+    temporary = cache / "data.json.tmp"
+    temporary.write_bytes(to_json(info, indent=2))
+    temporary.replace(cache / "data.json")
+    return info
+
+
+def read_info(folder: Path) -> DataInfo:
+    """What `prepare_data` found out."""
+    file = folder / "data" / "data.json"
+    return from_json(file.read_bytes(), DataInfo, where=str(file))
+
+
+def open_part(folder: Path, part: PartName) -> Part:
+    """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory."""
+    cache = folder / "data"
+    # Copy-on-write, since torch refuses read-only arrays; nobody writes.
+    return Part(
+        images=np.load(cache / f"{part}_images.npy", mmap_mode="c"),
+        labels=np.load(cache / f"{part}_labels.npy"),
+    )
+
+
+Plan = dict[PartName, tuple[PartName, np.ndarray, np.ndarray]]
+"""Part -> the part of the source that it comes from, the indices there, and their labels."""
+
+
+def split_plan(source: Source, split: dict[str, Any]) -> Plan:
+    """Which image of the source goes to which part; parts that the source lacks are cut from its `train`.
+
+    The cut is stratified by class and depends on `split_seed` alone.
+    """
+    labels = source.labels("train")
+    if labels is None or len(labels) == 0:
+        raise DataError("the data set has no training images")
+    plan: Plan = {}
+    rest = np.arange(len(labels))
+    generator = np.random.default_rng(split["split_seed"])
+    missing: tuple[tuple[PartName, str], ...] = (("test", "test_fraction"), ("val", "val_fraction"))
+    for part, name in missing:
+        own = source.labels(part)
+        if own is not None and len(own):
+            plan[part] = (part, np.arange(len(own)), own)
+            continue
+        taken = _stratified(labels[rest], float(split[name]), len(labels), generator)
+        plan[part] = ("train", rest[taken], labels[rest[taken]])
+        rest = rest[~taken]
+    plan["train"] = ("train", rest, labels[rest])
+    _check_plan(plan, source.classes)
+    return plan
+
+
+def _stratified(labels: np.ndarray, fraction: float, total: int, generator: np.random.Generator) -> np.ndarray:
+    """Mask of a share of the images, the same share of `total` from every class."""
+    order = generator.permutation(len(labels))
+    chosen = np.zeros(len(labels), dtype=bool)
+    share = fraction * total / len(labels)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        chosen[members[: round(share * len(members))]] = True
+    return chosen
+
+
+def _check_plan(plan: Plan, classes: tuple[str, ...]) -> None:
+    labels = plan["train"][2]
+    if len(classes) < 2 or len(np.unique(labels)) < 2:
+        raise DataError(
+            f"the training part has only the class {classes[0] if classes else '(none)'!r}",
+            hint="classification needs at least two classes",
+        )
+    for name, (_, _, part_labels) in plan.items():
+        if name != "test" and len(part_labels) < 2:
+            raise DataError(f"the {name} part has {len(part_labels)} images: too few")
+        if len(part_labels) and not 0 <= part_labels.min() <= part_labels.max() < len(classes):
+            raise DataError(f"the {name} part has labels outside 0 to {len(classes) - 1}")
+
+
+def _write_part(
+    cache: Path, part: str, source: Source, rows: tuple[PartName, np.ndarray, np.ndarray], digest: Any
+) -> None:
+    origin, indices, labels = rows
+    images: Any = None
+    done = 0
+    for chunk in source.images(origin, indices):
+        if images is None:
+            shape = (len(indices), *chunk.shape[1:])
+            images = np.lib.format.open_memmap(cache / f"{part}_images.npy", mode="w+", dtype=chunk.dtype, shape=shape)
+        images[done : done + len(chunk)] = chunk
+        digest.update(chunk.tobytes())
+        done += len(chunk)
+    images.flush()
+    np.save(cache / f"{part}_labels.npy", labels.astype(np.int64))
+    digest.update(labels.astype(np.int64).tobytes())
+
+
+def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerprint: str, digest: str) -> DataInfo:
+    images = np.load(cache / "train_images.npy", mmap_mode="r")
+    val = np.load(cache / "val_images.npy", mmap_mode="r")
+    if val.shape[1:] != images.shape[1:]:
+        raise DataError(f"validation images have shape {val.shape[1:]}, training images {images.shape[1:]}")
+    axes = (0, *range(2, images.ndim))
+    per_image = images.size // len(images) // images.shape[1]
+    total = np.zeros(images.shape[1])
+    squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK].astype(np.float64)
+        total += chunk.sum(axes)
+        squares += (chunk**2).sum(axes)
+    mean = total / (len(images) * per_image)
+    std = np.sqrt(np.maximum(squares / (len(images) * per_image) - mean**2, 0.0))
+    if not np.isfinite(std).all():
+        raise DataError("the training images contain values that are not finite")
+    return DataInfo(
+        target=target,
+        classes=source.classes,
+        input_shape=tuple(images.shape[1:]),
+        mean=tuple(mean.tolist()),
+        std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        train=len(plan["train"][1]),
+        val=len(plan["val"][1]),
+        test=len(plan["test"][1]),
+        fingerprint=fingerprint,
+        checksum=digest,
+        split=checksum({part: [origin, indices.tolist()] for part, (origin, indices, _) in plan.items()}),
+    )

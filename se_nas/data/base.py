@@ -1,0 +1,67 @@
+"""What a data source offers, and what is known of a prepared data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from se_nas.records import Target
+
+PartName = Literal["train", "val", "test"]
+PARTS: tuple[PartName, ...] = ("train", "val", "test")
+CHUNK = 1024
+"""Images that are read at once."""
+
+
+class Source(Protocol):
+    """A data set as it lies on the disk. A part that the source does not have is None in `labels`."""
+
+    classes: tuple[str, ...]
+
+    def labels(self, part: PartName) -> np.ndarray | None:
+        """Class numbers of all images of a part, shape (n,)."""
+
+    def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """The images of these indices in chunks (k, channels, *size), uint8 or float32."""
+
+    def fingerprint(self) -> str:
+        """Changes when the data change; cheap to compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What is known of a prepared data set."""
+
+    kind: Literal["arrays", "module"] = "arrays"
+    target: Target
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    """(channels, *size) of one image."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """Per channel, over the training part."""
+    train: int = 0
+    val: int = 0
+    test: int = 0
+    """Images in each part; the test part is counted, not read."""
+    fingerprint: str
+    checksum: str
+    split: str
+    """Checksum of which image went to which part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Images (n, channels, *size), uint8 or float32, and labels (n,), int64; memory-mapped."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def chunks(indices: np.ndarray) -> Iterator[np.ndarray]:
+    """The indices in pieces of at most `CHUNK`."""
+    for start in range(0, len(indices), CHUNK):
+        yield indices[start : start + CHUNK]

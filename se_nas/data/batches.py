@@ -1,0 +1,112 @@
+"""Batches from images in memory: shuffled, normalised and augmented on the device, without DataLoader workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from se_nas.data.base import Part
+from se_nas.records import random_stream
+
+# A part moves to a GPU if it takes at most this share of the memory that is free there.
+RESIDENT_SHARE = 0.4
+
+
+class Batches:
+    """Iterates over (images, labels) of one part, on the device.
+
+    images: (batch, channels, *size), normalised, float32; labels: (batch,), int64.
+
+    Parameters
+    ----------
+    mean, std:
+        Per channel, in the units of the stored images.
+    seed:
+        For training batches: order and augmentation depend on it and on the epoch only, each with its own random
+        stream, and an incomplete last batch is left out. None: the stored order, all images, no augmentation.
+    augment:
+        ``none``, ``shift`` or ``shift-flip``; see `Recipe`.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        seed: int | None = None,
+        augment: str = "none",
+        channels_last: bool = False,
+    ) -> None:
+        self.images = torch.from_numpy(part.images)
+        self.labels = torch.from_numpy(part.labels)
+        self.device = device
+        if device.type == "cuda" and self.images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.batch_size = min(batch_size, len(self.labels))
+        shape = (1, -1) + (1,) * (self.images.dim() - 2)
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
+        self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)
+        self.seed = seed
+        self.augment = augment
+        self.format = torch.channels_last if channels_last and self.images.dim() == 4 else torch.contiguous_format
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        n = len(self.labels)
+        return n // self.batch_size if self.seed is not None else -(-n // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.seed is None:
+            for start in range(0, len(self.labels), self.batch_size):
+                yield self._batch(slice(start, start + self.batch_size))
+            return
+        order = torch.Generator().manual_seed(random_stream(self.seed, "batches", self.epoch))
+        shifts = torch.Generator().manual_seed(random_stream(self.seed, "augmentation", self.epoch))
+        self.epoch += 1
+        permutation = torch.randperm(len(self.labels), generator=order).to(self.labels.device)
+        for step in range(len(self)):
+            images, labels = self._batch(permutation[step * self.batch_size : (step + 1) * self.batch_size])
+            yield augmented(images, self.augment, shifts), labels
+
+    def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        images, labels = self.images[rows], self.labels[rows]
+        if images.device != self.device:
+            images = images.pin_memory().to(self.device, non_blocking=True)
+            labels = labels.to(self.device)
+        images = (images.to(torch.float32) - self.mean) * self.scale
+        return images.contiguous(memory_format=self.format), labels
+
+
+def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """Images (batch, channels, *size), each moved by its own random shift and, for ``shift-flip``, mirrored.
+
+    The shift is uniform up to an eighth of the side in every direction; what comes in is 0, the mean.
+    """
+    if kind == "none":
+        return images
+    n, memory_format = (
+        len(images),
+        torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format,
+    )
+    size = images.shape[2:]
+    for dim, side in enumerate(size, start=2):
+        reach = max(1, side // 8)
+        offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator)
+        index = torch.arange(side).expand(n, side)
+        if kind == "shift-flip" and dim == images.dim() - 1:
+            flip = torch.rand((n, 1), generator=generator) < 0.5
+            index = torch.where(flip, side - 1 - index, index)
+        # Position 0 and side + 1 of the padded tensor are the zeros that come in.
+        index = (index + offset + 1).clamp(0, side + 1).to(images.device)
+        pad = [0, 0] * (images.dim() - 1 - dim) + [1, 1]
+        padded = functional.pad(images, pad)
+        shape = [n, 1] + [1] * (dim - 2) + [side] + [1] * (images.dim() - 1 - dim)
+        target = [n, images.shape[1], *images.shape[2:]]
+        images = padded.gather(dim, index.reshape(shape).expand(target))
+    return images.contiguous(memory_format=memory_format)

@@ -1,0 +1,257 @@
+"""The one process that asks and tells: it keeps the executor's slots busy and writes every trial to the study."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+
+import torch
+
+from se_nas.config import seconds
+from se_nas.errors import RunError, SeNasError
+from se_nas.evaluate import evaluate, result_file
+from se_nas.executors import open_executor
+from se_nas.plugins import Executor
+from se_nas.problem import Problem
+from se_nas.propose import Proposer
+from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
+from se_nas.report import front_table
+from se_nas.run_folder import RunFolder
+from se_nas.samplers import open_sampler
+from se_nas.study import INTERRUPTED, LEASE, Study
+from se_nas.train import wants_channels_last
+from se_nas.view import Status, View
+
+HOPELESS = 6
+"""So many failed trainings without a single success end a search."""
+
+
+class Driver:
+    """Asks, submits, tells: the one process that writes to the study."""
+
+    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View) -> None:
+        self.problem, self.run, self.study, self.view = problem, run, study, view
+        config = problem.config
+        self.proposer = Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=self._record)
+        study.optuna.sampler = open_sampler(
+            config.sampler,
+            space=problem.space,
+            seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
+            budget=config.budget,
+        )
+        self.running: dict[Future[Result], Trial] = {}
+        self.epochs: dict[int, int] = {}
+        self.ending = ""
+        self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
+        self._renewed = time.monotonic()
+
+    def drive(self) -> str:
+        """Train until the budget is spent or something else ends the search; returns why, in words."""
+        self._recover()
+        self.proposer.enqueue_references()
+        if self._spent() >= self.problem.config.budget:
+            return self._why()
+        executor = open_executor(self.problem.config.executor, self.problem.devices)
+        clean = False
+        try:
+            with _interruptible(self._interrupt), contextlib.suppress(KeyboardInterrupt):
+                while self._fill(executor) or self.running:
+                    self._collect()
+                clean = True
+        finally:
+            executor.shutdown(wait=clean)
+        return self._why()
+
+    def _fill(self, executor: Executor) -> bool:
+        """Submit trials while slots are free and the budget lasts; whether another call may submit more."""
+        while len(self.running) < executor.slots:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self.ending = self.ending or f"the time of {self.problem.config.max_time} is over"
+            if self.ending or self._spent() + len(self.running) >= self.problem.config.budget:
+                return False
+            trial = self.proposer.next()
+            if trial is None:
+                return bool(self.running)
+            future = executor.submit(evaluate, self._request(trial), self._reporter(trial.number))
+            self.running[future] = trial
+            self._show()
+        return True
+
+    def _collect(self) -> None:
+        """Wait a moment for results; tell what is there."""
+        done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
+        for future in done:
+            trial = self.running.pop(future)
+            self._tell(trial, _outcome(future, trial))
+        if time.monotonic() - self._renewed > LEASE / 3:
+            self._renewed = time.monotonic()
+            for trial in self.running.values():
+                self.study.renew(trial)
+        self._show()
+
+    def _tell(self, trial: Trial, result: Result) -> None:
+        record = replace(
+            trial,
+            state=result.state,
+            reason=result.reason,
+            counts=result.state in ("complete", "stopped"),
+            metrics=result.metrics,
+            curve=result.curve,
+            seconds=result.seconds,
+            device=result.device,
+            versions=result.versions,
+            commit=result.commit,
+        )
+        if not self.study.finish(record):
+            return
+        result_file(self.run.path, trial.number, result.attempt).unlink(missing_ok=True)
+        if record.state == "failed":
+            self.proposer.retry(record)
+            self._give_up_if_hopeless(record)
+        self._drop_weights()
+        self.view.finished(record, self._status())
+
+    def _give_up_if_hopeless(self, last: Trial) -> None:
+        trials = self.study.trials()
+        failures = [t for t in trials if t.state == "failed" and t.reason != INTERRUPTED]
+        if len(failures) >= HOPELESS and not any(t.counts for t in trials):
+            raise RunError(
+                f"the first {len(failures)} trainings all failed; the last one: {last.reason}",
+                where=str(self.run.path),
+                hint="try one placement with --budget 1 --executor inline, or another recipe such as --lr 0.01",
+            )
+
+    def _recover(self) -> None:
+        """Take in what a driver that died left behind: results on disk are told, orphans are tried again."""
+        for trial in self.study.trials():
+            if trial.state != "running":
+                continue
+            file = result_file(self.run.path, trial.number, trial.attempts)
+            if file.is_file():
+                self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
+            elif self.run.owned_by_us(trial.owner) or trial.lease < time.time():
+                self._orphan(trial)
+        self.study.fail_unrecorded(exclusive=self.problem.config.storage is None)
+
+    def _orphan(self, trial: Trial) -> None:
+        record = replace(trial, state="failed", reason=INTERRUPTED)
+        if self.study.finish(record):
+            self.proposer.retry(record)
+
+    def _record(self, placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
+        problem = self.problem
+        identity = RunIdentity(
+            key=placement.key,
+            seed=problem.config.seed,
+            replicate=replicate,
+            epochs=problem.recipe.epochs,
+            recipe=problem.recipe,
+            task=problem.config.task,
+            start_weights=problem.start_weights,
+            data=problem.data.checksum,
+            split=problem.data.split,
+            precision=problem.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=self.run.owner, costs=problem.costs(placement).values(),
+        )  # fmt: skip
+
+    def _request(self, trial: Trial) -> Request:
+        problem = self.problem
+        return Request(
+            trial=trial.number,
+            attempt=trial.attempts,
+            placement=trial.placement,
+            units=problem.space.units,
+            identity=trial.identity,
+            backbone=problem.config.backbone,
+            folder=str(self.run.path),
+            device=problem.devices[0],
+            channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
+        )
+
+    def _reporter(self, number: int) -> Callable[[int, Mapping[str, float]], Verdict]:
+        def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
+            self.epochs[number] = epoch
+            return "continue"
+
+        return report
+
+    def _drop_weights(self) -> None:
+        """Keep the weights of the front only."""
+        folder = self.run.path / "weights"
+        if self.problem.config.keep_weights == "all" or not folder.is_dir():
+            return
+        trials = self.study.trials()
+        kept = {int(number) for number in front_table(trials, self.problem.objective).get("trial", [])}
+        finished = {t.number for t in trials if t.state != "running"}
+        for number in finished - kept:
+            (folder / f"{number}.safetensors").unlink(missing_ok=True)
+
+    def _spent(self) -> int:
+        return sum(trial.counts for trial in self.study.trials())
+
+    def _why(self) -> str:
+        if self.ending:
+            return self.ending
+        if self._spent() >= self.problem.config.budget:
+            return f"the budget of {self.problem.config.budget} trainings is spent"
+        return f"the space is exhausted: all {self._spent()} placements that it allows are trained"
+
+    def _interrupt(self, again: bool) -> None:
+        if again:
+            raise KeyboardInterrupt
+        self.ending = "interrupted"
+        self.view.say("finishing what is running; press Ctrl-C again to stop at once")
+
+    def _status(self) -> Status:
+        return Status(
+            trials=[t for t in self.study.trials() if t.state != "running"],
+            running=list(self.running.values()),
+            epochs=self.epochs,
+            budget=self.problem.config.budget,
+            slots=len(self.problem.devices),
+            objective=self.problem.objective,
+            ending=self.ending,
+        )
+
+    def _show(self) -> None:
+        self.view.update(self._status())
+
+
+def _outcome(future: Future[Result], trial: Trial) -> Result:
+    """The result of an evaluation; a failed one if its worker died. Errors of the machine are raised."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, OSError):
+        raise error
+    reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
+    return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=reason)
+
+
+@contextlib.contextmanager
+def _interruptible(interrupt: Callable[[bool], None]) -> Iterator[None]:
+    """Ctrl-C asks for a clean end, a second one and SIGTERM for an end at once. In other threads nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal pressed
+        again, pressed = pressed or number == signal.SIGTERM, True
+        interrupt(again)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,208 @@
+"""Plug-in points: what each must offer, and how a name leads to one.
+
+A name is looked up in the table of built-ins, then among the entry points ``se_nas.<kind>``, then read as
+``package.module:attribute`` or ``path/to/file.py:attribute``. Nothing is registered by being imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from se_nas.errors import PluginError, did_you_mean
+from se_nas.records import CostValue, Direction, Request, Result, Target, Verdict
+
+if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a table needs neither
+    import numpy as np
+    import optuna
+    import pytorch_lightning as pl
+    from torch import nn
+
+    from se_nas.records import Recipe
+
+
+class Channel(Protocol):
+    """The way from a training to the driver and back."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+        """Tell what was seen after an epoch (counted from 1); the answer says whether to go on."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A factory of networks. It is given `num_classes` and `in_channels` if it has parameters of these names.
+
+    The network may have a method ``se_units() -> {unit: module path}`` that names its units.
+    """
+
+    def __call__(self, **args: Any) -> nn.Module: ...
+
+
+class Split(Protocol):
+    """One part of a data set in memory (or memory-mapped)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@runtime_checkable
+class Data(Protocol):
+    """A factory of a data set: see `se_nas.data.Dataset` for what it returns."""
+
+    def __call__(self, **args: Any) -> Any: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the candidates are trained for.
+
+    `module` wraps a candidate in a LightningModule, which logs `metric` in its validation epoch.
+    """
+
+    metric: str
+    direction: Direction
+
+    def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule: ...
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """One cost of a placement. `exact` costs come from a table before training, others are measured."""
+
+    name: str
+    unit: str
+    exact: bool
+
+    def measure(self, candidate: nn.Module, input_shape: tuple[int, ...]) -> CostValue: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A factory of an Optuna sampler; it is given the bound search space (`se_nas.space.Space`), the
+    seed and the budget by name."""
+
+    def __call__(self, *, space: Any, seed: int, budget: int) -> optuna.samplers.BaseSampler: ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs evaluations in `slots` places at once and carries their reports to the driver."""
+
+    slots: int
+
+    def submit(
+        self,
+        evaluate: Callable[[Request, Channel], Result],
+        request: Request,
+        report: Callable[[int, Mapping[str, float]], Verdict],
+    ) -> Future[Result]: ...
+
+    def shutdown(self, *, wait: bool = True) -> None: ...
+
+
+def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str | None]:
+    """The plug-in of a name, and what follows the colon for built-ins of the form ``folder:PATH``.
+
+    PluginError, with the known names and the nearest, if there is none.
+    """
+    if name in builtins:
+        return load(builtins[name]), None
+    prefix, colon, rest = name.partition(":")
+    if colon and f"{prefix}:" in builtins:
+        if not rest:
+            raise PluginError(f"{kind} {name!r} needs something after the colon")
+        return load(builtins[f"{prefix}:"]), rest
+    points = {point.name: point for point in importlib.metadata.entry_points(group=f"se_nas.{kind}")}
+    if name in points:
+        return points[name].load(), None
+    if colon:
+        return load(name), None
+    known = [*builtins, *points]
+    raise PluginError(
+        f"unknown {kind} {name!r}",
+        allowed=[*known, "package.module:attribute", "path/to/file.py:attribute"],
+        hint=did_you_mean(name, known),
+    )
+
+
+def load(path: str) -> Any:
+    """The object at ``package.module:attribute`` or ``path/to/file.py:attribute``."""
+    module_name, _, attribute = path.rpartition(":")
+    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name, path)
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            public = [n for n in dir(value) if not n.startswith("_")]
+            raise PluginError(f"{module_name!r} has no attribute {attribute!r}", hint=did_you_mean(part, public))
+        value = getattr(value, part)
+    return value
+
+
+def _import(module_name: str, path: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything on import
+        missing = isinstance(error, ModuleNotFoundError)
+        raise PluginError(
+            f"cannot import {module_name!r}: {type(error).__name__}: {error}",
+            where=path,
+            hint="install it, or give path/to/file.py:attribute" if missing else None,
+        ) from error
+
+
+def _load_file(file: Path) -> Any:
+    file = file.expanduser().resolve()
+    if not file.is_file():
+        raise PluginError(f"there is no file {str(file)!r}")
+    # One module per file, however often it is asked for; pickles of its classes find it by this name.
+    name = f"se_nas_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"cannot load {str(file)!r} as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.parent))  # the file may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's file may raise anything
+        del sys.modules[name]
+        raise PluginError(f"cannot load {str(file)!r}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the offered arguments that a function has parameters for."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: value for name, value in offered.items() if name in parameters}
+
+
+def check_arguments(kind: str, target: Target, function: Callable[..., Any], args: Mapping[str, Any]) -> None:
+    """PluginError that names the first argument which a plug-in does not take, or lacks."""
+    try:
+        signature = inspect.signature(function)
+        signature.bind(**args)
+    except TypeError as error:
+        names: Iterable[str] = signature.parameters
+        wrong = next((name for name in args if name not in signature.parameters), None)
+        raise PluginError(
+            f"{kind} {target.target!r}: {error}",
+            allowed=names,
+            hint=None if wrong is None else did_you_mean(wrong, names),
+        ) from error
+    except ValueError:
+        return

@@ -1,0 +1,124 @@
+"""A configuration with everything that follows from it before any training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from se_nas.backbones import build_backbone
+from se_nas.config import SearchConfig
+from se_nas.cost import CostModel
+from se_nas.data import prepare_data
+from se_nas.data.base import DataInfo
+from se_nas.errors import ConfigError
+from se_nas.plugins import Task
+from se_nas.records import Precision, Recipe, to_plain
+from se_nas.sites import find_units
+from se_nas.space import Space
+from se_nas.space_file import read_space
+from se_nas.study import Objective
+from se_nas.tasks import open_task
+from se_nas.train import choose_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A configuration with everything that follows from it before any training."""
+
+    config: SearchConfig
+    data: DataInfo
+    task: Task
+    space: Space
+    costs: CostModel
+    devices: tuple[str, ...]
+    precision: Precision
+    start_weights: str
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(metric=self.task.metric, direction=self.task.direction, cost=self.config.cost)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.config.train
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be equal for a study to go on."""
+        return {
+            "backbone": to_plain(self.config.backbone),
+            "start_weights": self.start_weights,
+            "data": {"checksum": self.data.checksum, "split": self.data.split, "classes": list(self.data.classes)},
+            "task": to_plain(self.config.task),
+            "objective": to_plain(self.objective),
+            "train": {**to_plain(self.recipe), "precision": self.precision},
+            "seed": self.config.seed,
+            "space": self.space.to_plain(),
+        }
+
+
+def prepare(config: SearchConfig, folder: Path) -> Problem:
+    """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
+    devices = choose_devices(config)
+    data = prepare_data(config.data, folder)
+    backbone = build_backbone(
+        config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
+    )
+    units = find_units(backbone, data.input_shape)
+    return Problem(
+        config=config,
+        data=data,
+        task=open_task(config.task),
+        space=Space(read_space(config.space), units),
+        costs=CostModel(backbone, units, data.input_shape),
+        devices=devices,
+        precision=choose_precision(config.train.precision, torch.device(devices[0])),
+        start_weights=_weights_checksum(backbone),
+    )
+
+
+def choose_devices(config: SearchConfig) -> tuple[str, ...]:
+    """The device of each slot: one slot for each GPU or each core, or as many as `workers` says."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.device.startswith("cuda"):
+        wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
+        if not gpus or int(wanted[0][5:]) >= gpus:
+            raise ConfigError(f"device is {config.device!r}, but there are {gpus} GPUs", hint="give --device cpu")
+    else:
+        wanted = [f"cuda:{i}" for i in range(gpus)] if config.device == "auto" else []
+    if wanted:
+        return tuple(wanted[i % len(wanted)] for i in range(config.workers or len(wanted)))
+    return ("cpu",) * (config.workers or _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the new facts differ only in more reductions to choose from."""
+    before, after = old["space"], new["space"]
+    same = {k: v for k, v in old.items() if k != "space"} == {k: v for k, v in new.items() if k != "space"}
+    spec = [{k: v for k, v in s["spec"].items() if k not in ("reductions", "stages")} for s in (before, after)]
+    return (
+        same
+        and spec[0] == spec[1]
+        and before["units"] == after["units"]
+        and before["parameters"].keys() == after["parameters"].keys()
+        and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
+    )
+
+
+def _weights_checksum(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

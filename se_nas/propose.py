@@ -1,0 +1,162 @@
+"""What is trained next: proposals of the sampler that are worth a training, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from se_nas.config import Limits
+from se_nas.cost import COST_UNITS, CostModel
+from se_nas.records import Placement, Trial, random_stream
+from se_nas.space import Space
+from se_nas.study import INTERRUPTED, Study
+
+ATTEMPTS = 3
+"""A failed placement is tried at most twice more."""
+
+ASKS = 10
+"""Proposals in vain after which a placement is drawn at random from those that are left."""
+
+ENUMERABLE = 20_000
+"""Spaces up to this size are listed, so that their end is known exactly."""
+
+DRAWS = 5_000
+"""Random draws in vain after which a larger space counts as exhausted."""
+
+
+class Proposer:
+    """Asks the study for placements, and lets only those pass that are new and within the limits.
+
+    Parameters
+    ----------
+    record:
+        Makes the record of a trial from a placement, its role and its number of attempts.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        costs: CostModel,
+        limits: Limits,
+        *,
+        seed: int,
+        record: Callable[[Placement, str, int, int], Trial],
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.costs = costs
+        self.limits = limits
+        self.record = record
+        self._generator = random.Random(random_stream(seed, "propose", len(study.trials())))  # noqa: S311
+        self._listed: dict[str, dict[str, int]] | None = None
+        if space.size <= ENUMERABLE:
+            self._listed = {}
+            for levels in space.levels():
+                placement = space.placement(levels)
+                if self.over_limit(placement) is None:
+                    self._listed.setdefault(placement.key, levels)
+
+    def enqueue_references(self) -> None:
+        """Have the reference points trained first, if they are not yet: without SE, and SE everywhere at r=16."""
+        for role, placement in (("baseline", self.space.baseline), ("reference", self.space.reference)):
+            own = [t for t in self.study.trials() if t.role == role]
+            settled = any(t.state != "failed" for t in own) or max((t.attempts for t in own), default=0) >= ATTEMPTS
+            levels = self.space.find(placement)
+            if levels is not None and not settled and not self.study.enqueued(role):
+                self.study.enqueue(levels, role=role)
+
+    def next(self) -> Trial | None:
+        """The next trial, marked as running; None when no placement is left that is worth one."""
+        if not self.left():
+            return None
+        for _ in range(ASKS):
+            trial, levels = self.study.ask(self.space)
+            facts = trial.user_attrs
+            placement = self.space.placement(levels)
+            record = self.record(placement, facts.get("role", ""), facts.get("attempts", 1), facts.get("replicate", 0))
+            objection = self._objection(placement, reference=bool(record.role))
+            record = self.study.start(trial, record)
+            if objection is None:
+                objection = self._other_driver(record)
+            if objection is None:
+                return record
+            self.study.finish(replace(record, state="rejected", reason=objection))
+        if (unseen := self._draw()) is None:
+            return None
+        self.study.enqueue(unseen)
+        return self.next()
+
+    def left(self) -> bool:
+        """Whether there is a placement that could be proposed (always true for large spaces)."""
+        if self.study.waiting() or self._listed is None:
+            return True
+        return bool(self._listed.keys() - self.known())
+
+    def known(self) -> set[str]:
+        """Keys that need no training: trained, being trained, or failed too often."""
+        return {
+            trial.placement.key
+            for trial in self.study.trials()
+            if trial.state in ("complete", "stopped", "running")
+            or (trial.state == "failed" and trial.reason != INTERRUPTED and trial.attempts >= ATTEMPTS)
+        }
+
+    def retry(self, trial: Trial) -> None:
+        """Have a failed trial tried again, if it was not tried too often.
+
+        The same training again would not turn finite, so a loss that was not is tried with another replicate.
+        """
+        interrupted = trial.reason == INTERRUPTED
+        if trial.attempts >= ATTEMPTS and not interrupted:
+            return
+        levels = self.space.find(trial.placement)
+        if levels is not None:
+            self.study.enqueue(
+                levels,
+                role=trial.role,
+                attempts=trial.attempts + (0 if interrupted else 1),
+                replicate=trial.identity.replicate + ("non-finite" in trial.reason),
+            )
+
+    def over_limit(self, placement: Placement) -> str | None:
+        """The limit that a placement is over, in words, or None."""
+        cost = self.costs(placement)
+        for name in COST_UNITS:
+            limit = getattr(self.limits, name)
+            if limit is not None and (value := getattr(cost, name)) > limit:
+                return f"{name} {value:g} is over the limit {limit:g}"
+        return None
+
+    def _objection(self, placement: Placement, *, reference: bool) -> str | None:
+        if placement.key in self.known():
+            return "known already"
+        if reference:
+            return None
+        if not self.space.contains(placement):
+            return "only the reference placement uses this reduction"
+        return self.over_limit(placement)
+
+    def _other_driver(self, record: Trial) -> str | None:
+        """Whether another driver took the same placement a moment earlier."""
+        rivals = [
+            t.number
+            for t in self.study.trials()
+            if t.state == "running" and t.placement.key == record.placement.key and t.number < record.number
+        ]
+        return f"trial {rivals[0]} trains it" if rivals else None
+
+    def _draw(self) -> dict[str, int] | None:
+        """A random assignment that is new and within the limits, or None."""
+        known = self.known()
+        if self._listed is not None:
+            candidates: list[Any] = [levels for key, levels in self._listed.items() if key not in known]
+            return self._generator.choice(candidates) if candidates else None
+        for _ in range(DRAWS):
+            levels = self.space.random_levels(self._generator)
+            placement = self.space.placement(levels)
+            if placement.key not in known and self.over_limit(placement) is None:
+                return levels
+        return None

@@ -1,0 +1,187 @@
+"""Views of a study: tables, the front figure, and what they say in a few lines. Nothing here is a truth of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from se_nas.cost import COST_UNITS
+from se_nas.files import atomically
+from se_nas.front import non_dominated
+from se_nas.records import Trial
+from se_nas.study import INTERRUPTED, Objective
+
+COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
+_LATER = ["seed", "replicate", "epochs", "seconds", "attempts", "counts", "reason", "device", "versions", "commit"]
+
+
+def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
+    """One row for each trial: identity, metric (its name is in `metric_name`), all costs, and how it was obtained."""
+    rows = []
+    for t in trials:
+        main = t.metrics.get(objective.metric)
+        rows.append(
+            {
+                "trial": t.number,
+                "key": t.placement.key,
+                "state": t.state,
+                "placement": t.placement.label,
+                "role": t.role,
+                "metric": np.nan if main is None else main.value,
+                "metric_name": objective.metric,
+                **{name: _cost(t, name) for name in COST_UNITS},
+                **{name: m.value for name, m in t.metrics.items()},
+                "seed": t.identity.seed,
+                "replicate": t.identity.replicate,
+                "epochs": t.identity.epochs,
+                "seconds": round(t.seconds, 3),
+                "attempts": t.attempts,
+                "counts": t.counts,
+                "reason": t.reason,
+                "device": t.device,
+                "versions": " ".join(f"{name}={version}" for name, version in t.versions.items()),
+                "commit": t.commit,
+            }
+        )
+    columns = [*COLUMNS, "metric_name", *COST_UNITS, *_LATER]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _cost(trial: Trial, name: str) -> float | int:
+    if name not in trial.costs:
+        return np.nan
+    value = trial.costs[name].value
+    return int(value) if float(value).is_integer() and name != "gflops" else value
+
+
+def front_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
+    """The complete trials that no other dominates, by rising cost, with their differences to no SE."""
+    table = trials_table([t for t in trials if t.state == "complete"], objective)
+    if table.empty:
+        return table
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+    values = np.column_stack([sign * table["metric"], table[objective.cost]]).astype(float)
+    front = table[non_dominated(values)].sort_values([objective.cost, "trial"])
+    front = front.drop_duplicates(subset=["metric", objective.cost])
+    base = table[table["role"] == "baseline"]
+    if len(base):
+        front["metric_gain"] = front["metric"] - base["metric"].iloc[0]
+        for name in COST_UNITS:
+            front[f"{name}_added"] = front[name] - base[name].iloc[0]
+    return front.reset_index(drop=True)
+
+
+def best_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
+    """The row of the best observed metric; of equal ones the cheapest."""
+    if front.empty:
+        return None
+    ascending = objective.direction == "minimize"
+    return front.sort_values(["metric", objective.cost], ascending=[ascending, True]).iloc[0]
+
+
+def write_views(folder: Path, trials: Sequence[Trial], objective: Objective) -> list[Path]:
+    """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
+    table, front = trials_table(trials, objective), front_table(trials, objective)
+    files = [folder / "trials.csv", folder / "front.csv"]
+    for frame, file in zip((table, front), files, strict=True):
+        with atomically(file) as temporary:
+            frame.to_csv(temporary, index=False)
+    if not front.empty:
+        files += draw_front(folder, table, front, objective)
+    return files
+
+
+def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> list[Path]:
+    """The figure of the front: all trials, the front as steps, the reference points by name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only figures need it
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    done = table[table["state"] == "complete"]
+    base = done[done["role"] == "baseline"]
+    zero = float(base[objective.cost].iloc[0]) if len(base) else 0.0
+    share = 100 / zero if zero else 1.0
+
+    def x(frame: pd.DataFrame) -> Any:
+        return (frame[objective.cost].astype(float) - zero) * share
+
+    axes.scatter(x(done), done["metric"], s=18, color="0.65", label=f"trained once ({len(done)})")
+    axes.step(x(front), front["metric"], where="post", color="#0072B2", lw=1.2)
+    axes.scatter(x(front), front["metric"], s=34, color="#0072B2", zorder=3, label="Pareto front")
+    for role, marker, label in (("baseline", "s", "without SE"), ("reference", "^", "SE everywhere, r=16")):
+        rows = done[done["role"] == role]
+        axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
+                     linewidths=1.6, zorder=4, label=label)  # fmt: skip
+    unit = f"{COST_UNITS[objective.cost]}, " if objective.cost != "gflops" else ""
+    axes.set_xlabel(f"{objective.cost} added to the backbone without SE ({unit}%)" if zero else objective.cost)
+    axes.set_ylabel(f"{objective.metric} (validation, single runs)")
+    axes.grid(visible=True, alpha=0.25)
+    axes.legend(fontsize=8)
+    files = [folder / "front.png", folder / "front.svg"]
+    for file in files:
+        with atomically(file) as temporary:
+            figure.savefig(temporary, dpi=150)
+    return files
+
+
+def summary(trials: Sequence[Trial], objective: Objective, *, folder: Path, budget: int, ended: str) -> dict[str, Any]:
+    """What a search found, as plain data: counts, front, best network, reference points, and what was gained."""
+    front = front_table(trials, objective)
+    done = trials_table([t for t in trials if t.state == "complete"], objective)
+    best = best_row(front, objective)
+    content: dict[str, Any] = {
+        "out": str(folder),
+        "ended": ended,
+        "budget": budget,
+        "trained": sum(t.counts for t in trials),
+        "failed": sum(t.state == "failed" and t.reason != INTERRUPTED for t in trials),
+        "objective": {"metric": objective.metric, "direction": objective.direction, "cost": objective.cost},
+        "best": None if best is None else plain_row(best),
+        "front": [plain_row(row) for _, row in front.iterrows()],
+    }
+    for role in ("baseline", "reference"):
+        rows = done[done["role"] == role]
+        content[role] = plain_row(rows.iloc[0]) if len(rows) else None
+    content["gained"] = _gained(content)
+    return content
+
+
+def _gained(content: dict[str, Any]) -> list[str]:
+    """What the best network has over no SE and over SE everywhere, and what it costs, in sentences."""
+    best = content["best"]
+    if best is None:
+        return ["No training is complete yet."]
+    lines = [f"Best observed: {best['placement']}, {best['metric_name']} {best['metric']:.4f}."]
+    for role, name in (("baseline", "no SE"), ("reference", "SE everywhere at r=16")):
+        other = content[role]
+        if other is not None:
+            lines.append(
+                f"Against {name} ({other['metric']:.4f}): {points(best['metric'] - other['metric'])}, "
+                f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
+            )
+    lines.append("Each number is one training: a difference may be noise until it is confirmed with fresh seeds.")
+    return lines
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points."""
+    return f"{100 * difference:+.2f} points"
+
+
+def _percent(value: float, base: float) -> str:
+    return f"{100 * (value / base - 1):+.3f} %"
+
+
+def plain_row(row: pd.Series) -> dict[str, Any]:
+    """A table row as JSON can hold it."""
+    plain = {}
+    for name, value in row.items():
+        value = value.item() if isinstance(value, np.generic) else value
+        plain[str(name)] = None if isinstance(value, float) and np.isnan(value) else value
+    return plain

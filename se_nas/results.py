@@ -1,0 +1,104 @@
+"""What a study leaves behind: views, the best network, and any other network on request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from se_nas.config import SearchConfig
+from se_nas.data.base import DataInfo
+from se_nas.errors import RunError
+from se_nas.evaluate import weights_file
+from se_nas.export import export_trial
+from se_nas.records import Unit, from_plain
+from se_nas.report import best_row, front_table, summary, trials_table, write_views
+from se_nas.run_folder import STUDY, RunFolder
+from se_nas.study import Study
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search found."""
+
+    folder: Path
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    best: pd.Series | None
+    """The row of the front with the best observed metric."""
+    ended: str
+    """Why the search ended, in words."""
+    summary: dict[str, Any]
+
+
+def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
+    """Write the views and the best network, from the study alone; return the result."""
+    trials, objective, config = study.trials(), study.objective, _stored(study, "config", SearchConfig)
+    run.write_config(config)
+    write_views(run.path, trials, objective)
+    front = front_table(trials, objective)
+    best = best_row(front, objective)
+    if best is not None and weights_file(run.path, int(best["trial"])).is_file():
+        _export(run, study, int(best["trial"]), run.path / "best")
+    return SearchResult(
+        folder=run.path,
+        trials=trials_table(trials, objective),
+        front=front,
+        best=best,
+        ended=ended,
+        summary=summary(trials, objective, folder=run.path, budget=config.budget, ended=ended),
+    )
+
+
+def report_again(folder: Path) -> dict[str, Any]:
+    """Make all views of a run again, from its study alone; returns the summary."""
+    run, study = _existing(folder)
+    trained = sum(t.counts for t in study.trials())
+    budget = _stored(study, "config", SearchConfig).budget
+    return conclude(run, study, f"{trained} of {budget} trainings are there").summary
+
+
+def export_selected(folder: Path, select: str, target: Path | None) -> Path:
+    """Write the network of a trial (``best``, ``baseline``, ``reference`` or ``trial=N``) of a run to a folder."""
+    run, study = _existing(folder)
+    trials, objective = study.trials(), study.objective
+    if select == "best":
+        best = best_row(front_table(trials, objective), objective)
+        numbers = [] if best is None else [int(best["trial"])]
+    elif select.startswith("trial=") and select[6:].isdigit():
+        numbers = [t.number for t in trials if t.number == int(select[6:])]
+    elif select in ("baseline", "reference"):
+        numbers = [t.number for t in trials if t.role == select and t.state == "complete"]
+    else:
+        raise RunError(f"select is {select!r}", allowed=["best", "baseline", "reference", "trial=N"])
+    if not numbers or next(t for t in trials if t.number == numbers[0]).state != "complete":
+        raise RunError(f"the run has no finished training for {select!r}", where=str(run.path))
+    key = next(t.placement.key for t in trials if t.number == numbers[0])
+    return _export(run, study, numbers[0], target or run.path / f"export-{key}")
+
+
+def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
+    return export_trial(
+        run.path,
+        next(t for t in study.trials() if t.number == number),
+        target,
+        backbone=_stored(study, "config", SearchConfig).backbone,
+        units=from_plain(study.facts["space"]["units"], tuple[Unit, ...]),
+        data=_stored(study, "data", DataInfo),
+    )
+
+
+def _existing(folder: Path) -> tuple[RunFolder, Study]:
+    run = RunFolder(folder)
+    study = Study.latest(run.find_storage(), STUDY)
+    if study is None:
+        raise RunError(f"the storage of {str(run.path)!r} has no search in it", hint="run se-nas search first")
+    return run, study
+
+
+def _stored(study: Study, name: str, kind: type[T]) -> T:
+    return from_plain(study.optuna.user_attrs[name], kind, where=f"study {study.name}")

@@ -1,0 +1,116 @@
+"""The run folder: one search's files, and the lock of the driver that works in it.
+
+::
+
+    config.yaml   the resolved configuration
+    study.db      the Optuna study: the one truth
+    trials.csv    front.csv    front.png    front.svg     views made from it
+    best/         the best network: placement.json, model.safetensors
+    data/         decoded images, shared by the workers
+    results/      what workers left for the driver
+    weights/      trained weights of the networks on the front
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from se_nas.config import SearchConfig
+from se_nas.errors import RunError
+from se_nas.files import write_atomically
+from se_nas.records import Target, to_plain
+
+STUDY = "search"
+
+
+class RunFolder:
+    """Paths of a run. `lock` makes this process its driver until `unlock` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.owner = f"{socket.gethostname()}:{self.path}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._lock: filelock.BaseFileLock | None = None
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def storage(self) -> str:
+        """The URL of the study in this folder."""
+        return f"sqlite:///{self.path / 'study.db'}"
+
+    def lock(self) -> None:
+        """Make the folder if need be and become its driver.
+
+        RunError if the folder cannot be written, or another driver works in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / "driver.lock")
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise RunError(
+                f"another search is running in {str(self.path)!r}", hint="wait for it, or give another --out"
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot write to the run folder {str(self.path)!r}: {error.strerror or error}") from error
+
+    def unlock(self) -> None:
+        """Let another driver work here."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def owned_by_us(self, owner: str) -> bool:
+        """Whether an owner is a driver of this folder: it is dead then, since we hold the lock."""
+        return owner.startswith(f"{socket.gethostname()}:{self.path}:")
+
+    def write_config(self, config: SearchConfig) -> None:
+        """Keep the resolved configuration."""
+        text = yaml.safe_dump(to_plain(config), sort_keys=False)
+        write_atomically(self.config_file, text.encode())
+
+    def find_storage(self) -> str:
+        """The storage of the run that was made here; RunError if this is no run folder."""
+        if self.config_file.is_file():
+            try:
+                raw = yaml.safe_load(self.config_file.read_text())
+            except yaml.YAMLError as error:
+                raise RunError(f"not valid YAML: {error}", where=str(self.config_file)) from error
+            if isinstance(raw, dict) and raw.get("storage"):
+                return str(raw["storage"])
+        if not (self.path / "study.db").is_file():
+            raise RunError(f"{str(self.path)!r} is no run folder: it has no study.db", hint="run se-nas search first")
+        return self.storage
+
+
+def default_folder(config: SearchConfig) -> Path:
+    """``runs/BACKBONE-DATA``, so that the same command finds its run again."""
+    return Path("runs") / f"{_word(config.backbone)}-{_word(config.data)}"
+
+
+def _word(target: Target) -> str:
+    name = target.target.rstrip("/").rpartition("/")[2].replace(".py:", "-").replace(":", "-").replace(".npz", "")
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Each leaf that differs between two pieces of plain data, as ``path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in {**old, **new}
+            for line in differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{path}[{i}]")
+        ]
+    return [] if old == new else [f"{path}: {old} -> {new}"]

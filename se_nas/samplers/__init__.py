@@ -1,0 +1,51 @@
+"""Samplers: who proposes the next placement. Each factory is given the space, a seed and the budget."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from se_nas.plugins import accepted, check_arguments, resolve
+from se_nas.records import Target
+from se_nas.samplers.exhaustive import ExhaustiveSampler
+from se_nas.space import Space
+
+SAMPLERS: dict[str, str] = {name: f"se_nas.samplers:{name}" for name in ("tpe", "gp", "nsga2", "random", "exhaustive")}
+
+
+def open_sampler(target: Target, *, space: Space, seed: int, budget: int) -> BaseSampler:
+    """The sampler of a name or import path, with the arguments that it takes."""
+    factory, _ = resolve("sampler", target.target, SAMPLERS)
+    args = {**accepted(factory, {"space": space, "seed": seed, "budget": budget}), **target.args}
+    check_arguments("sampler", target, factory, args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler: BaseSampler = factory(**args)
+    return sampler
+
+
+def tpe(seed: int) -> BaseSampler:
+    """Tree-structured Parzen estimator, over all parameters together: it repeats itself less often so."""
+    return TPESampler(seed=seed, multivariate=True)
+
+
+def gp(seed: int) -> BaseSampler:
+    """Gaussian process."""
+    return GPSampler(seed=seed)
+
+
+def nsga2(seed: int, budget: int) -> BaseSampler:
+    """Genetic algorithm, with a population that leaves room for several generations in the budget."""
+    return NSGAIISampler(seed=seed, population_size=max(4, min(50, budget // 5)))
+
+
+def random(seed: int) -> BaseSampler:
+    """Every level equally likely."""
+    return RandomSampler(seed=seed)
+
+
+def exhaustive(space: Space) -> BaseSampler:
+    """All placements, in the order of the space."""
+    return ExhaustiveSampler(space)

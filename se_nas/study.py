@@ -1,0 +1,251 @@
+"""The Optuna study as the one truth: trials as records in, trials as records out.
+
+Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the costs stand
+beside it for optuna-dashboard. A rejected trial is told as pruned with a violated constraint (told as failed,
+Optuna's samplers would propose it again and again).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from se_nas.errors import RunError
+from se_nas.records import Direction, Trial, from_plain, to_plain
+from se_nas.space import Space
+
+LEASE = 60.0
+"""Seconds that a running trial belongs to its owner without a sign of life."""
+
+INTERRUPTED = "interrupted"
+"""Reason of a trial whose driver ended; it says nothing about the placement."""
+
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "stopped": TrialState.PRUNED,
+    "rejected": TrialState.PRUNED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a study compares: a metric with its direction, and a cost to keep low."""
+
+    metric: str
+    direction: Direction
+    cost: str
+
+
+class Study:
+    """Trials of one search, or of one phase of it.
+
+    Parameters
+    ----------
+    storage:
+        An Optuna storage URL.
+    facts:
+        What must be equal for the study to go on: kept with a new study, compared by the caller for an old one.
+    """
+
+    def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._url = storage
+        self.storage = open_storage(storage)
+        self.name = name
+        with _reading(storage), _quiet():
+            self.optuna = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                directions=[objective.direction, "minimize"],
+                load_if_exists=True,
+            )
+            if not self.optuna.user_attrs:
+                self.optuna.set_metric_names([objective.metric, objective.cost])
+                self.optuna.set_user_attr("facts", dict(facts))
+                self.optuna.set_user_attr("objective", to_plain(objective))
+        self._finished: dict[int, Trial] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the study was made with."""
+        facts: dict[str, Any] = self.optuna.user_attrs["facts"]
+        return facts
+
+    @property
+    def objective(self) -> Objective:
+        """What the study compares."""
+        return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")
+
+    def trials(self) -> list[Trial]:
+        """All trials that have a record, by number; those still waiting have none."""
+        found = []
+        for frozen in self.optuna.get_trials(deepcopy=False):
+            if frozen.number not in self._finished:
+                if "record" not in frozen.user_attrs:
+                    continue
+                record = from_plain(frozen.user_attrs["record"], Trial, where=f"trial {frozen.number}")
+                record = replace(record, number=frozen.number)
+                if not frozen.state.is_finished():
+                    found.append(replace(record, state="running"))
+                    continue
+                self._finished[frozen.number] = record
+            found.append(self._finished[frozen.number])
+        return found
+
+    @classmethod
+    def latest(cls, storage: str, name: str) -> Study | None:
+        """The study of this name, in the widest space that it was carried over to; None if there is none."""
+        own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
+        for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
+            study = cls._existing(storage, candidate)
+            if study.optuna.user_attrs.get("carried over", True):
+                return study
+            optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
+        return None
+
+    @classmethod
+    def _existing(cls, storage: str, name: str) -> Study:
+        with _reading(storage):
+            attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
+        if "facts" not in attrs or "objective" not in attrs:
+            raise RunError(f"study {name!r} was not made by se-nas search", where=storage)
+        return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
+
+    def widen(self, facts: Mapping[str, Any], space: Space) -> Study:
+        """A new study in a wider space, with all trials under their numbers and keys.
+
+        Optuna keeps the range of a parameter for good, and its model-based samplers ignore trials of another range.
+        """
+        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self._url))
+        wider = Study(self._url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
+        wider.optuna.set_user_attr("carried over", False)
+        ranges = distributions(space)
+        before = self.facts["space"]["parameters"]
+        after = to_plain(space.parameters)
+
+        def moved(levels: Mapping[str, int]) -> dict[str, int]:
+            return {name: after[name].index(before[name][level]) for name, level in levels.items()}
+
+        for frozen in self.optuna.get_trials():
+            frozen.params = moved(frozen.params)
+            frozen.distributions = {name: ranges[name] for name in frozen.params}
+            if (fixed := frozen.system_attrs.get("fixed_params")) is not None:
+                frozen.system_attrs = {**frozen.system_attrs, "fixed_params": moved(fixed)}
+            wider.optuna.add_trial(frozen)
+        wider.optuna.set_user_attr("carried over", True)
+        return wider
+
+    def fail_unrecorded(self, *, exclusive: bool) -> None:
+        """Fail trials that were asked for and never started, since their driver died in between.
+
+        Without `exclusive` use of the storage, only those that are older than a lease.
+        """
+        for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            young = frozen.datetime_start is not None and time.time() - frozen.datetime_start.timestamp() < LEASE
+            if "record" not in frozen.user_attrs and (exclusive or not young):
+                self.optuna.tell(frozen.number, state=TrialState.FAIL)
+
+    def enqueued(self, role: str) -> bool:
+        """Whether a trial with this role waits to be asked for."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(frozen.user_attrs.get("role") == role for frozen in waiting)
+
+    def ask(self, space: Space) -> tuple[optuna.Trial, dict[str, int]]:
+        """The next assignment of levels: an enqueued one, or the sampler's."""
+        with _quiet():
+            trial = self.optuna.ask(distributions(space))
+        return trial, {name: int(value) for name, value in trial.params.items()}
+
+    def start(self, trial: optuna.Trial, record: Trial) -> Trial:
+        """Keep the record of a trial that is about to run."""
+        record = replace(record, number=trial.number, lease=time.time() + LEASE)
+        trial.set_user_attr("key", record.placement.key)
+        trial.set_user_attr("placement", record.placement.label)
+        trial.set_user_attr("record", to_plain(record))
+        return record
+
+    def renew(self, record: Trial) -> None:
+        """Give a running trial a new lease; nothing happens if it was told meanwhile."""
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._trial(record.number).set_user_attr("record", to_plain(replace(record, lease=time.time() + LEASE)))
+
+    def finish(self, record: Trial) -> bool:
+        """Keep a finished trial; False if it was finished already (by another driver)."""
+        trial = self._trial(record.number)
+        objective = self.objective
+        values = None
+        if record.state == "complete":
+            values = [record.metrics[objective.metric].value, record.costs[objective.cost].value]
+        try:
+            trial.set_user_attr("record", to_plain(record))
+            for name, cost in record.costs.items():
+                trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
+            if record.reason:
+                trial.set_user_attr("reason", record.reason)
+            if record.state == "rejected":
+                trial.set_constraint("rejected", 1.0)
+            with _quiet():
+                self.optuna.tell(trial, values, state=_STATES[record.state])
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
+
+    def enqueue(self, levels: Mapping[str, int], **facts: Any) -> None:
+        """Have an assignment proposed next; the facts (role, attempts) come back with the proposal."""
+        self.optuna.enqueue_trial(dict(levels), user_attrs=facts)
+
+    def waiting(self) -> int:
+        """How many enqueued assignments have not been asked for yet."""
+        return len(self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _trial(self, number: int) -> optuna.Trial:
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return optuna.Trial(self.optuna, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Each parameter of a space as an ordered index."""
+    return {name: IntDistribution(0, len(values) - 1) for name, values in space.parameters.items()}
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """An Optuna storage; RunError if it cannot be opened.
+
+    An SQLite file waits for a lock instead of failing at once.
+    """
+    arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    with _reading(url):
+        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+
+
+def study_names(storage: str) -> list[str]:
+    """Names of the studies in a storage, oldest first."""
+    with _reading(storage):
+        return optuna.get_all_study_names(open_storage(storage))
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Any:
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+        raise RunError(f"cannot use the study storage {url!r}: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without Optuna's notes that a feature is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -1,0 +1,112 @@
+"""Classification: cross-entropy in training, accuracy in validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import lr_scheduler
+
+from se_nas.errors import ConfigError
+from se_nas.plugins import load
+from se_nas.records import Direction, Recipe
+
+
+class Classification:
+    """One class for each image. The metric is the share of validation images whose class is found."""
+
+    metric = "val_accuracy"
+    direction: Direction = "maximize"
+
+    def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule:
+        """The LightningModule of a candidate.
+
+        `facts` has ``steps`` (optimizer steps of the whole training) and ``class_counts`` (images per class in the
+        training part, or None if unknown).
+        """
+        return ClassificationModule(candidate, recipe, steps=facts["steps"], class_counts=facts.get("class_counts"))
+
+
+class ClassificationModule(pl.LightningModule):
+    """Candidate (batch, channels, *size) -> logits (batch, classes), with loss, metrics and optimizer."""
+
+    def __init__(self, candidate: nn.Module, recipe: Recipe, *, steps: int, class_counts: Tensor | None) -> None:
+        super().__init__()
+        self.candidate = candidate
+        self.recipe = recipe
+        self.steps = steps
+        self.class_weights: Tensor | None
+        weights = None
+        if recipe.class_weights == "balanced":
+            if class_counts is None:
+                raise ConfigError("class_weights: balanced needs data whose labels are known, not a data module")
+            weights = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1))
+        self.register_buffer("class_weights", weights, persistent=False)
+        self._train_loss = torch.zeros(())
+        self._totals = torch.zeros(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.candidate(images)
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        self._train_loss = torch.zeros((), device=self.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, labels = batch[:2]
+        loss = functional.cross_entropy(
+            self(images), labels, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing
+        )
+        self._train_loss += loss.detach()
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._totals = torch.zeros(3, device=self.device)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, labels = batch[:2]
+        logits = self(images).float()
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.argmax(1) == labels).sum()
+        self._totals += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+
+    def on_validation_epoch_end(self) -> None:
+        correct, loss, number = self._totals.tolist()
+        self.log("val_accuracy", correct / number)
+        self.log("val_loss", loss / number)
+        self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.candidate, self.recipe, fused=self.device.type in ("cpu", "cuda"))
+        scheduler = make_schedule(optimizer, self.recipe, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:
+    """The recipe's optimizer; weight decay acts on weights, not on biases and norms."""
+    decayed = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
+    plain = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.momentum > 0
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
+    if ":" not in recipe.optimizer:
+        raise ConfigError(f"optimizer is {recipe.optimizer!r}", allowed=("sgd", "adamw", "package.module:Optimizer"))
+    optimizer: torch.optim.Optimizer = load(recipe.optimizer)(groups, lr=recipe.lr)
+    return optimizer
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
+    """The recipe's learning rate over so many optimizer steps."""
+    if recipe.schedule == "onecycle":
+        return lr_scheduler.OneCycleLR(
+            optimizer, max_lr=recipe.lr, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+        )
+    if recipe.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,0 +1,172 @@
+"""What the person sees while a search runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from se_nas.records import Trial
+from se_nas.report import points, summary
+from se_nas.study import INTERRUPTED, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A moment of a search."""
+
+    trials: Sequence[Trial]
+    running: Sequence[Trial]
+    epochs: dict[int, int]
+    """Trial -> epochs that it has behind it."""
+    budget: int
+    slots: int
+    objective: Objective
+    ending: str = ""
+
+    @property
+    def trained(self) -> int:
+        return sum(trial.counts for trial in self.trials)
+
+    @property
+    def failed(self) -> int:
+        return sum(trial.state == "failed" and trial.reason != INTERRUPTED for trial in self.trials)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the mean time of a training, or None before the first."""
+        times = [trial.seconds for trial in self.trials if trial.counts]
+        if not times:
+            return None
+        return max(0, self.budget - self.trained) * sum(times) / len(times) / self.slots
+
+
+class View:
+    """Shows a search on standard error, so that standard output stays free for results.
+
+    Parameters
+    ----------
+    quiet:
+        Show nothing but warnings.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
+        self._live: Live | None = None
+        self._start = time.monotonic()
+
+    def __enter__(self) -> View:
+        if not self.quiet and self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+        if not self.quiet:
+            self.console.print(text, highlight=False, markup=False)
+
+    def finished(self, trial: Trial, status: Status) -> None:
+        """A trial ended: a line of its own where there is no live table."""
+        if self._live is not None or self.quiet:
+            return
+        if trial.state == "complete":
+            value = trial.metrics[status.objective.metric].value
+            outcome = f"{status.objective.metric} {value:.4f}"
+        else:
+            outcome = f"{trial.state}: {trial.reason}"
+        left = status.seconds_left
+        eta = "" if left is None else f", about {_duration(left)} left"
+        self.say(
+            f"[{status.trained}/{status.budget}] trial {trial.number} {trial.placement.label}: {outcome} "
+            f"({trial.seconds:.1f} s{eta})"
+        )
+
+    def update(self, status: Status) -> None:
+        """Draw the moment."""
+        if self._live is not None:
+            self._live.update(self._draw(status))
+
+    def _draw(self, status: Status) -> Group:
+        progress = Progress(
+            TextColumn("{task.completed:.0f}/{task.total:.0f} trained"), BarColumn(), TextColumn("{task.description}")
+        )
+        left = status.seconds_left
+        parts = [f"{len(status.running)} running", f"{status.failed} failed"]
+        parts.append(f"{_duration(time.monotonic() - self._start)} gone")
+        parts.append("" if left is None else f"about {_duration(left)} left")
+        progress.add_task(", ".join(p for p in parts if p), total=status.budget, completed=status.trained)
+        running = [
+            f"  trial {t.number} {t.placement.label}: epoch {status.epochs.get(t.number, 0)}/{t.identity.epochs}"
+            for t in status.running
+        ]
+        rows: list[object] = [progress, *running]
+        content = summary(status.trials, status.objective, folder=Path(), budget=status.budget, ended="")
+        if content["front"]:
+            rows.append(front_display(content, title="front so far (single runs)"))
+        if status.ending:
+            rows.append(status.ending)
+        return Group(*rows)  # type: ignore[arg-type]  # rich's protocol is structural
+
+
+def front_display(content: dict[str, Any], *, title: str) -> Table:
+    """The front of a summary as a table, the reference points below it."""
+    table = Table(title=title, title_justify="left")
+    base = content["baseline"]
+    for name in ("trial", "placement", content["objective"]["metric"], "gain", "params", "GFLOPs", "added to no SE"):
+        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
+    for row in content["front"]:
+        table.add_row(*_cells(row, base))
+    shown = {row["trial"] for row in content["front"]}
+    references = [content[role] for role in ("baseline", "reference") if content[role]]
+    if others := [row for row in references if row["trial"] not in shown]:
+        table.add_section()
+        for row in others:
+            table.add_row(*_cells(row, base), style="dim")
+    return table
+
+
+def _cells(row: dict[str, Any], base: dict[str, Any] | None) -> list[str]:
+    name = {"baseline": " (no SE)", "reference": " (reference)"}.get(row["role"], "")
+    cells = [str(row["trial"]), f"{row['placement'].replace(',', ' ')}{name}", f"{row['metric']:.4f}"]
+    more = ["", ""]
+    if base is not None:
+        more = [
+            points(row["metric"] - base["metric"]),
+            f"{row['params'] - base['params']:+,} params {100 * (row['macs'] / base['macs'] - 1):+.3f} % MACs",
+        ]
+    return [*cells, more[0], f"{row['params']:,}", f"{row['gflops']:.6f}", more[1]]
+
+
+def show_result(content: dict[str, Any]) -> None:
+    """Print the end of a search: why it ended, the front, what was gained, and where the files are."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    say = functools.partial(console.print, highlight=False, markup=False)
+    failed = f", {content['failed']} trainings failed" if content["failed"] else ""
+    say(f"Ended: {content['ended']} ({content['trained']} trained{failed}).")
+    if content["front"]:
+        console.print(front_display(content, title="Pareto front (single runs)"))
+    for line in content["gained"]:
+        say(line)
+    say(f"Files: {content['out']} (trials.csv, front.csv, front.png, front.svg, study.db, best/)")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
