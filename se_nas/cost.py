@@ -18,6 +18,7 @@ The backbone is traced once, with fvcore, as a copy in eval mode with one image;
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 from collections import Counter
@@ -25,11 +26,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from se_nas.errors import CostError
 from se_nas.records import Choice, CostValue, Placement, Unit
+from se_nas.space import Space
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit, on which fvcore is built
@@ -108,10 +111,37 @@ class CostModel:
     def __call__(self, placement: Placement) -> Cost:
         total = self.backbone
         for name, choice in placement.choices.items():
-            if choice.kind == "se":
-                site = self.units[name].site(choice.position)
-                total += se_cost(site.channels, site.size, choice)
+            total += self.added(self.units[name], choice)
         return total
+
+    def added(self, unit: Unit, choice: Choice) -> Cost:
+        """What a choice adds to the backbone without SE."""
+        if choice.kind != "se":
+            return se_cost(0, (), choice)
+        site = unit.site(choice.position)
+        return se_cost(site.channels, site.size, choice)
+
+    def table(self, space: Space) -> dict[str, np.ndarray]:
+        """The cost of all assignments of levels at once, by name.
+
+        Each array has one axis for each parameter of the space, in their order, with one entry for each level.
+        Costs of decisions add up, so 10^6 placements take milliseconds.
+        """
+        names = list(space.parameters)
+        shape = tuple(len(space.parameters[name]) for name in names)
+        tables = {name: np.full(shape, getattr(self.backbone, name)) for name in ("params", "macs", "activations")}
+        for decision in space.decisions:
+            axes = [i for i, name in enumerate(names) if name.rpartition(".")[0] == decision.name]
+            for levels in itertools.product(*(range(shape[i]) for i in axes)):
+                choices = space.choices(decision, {names[i]: level for i, level in zip(axes, levels, strict=True)})
+                where: list[int | slice] = [slice(None)] * len(names)
+                for axis, level in zip(axes, levels, strict=True):
+                    where[axis] = level
+                for unit in decision.units:
+                    added = self.added(unit, choices[unit.name])
+                    for name, values in tables.items():
+                        values[tuple(where)] += getattr(added, name)
+        return {**tables, "gflops": tables["macs"] / 1e9}
 
 
 def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:

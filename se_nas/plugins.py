@@ -182,6 +182,17 @@ def _load_file(file: Path) -> Any:
     return module
 
 
+def absolute(target: Target) -> Target:
+    """The target with the path in it, if it has one, made absolute, so that it holds from any folder."""
+    head, colon, tail = target.target.rpartition(":")
+    if head.endswith(".py"):
+        return Target(target=f"{Path(head).expanduser().resolve()}:{tail}", args=target.args)
+    prefix, colon, rest = target.target.partition(":")
+    if colon and Path(rest).expanduser().exists():
+        return Target(target=f"{prefix}:{Path(rest).expanduser().resolve()}", args=target.args)
+    return target
+
+
 def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the offered arguments that a function has parameters for."""
     try:

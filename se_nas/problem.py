@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
-from se_nas.plugins import Task
+from se_nas.plugins import Task, absolute
 from se_nas.records import Precision, Recipe, to_plain
 from se_nas.sites import find_units
 from se_nas.space import Space
@@ -66,6 +66,14 @@ class Problem:
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
+    config = replace(
+        config,
+        backbone=absolute(config.backbone),
+        data=absolute(config.data),
+        task=absolute(config.task),
+        sampler=absolute(config.sampler),
+        executor=absolute(config.executor),
+    )
     devices = choose_devices(config)
     data = prepare_data(config.data, folder)
     backbone = build_backbone(

@@ -62,10 +62,8 @@ class Proposer:
     def enqueue_references(self) -> None:
         """Have the reference points trained first, if they are not yet: without SE, and SE everywhere at r=16."""
         for role, placement in (("baseline", self.space.baseline), ("reference", self.space.reference)):
-            own = [t for t in self.study.trials() if t.role == role]
-            settled = any(t.state != "failed" for t in own) or max((t.attempts for t in own), default=0) >= ATTEMPTS
             levels = self.space.find(placement)
-            if levels is not None and not settled and not self.study.enqueued(role):
+            if levels is not None and placement.key not in self.known() and not self.study.enqueued(role):
                 self.study.enqueue(levels, role=role)
 
     def next(self) -> Trial | None:
@@ -74,12 +72,15 @@ class Proposer:
             return None
         for _ in range(ASKS):
             trial, levels = self.study.ask(self.space)
-            facts = trial.user_attrs
             placement = self.space.placement(levels)
-            record = self.record(placement, facts.get("role", ""), facts.get("attempts", 1), facts.get("replicate", 0))
+            failures = self._failures(placement.key)
+            # The same training again would not turn finite: another replicate has other random numbers.
+            replicate = sum("non-finite" in failure.reason for failure in failures)
+            record = self.record(placement, trial.user_attrs.get("role", ""), 1 + len(failures), replicate)
+            record = replace(record, number=trial.number)
             objection = self._objection(placement, reference=bool(record.role))
-            record = self.study.start(trial, record)
             if objection is None:
+                record = self.study.start(trial, record)
                 objection = self._other_driver(record)
             if objection is None:
                 return record
@@ -105,21 +106,16 @@ class Proposer:
         }
 
     def retry(self, trial: Trial) -> None:
-        """Have a failed trial tried again, if it was not tried too often.
-
-        The same training again would not turn finite, so a loss that was not is tried with another replicate.
-        """
-        interrupted = trial.reason == INTERRUPTED
-        if trial.attempts >= ATTEMPTS and not interrupted:
-            return
+        """Have a failed trial tried again, if it was not tried too often."""
         levels = self.space.find(trial.placement)
-        if levels is not None:
-            self.study.enqueue(
-                levels,
-                role=trial.role,
-                attempts=trial.attempts + (0 if interrupted else 1),
-                replicate=trial.identity.replicate + ("non-finite" in trial.reason),
-            )
+        if levels is not None and len(self._failures(trial.placement.key)) < ATTEMPTS:
+            self.study.enqueue(levels, role=trial.role)
+
+    def _failures(self, key: str) -> list[Trial]:
+        """Trainings of a network that failed by themselves; one whose driver ended says nothing."""
+        return [
+            t for t in self.study.trials() if t.placement.key == key and t.state == "failed" and t.reason != INTERRUPTED
+        ]
 
     def over_limit(self, placement: Placement) -> str | None:
         """The limit that a placement is over, in words, or None."""

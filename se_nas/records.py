@@ -226,7 +226,7 @@ class Recipe:
         precision: ``auto`` (bf16 where the hardware has it), ``32`` or ``bf16``.
     """
 
-    epochs: int = 20
+    epochs: int = 10
     batch_size: int = 128
     optimizer: str = "sgd"
     lr: float = 0.1
@@ -351,8 +351,8 @@ class Trial:
 
 
 def to_plain(record: Any) -> Any:
-    """A record as dictionaries, lists, strings and numbers."""
-    return msgspec.to_builtins(record)
+    """A record as dictionaries, lists, strings and numbers, just as JSON reads it back."""
+    return msgspec.json.decode(msgspec.json.encode(record))
 
 
 def from_plain(data: Any, kind: type[T], *, where: str = "a stored record") -> T:

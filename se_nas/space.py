@@ -137,15 +137,25 @@ class Space:
         SpaceError if a parameter is missing or a level is out of range.
         """
         choices: dict[str, Choice] = {}
-        labels = []
         for decision in self.decisions:
-            reduction = self._value(levels, f"{decision.name}.reduction")
-            settings = {s: self._value(levels, f"{decision.name}.{s}") for s in SETTINGS}
-            for unit in decision.units:
-                choices[unit.name] = self.choice(unit, reduction, settings)
-            extra = [str(v) for s, v in settings.items() if len(getattr(self.spec, s)) > 1]
-            labels.append(f"{decision.name}={':'.join([_text(reduction), *(extra if reduction != 'none' else [])])}")
-        return Placement(choices=choices, label=self._short(labels))
+            choices |= self.choices(decision, levels)
+        return Placement(choices=choices, label=self._short([self._label(d, levels) for d in self.decisions]))
+
+    def choices(self, decision: Decision, levels: Mapping[str, int]) -> dict[str, Choice]:
+        """Unit -> choice for the units of one decision; SpaceError if a level is missing or out of range."""
+        reduction = self._value(levels, f"{decision.name}.reduction")
+        settings = {s: self._value(levels, f"{decision.name}.{s}") for s in SETTINGS}
+        return {unit.name: self.choice(unit, reduction, settings) for unit in decision.units}
+
+    def _label(self, decision: Decision, levels: Mapping[str, int]) -> str:
+        reduction = self._value(levels, f"{decision.name}.reduction")
+        searched = [s for s in SETTINGS if len(getattr(self.spec, s)) > 1 and reduction != "none"]
+        return ":".join(
+            [
+                f"{decision.name}={_text(reduction)}",
+                *(str(self._value(levels, f"{decision.name}.{s}")) for s in searched),
+            ]
+        )
 
     def _value(self, levels: Mapping[str, int], parameter: str) -> Any:
         if parameter not in self.parameters:
@@ -202,10 +212,8 @@ class Space:
             wanted = _part(placement, decision)
             for combination in itertools.product(*(range(len(self.parameters[n])) for n in names)):
                 candidate = dict(zip(names, combination, strict=True))
-                reduction = self._value(candidate, f"{decision.name}.reduction")
-                settings = {s: self._value(candidate, f"{decision.name}.{s}") for s in SETTINGS}
                 try:
-                    choices = {u.name: self.choice(u, reduction, settings) for u in decision.units}
+                    choices = self.choices(decision, candidate)
                 except SpaceError:
                     continue
                 if Placement(choices=choices).key == wanted:

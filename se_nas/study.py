@@ -17,6 +17,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
 from se_nas.records import Direction, Trial, from_plain, to_plain
@@ -168,8 +170,6 @@ class Study:
     def start(self, trial: optuna.Trial, record: Trial) -> Trial:
         """Keep the record of a trial that is about to run."""
         record = replace(record, number=trial.number, lease=time.time() + LEASE)
-        trial.set_user_attr("key", record.placement.key)
-        trial.set_user_attr("placement", record.placement.label)
         trial.set_user_attr("record", to_plain(record))
         return record
 
@@ -187,6 +187,8 @@ class Study:
             values = [record.metrics[objective.metric].value, record.costs[objective.cost].value]
         try:
             trial.set_user_attr("record", to_plain(record))
+            trial.set_user_attr("key", record.placement.key)
+            trial.set_user_attr("placement", record.placement.label)
             for name, cost in record.costs.items():
                 trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
             if record.reason:
@@ -220,11 +222,21 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """An Optuna storage; RunError if it cannot be opened.
 
-    An SQLite file waits for a lock instead of failing at once.
+    An SQLite file waits for a lock instead of failing at once, and is written ahead.
     """
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     with _reading(url):
-        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    if url.startswith("sqlite"):
+        event.listen(storage.engine, "connect", _write_ahead)
+        storage.engine.dispose()  # connections made before the listener
+    return storage
+
+
+def _write_ahead(connection: Any, _: object) -> None:
+    """Log writes ahead: a killed process loses nothing, and few writes wait for the disk."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def study_names(storage: str) -> list[str]:
@@ -235,11 +247,9 @@ def study_names(storage: str) -> list[str]:
 
 @contextlib.contextmanager
 def _reading(url: str) -> Any:
-    import sqlalchemy.exc
-
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:
         raise RunError(f"cannot use the study storage {url!r}: {str(error).splitlines()[0]}") from error
 
 

@@ -1,0 +1,40 @@
+# Two commands: `make try` runs a first search, `make check` installs what tests need and runs them.
+PYTHON ?= python3
+VENV ?= .venv
+
+.PHONY: try check test lint slow gpu clean
+
+try: $(VENV)/installed
+	$(VENV)/bin/se-nas search --budget 50
+
+check: $(VENV)/installed-dev
+	$(MAKE) --no-print-directory lint test
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/pytest
+
+slow: $(VENV)/installed-dev
+	$(VENV)/bin/pytest -m slow
+
+gpu: $(VENV)/installed-dev
+	$(VENV)/bin/pytest -m gpu
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check se_nas tests experiments
+	$(VENV)/bin/ruff format --check se_nas tests experiments
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+# torch comes first and by version: without it pip would take the newest build with its CUDA packages.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -c constraints.txt torch
+	$(VENV)/bin/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build

@@ -1,0 +1,38 @@
+"""Settings that hold for every test, and the runs that several tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from helpers import exhausted_run, units_of
+from se_nas.records import Unit
+from se_nas.space import Space
+from se_nas.space_file import read_space
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "se-nas", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("se-nas")
+
+
+@pytest.fixture(scope="session")
+def units8() -> tuple[Unit, ...]:
+    """The units of resnet8 on digits: one in each of three stages, with 16, 32 and 64 channels."""
+    return units_of("resnet8")
+
+
+@pytest.fixture
+def space8(units8: tuple[Unit, ...]) -> Space:
+    """Its default space, of 64 placements."""
+    return Space(read_space("stagewise"), units8)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that trained a whole space of eight placements. Read it; copy it to change it."""
+    return exhausted_run(tmp_path_factory.mktemp("finished"))
