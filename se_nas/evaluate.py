@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -118,8 +119,12 @@ def weights_file(folder: Path, trial: int) -> Path:
 
 def save_weights(network: nn.Module, file: Path) -> None:
     """State dict of a network as safetensors, atomically."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomically(file) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+        try:
+            save_file(weights, temporary)
+        except SafetensorError as error:  # it words errors of the disk itself
+            raise OSError(str(error)) from error
 
 
 @functools.cache

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
 from se_nas.config import SearchConfig
 from se_nas.driver import Driver
 from se_nas.errors import RunError
@@ -78,8 +81,6 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
 @contextlib.contextmanager
 def _clear_errors(run: RunFolder) -> Iterator[None]:
     """Errors of the disk and of the study file in words that help."""
-    import sqlalchemy.exc
-
     try:
         yield
     except OSError as error:
@@ -88,9 +89,9 @@ def _clear_errors(run: RunFolder) -> Iterator[None]:
             f"cannot write to {str(run.path)!r}: {error.strerror or error} ({free / 2**20:.0f} MiB free)",
             hint="make room and give the same command again: nothing that was finished is lost",
         ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (SQLAlchemyError, StorageInternalError) as error:
         raise RunError(
-            f"the study cannot be written: {str(error).splitlines()[0]}",
+            f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
             where=str(run.path),
             hint="is the disk full, or the file read-only? The same command goes on where this one stopped",
         ) from error

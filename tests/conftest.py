@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import exhausted_run, units_of
 from hypothesis import HealthCheck, settings
 
-from helpers import exhausted_run, units_of
 from se_nas.records import Unit
 from se_nas.space import Space
 from se_nas.space_file import read_space

@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import (
+    alive,
     complete_trials,
     descendants,
-    alive,
     environment,
     in_time,
     tiny,
@@ -142,9 +142,7 @@ class TestWhole:
     @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "exhaustive"])
     def test_every_sampler(self, tmp_path: Path, sampler: str) -> None:
         data = write_npz(tmp_path / "data.npz")
-        result = search(
-            tiny(tmp_path, data=Target(target=f"npz:{data}"), sampler=Target(target=sampler), budget=5)
-        )
+        result = search(tiny(tmp_path, data=Target(target=f"npz:{data}"), sampler=Target(target=sampler), budget=5))
         table = result.trials[result.trials["counts"]]
         assert len(table) == 5
         no_key_twice(table)

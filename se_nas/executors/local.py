@@ -107,11 +107,8 @@ class LocalExecutor:
                 request = replace(request, device=self.devices[slot])
                 try:
                     future.set_result(_converse(process, pipe, (evaluate, request), report))
-                except (EOFError, OSError):
-                    process.join()
-                    future.set_exception(
-                        WorkerDiedError(f"worker {process.pid} ended with exit code {process.exitcode}")
-                    )
+                except WorkerDiedError as error:
+                    future.set_exception(error)
                     pipe.close()
                     process = None
                 except Exception as error:  # raised by the evaluation: carried to whoever asks for the result
@@ -146,19 +143,27 @@ def warm_up() -> Any:
 
 
 def _converse(process: Any, pipe: Any, task: Any, report: Report) -> Result:
-    """Send a task, answer its reports, return its result."""
-    pipe.send(task)
-    while True:
-        if pipe not in connection.wait([pipe, process.sentinel]):
-            raise EOFError
-        message = pipe.recv()
-        if message[0] == "report":
-            pipe.send(report(message[1], message[2]))
-        elif message[0] == "error":
-            raise message[1]
-        else:
-            result: Result = message[1]
-            return result
+    """Send a task, answer its reports, return its result or raise its error; WorkerDiedError if the worker ends."""
+    message = _exchange(process, pipe, task)
+    while message[0] == "report":
+        message = _exchange(process, pipe, report(message[1], message[2]))
+    if message[0] == "error":
+        raise message[1]
+    result: Result = message[1]
+    return result
+
+
+def _exchange(process: Any, pipe: Any, message: Any) -> Any:
+    """Send a message to a worker and wait for its next one."""
+    try:
+        pipe.send(message)
+        if pipe in connection.wait([pipe, process.sentinel]):
+            return pipe.recv()
+    except (EOFError, OSError):
+        pass
+    process.kill()  # it may be alive with a broken pipe
+    process.join()
+    raise WorkerDiedError(f"worker {process.pid} ended with exit code {process.exitcode}")
 
 
 def _work(pipe: Any) -> None:

@@ -1,0 +1,164 @@
+"""Views of a study: tables with their columns, figures, and all of them again from the study alone."""
+
+from __future__ import annotations
+
+import shutil
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import result_of, trial
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from se_nas.cost import COST_UNITS, Cost
+from se_nas.errors import RunError
+from se_nas.front import non_dominated
+from se_nas.records import Choice, Placement, Trial
+from se_nas.report import best_row, front_table, points, summary, trials_table, write_views
+from se_nas.results import report_again
+from se_nas.study import Objective
+
+OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
+CONTRACT = [
+    "trial", "key", "state", "placement", "metric", "gflops", "macs", "params", "activations", "seed", "epochs",
+    "seconds", "versions", "device", "commit",
+]  # fmt: skip
+
+
+class TestFront:
+    @given(hnp.arrays(float, st.tuples(st.integers(0, 12), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))
+    def test_is_what_the_definition_says(self, values: np.ndarray) -> None:
+        mask = non_dominated(values)
+        for i, row in enumerate(values):
+            dominated = any((other <= row).all() and (other < row).any() for other in values)
+            assert mask[i] == (not dominated)
+        assert mask.shape == (len(values),)
+        assert mask.any() or not len(values)
+
+
+def trials_of(*rows: tuple[float, int, str], role: str = "") -> list[Trial]:
+    """Trials with a metric, multiply-adds and a state."""
+    return [
+        trial(
+            Placement(choices={"a": Choice.se(64, n + 1)}, label=f"p{n}"),
+            n,
+            costs=Cost(params=1000 + macs, macs=macs, activations=5).values(),
+            role="baseline" if n == 0 else "",
+            **result_of(state, value),
+        )
+        for n, (value, macs, state) in enumerate(rows)
+    ]
+
+
+class TestTables:
+    def test_columns_are_a_contract(self, finished: Path) -> None:
+        for name in ("trials.csv", "front.csv"):
+            table = pd.read_csv(finished / name)
+            assert [column for column in CONTRACT if column not in table.columns] == [], name
+            complete = table[table["state"] == "complete"]
+            assert complete[CONTRACT].drop(columns="commit").notna().all().all()
+            for column in ("trial", "macs", "params", "activations", "seed", "epochs"):
+                assert pd.api.types.is_integer_dtype(complete[column]), column
+            assert complete["versions"].str.contains("torch=").all()
+            assert (complete["gflops"] == complete["macs"] / 1e9).all()
+
+    def test_an_empty_study_has_the_columns(self, tmp_path: Path) -> None:
+        write_views(tmp_path, [], OBJECTIVE)
+        assert [c for c in CONTRACT if c not in pd.read_csv(tmp_path / "trials.csv").columns] == []
+
+    def test_every_trial_has_a_row_whatever_its_state(self) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.0, 20, "failed"), (0.6, 30, "stopped"), (0.0, 40, "rejected"))
+        table = trials_table(trials, OBJECTIVE)
+        assert list(table["state"]) == ["complete", "failed", "stopped", "rejected"]
+        assert table["metric"].isna().tolist() == [False, True, False, True]
+        assert list(table["counts"]) == [True, False, True, False]
+
+    def test_front_by_rising_cost_with_gains(self) -> None:
+        trials = trials_of(
+            (0.5, 10, "complete"), (0.7, 30, "complete"), (0.6, 20, "complete"), (0.55, 25, "complete"),
+            (0.9, 5, "stopped"), (0.7, 40, "complete"),
+        )  # fmt: skip
+        front = front_table(trials, OBJECTIVE)
+        assert list(front["trial"]) == [0, 2, 1]
+        assert list(front["macs_added"]) == [0, 10, 20]
+        np.testing.assert_allclose(front["metric_gain"], [0, 0.1, 0.2])
+        best = best_row(front, OBJECTIVE)
+        assert best is not None
+        assert best["trial"] == 1
+
+    def test_of_equal_trials_the_first_stays(self) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.5, 10, "complete"))
+        assert list(front_table(trials, OBJECTIVE)["trial"]) == [0]
+
+    def test_a_metric_that_should_be_small(self) -> None:
+        objective = replace(OBJECTIVE, direction="minimize")
+        front = front_table(trials_of((0.5, 10, "complete"), (0.7, 20, "complete"), (0.4, 30, "complete")), objective)
+        assert list(front["trial"]) == [0, 2]
+        best = best_row(front, objective)
+        assert best is not None
+        assert best["trial"] == 2
+
+    def test_summary_without_a_complete_trial(self) -> None:
+        content = summary(trials_of((0.0, 1, "failed")), OBJECTIVE, folder=Path("x"), budget=3, ended="e")
+        assert content["best"] is None
+        assert content["front"] == []
+        assert content["failed"] == 1
+        assert content["gained"] == ["No training is complete yet."]
+
+    def test_summary_says_what_was_gained(self) -> None:
+        trials = trials_of((0.5, 100, "complete"), (0.75, 110, "complete"))
+        content = summary(trials, OBJECTIVE, folder=Path("x"), budget=3, ended="e")
+        assert content["best"]["placement"] == "p1"
+        assert "Against no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %." in content["gained"]
+        assert content["gained"][-1].startswith("Each number is one training")
+        assert points(-0.001) == "-0.10 points"
+
+
+class TestFigures:
+    def test_are_images(self, finished: Path) -> None:
+        with Image.open(finished / "front.png") as image:
+            image.load()
+            assert image.size[0] > 600
+            assert len(image.convert("RGB").getcolors(10**7)) > 50
+        root = ElementTree.parse(finished / "front.svg").getroot()
+        assert root.tag.endswith("svg")
+
+    @pytest.mark.parametrize("cost", list(COST_UNITS))
+    def test_over_every_cost(self, tmp_path: Path, cost: str) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.7, 30, "complete"))
+        files = write_views(tmp_path, trials, replace(OBJECTIVE, cost=cost))
+        assert [f.name for f in files] == ["trials.csv", "front.csv", "front.png", "front.svg"]
+        assert all(f.stat().st_size for f in files)
+        assert sorted(f.name for f in tmp_path.iterdir()) == sorted(f.name for f in files)
+
+
+class TestAgain:
+    def test_from_the_study_alone(self, finished: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        run.mkdir()
+        for file in finished.glob("study.db*"):
+            shutil.copy(file, run)
+        content = report_again(run)
+        assert content["trained"] == 8
+        assert content["ended"] == "8 of 20 trainings are there"
+        for name in ("trials.csv", "front.csv", "config.yaml"):
+            assert (run / name).read_text() == (finished / name).read_text(), name
+        assert (run / "front.png").is_file()
+        assert (run / "front.svg").is_file()
+
+    def test_of_no_run_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=r"is no run folder: it has no study\.db"):
+            report_again(tmp_path)
+
+    def test_of_a_storage_without_a_search(self, tmp_path: Path) -> None:
+        import optuna
+
+        optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path / 'study.db'}")
+        with pytest.raises(RunError, match="has no search in it"):
+            report_again(tmp_path)
