@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from se_nas.candidate import SearchSpace, insert_se
+    from se_nas.config import SearchConfig
     from se_nas.cost import cost
     from se_nas.export import load
     from se_nas.search import search
 
-__all__ = ["SearchSpace", "cost", "insert_se", "load", "search"]
+__all__ = ["SearchConfig", "SearchSpace", "cost", "insert_se", "load", "search"]
 
 _HOME = {
+    "SearchConfig": "config",
     "SearchSpace": "candidate",
     "insert_se": "candidate",
     "cost": "cost",
@@ -27,3 +31,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"se_nas.{_HOME[name]}"), name)
+
+
+class _Package(types.ModuleType):
+    """Keeps the functions `cost` and `search` from being hidden by the modules of these names once imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -148,12 +148,16 @@ def _read_config(file: str) -> str:
 
 
 def _check_keys(content: Mapping[str, Any], kind: Any, file: str, path: str) -> None:
-    known = {f.name: f for f in dataclasses.fields(kind)}
+    known = {f.name for f in dataclasses.fields(kind)}
+    known |= {"quiet", "json"} if kind is SearchConfig else set()  # --print_config prints them
     nested = {"train": Recipe, "max": Limits, **dict.fromkeys(TARGETS, Target)} if kind is SearchConfig else {}
     for key, value in content.items():
         if key not in known:
             raise ConfigError(
-                f"unknown key {path + str(key)!r}", where=file, allowed=known, hint=did_you_mean(str(key), list(known))
+                f"unknown key {path + str(key)!r}",
+                where=file,
+                allowed=sorted(known),
+                hint=did_you_mean(str(key), known),
             )
         if key in nested and isinstance(value, Mapping):
             _check_keys(value, nested[key], file, f"{key}.")

@@ -180,7 +180,7 @@ def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:
         raise CostError(
             f"{type(model).__name__} has operations whose cost is not defined: "
             + ", ".join(f"{name} ({number} times)" for name, number in sorted(unknown.items())),
-            hint="name a handle for it in se_nas.cost.HANDLES, or None if it costs nothing",
+            hint="name a handle for it in se_nas.cost.HANDLES",
         )
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Cost(params=params, macs=macs, activations=outputs)
@@ -210,6 +210,11 @@ def _descriptor(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter({"descriptor": 0 if _has_extent(outputs[0]) else _elements(outputs[0])})
 
 
+def _nothing(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Nothing. A handle of its own, since fvcore falls back on its own handle where ours is None."""
+    return Counter({"free": 0})
+
+
 Handle = Callable[[list[Any], list[Any]], Counter[str]]
 
 _POOLS = """
@@ -232,9 +237,9 @@ _FREE = """
 """.split()
 
 
-def _handles() -> dict[str, Handle | None]:
-    """aten operation -> how it is counted; None: it costs nothing."""
-    table: dict[str, Handle | None] = {f"aten::{name}": None for name in _FREE}
+def _handles() -> dict[str, Handle]:
+    """aten operation -> how it is counted."""
+    table: dict[str, Handle] = {f"aten::{name}": _nothing for name in _FREE}
     for handle, names in ((_global_pool, _POOLS), (_descriptor, _POINTWISE), (_product, ["mul"])):
         for name in names:
             table[f"aten::{name}"] = handle
@@ -242,4 +247,4 @@ def _handles() -> dict[str, Handle | None]:
     return table
 
 
-HANDLES: Mapping[str, Handle | None] = _handles()
+HANDLES: Mapping[str, Handle] = _handles()

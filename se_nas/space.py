@@ -201,16 +201,18 @@ class Space:
 
     def contains(self, placement: Placement) -> bool:
         """Whether the space can propose this network."""
-        found = self.find(placement)
-        return found is not None and all(level in self.searched(name) for name, level in found.items())
+        return self._find(placement, {name: self.searched(name) for name in self.parameters}) is not None
 
     def find(self, placement: Placement) -> dict[str, int] | None:
         """Levels that build the same network, or None. The first of several."""
+        return self._find(placement, {name: list(range(len(values))) for name, values in self.parameters.items()})
+
+    def _find(self, placement: Placement, allowed: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
         levels: dict[str, int] = {}
         for decision in self.decisions:
             names = [n for n in self.parameters if n.rpartition(".")[0] == decision.name]
             wanted = _part(placement, decision)
-            for combination in itertools.product(*(range(len(self.parameters[n])) for n in names)):
+            for combination in itertools.product(*(allowed[name] for name in names)):
                 candidate = dict(zip(names, combination, strict=True))
                 try:
                     choices = self.choices(decision, candidate)

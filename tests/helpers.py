@@ -66,7 +66,7 @@ def tiny(folder: Path, **changes: Any) -> SearchConfig:
         "space": write_space(folder) if "space" not in changes else changes["space"],
         "executor": Target(target="inline"),
         "device": "cpu",
-        "train": Recipe(epochs=1, batch_size=256),
+        "train": Recipe(epochs=1, batch_size=256, precision="32"),
         "budget": 3,
         "out": str(folder / "run"),
     }

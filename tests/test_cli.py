@@ -37,8 +37,8 @@ class TestHelp:
             "import sys\n"
             "from se_nas.cli import main\n"
             "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
-            "heavy = {'torch', 'optuna', 'pytorch_lightning', 'pandas', 'numpy', 'fvcore', 'sklearn'} & set(sys.modules)\n"
-            "print(sorted(heavy))\n"
+            "heavy = {'torch', 'optuna', 'pytorch_lightning', 'pandas', 'numpy', 'fvcore', 'sklearn'}\n"
+            "print(sorted(heavy & set(sys.modules)))\n"
         )
         times = []
         for _ in range(3):

@@ -69,21 +69,8 @@ class TestContract:
         assert str(error) == "no such thing\n  in here\n  allowed: this, that\n  hint: look there"
         assert any_executor.submit(helpers.evaluate_reporting, request(), go_on).result(PATIENCE).state == "complete"
 
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "inline",
-            pytest.param(
-                "local",
-                marks=pytest.mark.xfail(
-                    strict=True, reason="taken for a dead worker, which is then waited for for ever"
-                ),
-            ),
-        ],
-    )
-    def test_an_error_of_the_disk_arrives_too(self, name: str) -> None:
+    def test_an_error_of_the_disk_arrives_too(self, any_executor: Executor) -> None:
         """An OSError of the evaluation is not a dead worker."""
-        any_executor = open_executor(Target(target=name), ("cpu",))
         future = any_executor.submit(helpers.evaluate_full_disk, request(), go_on)
         error = in_time(lambda: future.exception(PATIENCE), 10, "the error of a full disk")
         assert isinstance(error, OSError)
@@ -157,8 +144,8 @@ def test_workers_end_when_the_driver_is_killed(tmp_path: Path) -> None:
         "from se_nas.executors.local import LocalExecutor\n"
         "executor = LocalExecutor(('cpu', 'cpu'))\n"
         "go_on = lambda epoch, metrics: 'continue'\n"
-        f"futures = [executor.submit(helpers.evaluate_endless, helpers.request(trial=n, folder={str(tmp_path)!r}), go_on)"
-        " for n in range(2)]\n"
+        f"requests = [helpers.request(trial=n, folder={str(tmp_path)!r}) for n in range(2)]\n"
+        "futures = [executor.submit(helpers.evaluate_endless, r, go_on) for r in requests]\n"
         "futures[0].result()\n"
     )
     tests = str(Path(__file__).parent)
@@ -176,7 +163,7 @@ def test_workers_end_when_the_driver_is_killed(tmp_path: Path) -> None:
     until(lambda: not any(alive(pid) for pid in pids), timeout=15, what="the end of the workers")
 
 
-@pytest.mark.parametrize("how", ["file", "standard input"])
+@pytest.mark.parametrize("how", ["file", pytest.param("standard input", marks=pytest.mark.slow)])
 def test_a_script_without_main_guard_starts_one_search(tmp_path: Path, how: str) -> None:
     """Standard input stands for notebooks, whose main module has no file either."""
     (tmp_path / "space.yaml").write_text("reductions: [none, 16]\n")

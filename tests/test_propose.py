@@ -123,7 +123,7 @@ class TestNothingTwice:
         ask = proposer.study.ask
 
         def counted(space: Space) -> Any:
-            assert next(asks) < 300, "a space of eight placements asked for more than 300"
+            assert next(asks) < 120, "a space of eight placements asked for more than 120"
             return ask(space)
 
         monkeypatch.setattr(proposer.study, "ask", counted)

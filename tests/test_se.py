@@ -281,7 +281,7 @@ class TestErrors:
 
     def test_a_module_that_is_not_there(self) -> None:
         site = Site(unit="a", position="standard", module="1.bn", channels=8, size=(4, 4))
-        with pytest.raises(SpaceError, match="unit 'a': the network has no module '1.bn'"):
+        with pytest.raises(SpaceError, match=r"unit 'a': the network has no module '1\.bn'"):
             insert_block(nn.Sequential(nn.Conv2d(3, 8, 1)), site, Choice.se(8, 2), seed=0)
 
     def test_a_placement_of_another_backbone(self) -> None:

@@ -99,7 +99,7 @@ class TestWhole:
     def test_config_is_resolved(self, finished: Path) -> None:
         content = yaml.safe_load((finished / "config.yaml").read_text())
         assert content["backbone"] == {"target": "resnet8", "args": {}}
-        assert content["train"]["precision"] in ("32", "bf16")
+        assert content["train"]["precision"] == "32"
 
     def test_time_ends_a_search(self, tmp_path: Path) -> None:
         result = search(tiny(tmp_path, budget=8, max_time="0.01s"))
@@ -139,7 +139,7 @@ class TestWhole:
         assert (result.trials["state"] == "complete").all()
         assert len(result.trials) == 2
 
-    @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "exhaustive"])
+    @pytest.mark.parametrize("sampler", ["tpe", "exhaustive"])
     def test_every_sampler(self, tmp_path: Path, sampler: str) -> None:
         data = write_npz(tmp_path / "data.npz")
         result = search(tiny(tmp_path, data=Target(target=f"npz:{data}"), sampler=Target(target=sampler), budget=5))
@@ -219,10 +219,7 @@ class TestRefusals:
         with pytest.raises(RunError, match="cannot write to the run folder"):
             search(tiny(tmp_path, out=str(tmp_path / "file" / "run")))
 
-    @pytest.mark.parametrize(
-        "kilobytes",
-        [20, pytest.param(120, marks=pytest.mark.xfail(strict=True, reason="Optuna's StorageInternalError gets out"))],
-    )
+    @pytest.mark.parametrize("kilobytes", [20, 120])
     def test_full_disk_is_told_and_mended(self, tmp_path: Path, kilobytes: int) -> None:
         """20 kB hold no images; 120 kB hold them, and no study."""
         config = tiny(tmp_path, budget=2)

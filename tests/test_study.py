@@ -215,7 +215,7 @@ class TestErrors:
             Study.latest(url(tmp_path), "search")
 
     def test_a_url_that_leads_nowhere(self) -> None:
-        with pytest.raises(RunError, match="cannot use the study storage 'sqlite:////no/such/folder/x.db'"):
+        with pytest.raises(RunError, match=r"cannot use the study storage 'sqlite:////no/such/folder/x\.db'"):
             study_names("sqlite:////no/such/folder/x.db")
         with pytest.raises(RunError, match="cannot use the study storage 'nonsense'"):
             study_names("nonsense")

@@ -154,7 +154,7 @@ class TestFailures:
         assert (result.state, result.reason) == ("failed", "the task did not log 'val_f1'")
 
     def test_a_full_disk_is_raised(self, digits: Path) -> None:
-        with pytest.raises(OSError, match="data.json"):
+        with pytest.raises(OSError, match="No such file"):
             evaluate(replace(asking(digits), folder="/no/such/run"), Recording())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Source
 from se_nas.errors import DataError
+from se_nas.files import write_atomically
 from se_nas.plugins import check_arguments, resolve
 from se_nas.records import Target, checksum, from_json, to_json
 
@@ -53,7 +54,7 @@ def prepare_data(target: Target, folder: Path) -> DataInfo:
     if hasattr(source, "train_dataloader"):
         from se_nas.data.module import describe_module  # imports Lightning, which arrays do not need
 
-        return describe_module(source, target)
+        return _keep(folder / "data", describe_module(source, target))
     fingerprint = checksum([target, source.fingerprint()])
     cache = folder / "data"
     if (cache / "data.json").is_file():
@@ -66,10 +67,12 @@ def prepare_data(target: Target, folder: Path) -> DataInfo:
     digest = hashlib.sha256()
     for part in PARTS[:2]:
         _write_part(cache, part, source, plan[part], digest)
-    info = _describe(cache, target, source, plan, fingerprint, digest.hexdigest()[:16])
-    temporary = cache / "data.json.tmp"
-    temporary.write_bytes(to_json(info, indent=2))
-    temporary.replace(cache / "data.json")
+    return _keep(cache, _describe(cache, target, source, plan, fingerprint, digest.hexdigest()[:16]))
+
+
+def _keep(cache: Path, info: DataInfo) -> DataInfo:
+    """Leave the description where workers find it; it comes last, so that a torn cache is not taken for whole."""
+    write_atomically(cache / "data.json", to_json(info, indent=2))
     return info
 
 

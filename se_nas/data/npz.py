@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class Npz:
         try:
             self._archive = np.load(self._path, allow_pickle=False)
             names = self._archive.files
-        except (OSError, ValueError, AttributeError, EOFError) as error:
+        except (OSError, ValueError, AttributeError, EOFError, BadZipFile) as error:
             raise DataError(f"cannot read {path!r} as a NumPy archive (.npz): {error}") from error
         self._parts = {
             part: pair for part, pairs in _NAMES.items() for pair in reversed(pairs) if set(pair) <= set(names)
