@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from se_nas.backbones import build_backbone
+from se_nas.patterns import units_of
 from se_nas.records import Placement, Target, Unit
 from se_nas.se import insert_choices
 from se_nas.sites import find_units
@@ -35,7 +36,12 @@ def build_candidate(
 
 
 def insert_se(
-    model: nn.Module, placement: Placement, *, input_shape: tuple[int, ...] = (3, 224, 224), seed: int = 0
+    model: nn.Module,
+    placement: Placement,
+    *,
+    input_shape: tuple[int, ...] = (3, 224, 224),
+    units: tuple[Unit, ...] | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """A copy of a network with the SE blocks of a placement; the network itself is left alone.
 
@@ -43,6 +49,8 @@ def insert_se(
     ----------
     input_shape:
         (channels, *size) of one image, for finding the sites.
+    units:
+        The units of the space that the placement is of, where that names them by hand.
     seed:
         Of the blocks' weights.
 
@@ -52,7 +60,7 @@ def insert_se(
         If the placement is of another backbone.
     """
     candidate = copy.deepcopy(model)
-    insert_choices(candidate, find_units(model, input_shape), placement.choices, seed=seed)
+    insert_choices(candidate, units or find_units(model, input_shape), placement.choices, seed=seed)
     return candidate
 
 
@@ -76,7 +84,8 @@ class SearchSpace(Space):
         space:
             A built-in name, a YAML file, or the mapping that such a file holds.
         """
-        return cls(read_space(space), find_units(model, input_shape))
+        spec = read_space(space)
+        return cls(spec, units_of(model, input_shape, spec))
 
     def suggest(self, trial: Any) -> Placement:
         """The placement that a trial proposes, by one ``suggest_int`` for each parameter.

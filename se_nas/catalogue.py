@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ from rich.table import Table
 from se_nas.backbones import BACKBONES, build_backbone
 from se_nas.cost import CostModel, se_cost
 from se_nas.data import open_source
-from se_nas.errors import BackboneError, ConfigError, SpaceError
+from se_nas.errors import ConfigError, SpaceError
+from se_nas.patterns import units_of
 from se_nas.records import Target
-from se_nas.sites import find_units
 from se_nas.space import Space
 from se_nas.space_file import read_space
 
@@ -99,7 +100,7 @@ class Catalogue:
             cells.append(" x ".join(map(str, site.size)))
             table.add_row(*cells, *(self._added(unit, reduction) for reduction in reductions))
             stage = unit.stage
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(table)
         base = self.costs.backbone
         console.print(
@@ -142,15 +143,14 @@ def describe(
             first = next(iter(source.images("train", range(1))))
             shape, classes = tuple(first.shape[1:]), len(source.classes)
     else:
-        shape, classes = _shape(input_shape), num_classes or 0
-    model = build_backbone(backbone, num_classes=num_classes or classes, input_shape=shape, seed=0)
-    units = find_units(model, shape)
-    if not units:
-        raise BackboneError(f"{backbone.target!r} has no units")
+        shape, classes = _shape(input_shape), 0
+    model = build_backbone(backbone, num_classes=num_classes or classes or None, input_shape=shape, seed=0)
+    spec = read_space(space)
+    units = units_of(model, shape, spec)
     return Catalogue(
         name=backbone.target,
         input_shape=shape,
-        space=Space(read_space(space), units),
+        space=Space(spec, units),
         costs=CostModel(model, units, shape),
     )
 

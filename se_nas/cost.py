@@ -32,12 +32,13 @@ from torch import nn
 
 from se_nas.errors import CostError
 from se_nas.records import Choice, CostValue, Placement, Unit
+from se_nas.se import insert_choices
 from se_nas.space import Space
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit, on which fvcore is built
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-    from fvcore.nn.jit_handles import get_shape
+    from fvcore.nn.jit_handles import conv_flop_count, generic_activation_jit, get_shape
 
 COST_UNITS = {"gflops": "10^9 MACs", "macs": "MACs", "params": "parameters", "activations": "elements"}
 """The exact costs by name, with their units. Each can be a limit, and the cost axis."""
@@ -99,14 +100,24 @@ class CostModel:
     Parameters
     ----------
     model:
-        The backbone without SE.
+        The backbone as it was given.
     input_shape:
         (channels, *size) of one image.
+
+    `backbone` is the cost without SE. What an SE block costs that the network had already is found by a trace of its
+    own, when it is asked for.
     """
 
     def __init__(self, model: nn.Module, units: tuple[Unit, ...], input_shape: tuple[int, ...]) -> None:
         self.units = {unit.name: unit for unit in units}
-        self.backbone = cost(model, input_shape=input_shape)
+        self._model, self._input_shape = model, input_shape
+        self._kept: dict[str, Cost] = {}
+        self.backbone = self._trace({})
+
+    def _trace(self, choices: dict[str, Choice]) -> Cost:
+        network = copy.deepcopy(self._model)
+        insert_choices(network, tuple(self.units.values()), choices, seed=0)
+        return cost(network, input_shape=self._input_shape)
 
     def __call__(self, placement: Placement) -> Cost:
         total = self.backbone
@@ -116,10 +127,17 @@ class CostModel:
 
     def added(self, unit: Unit, choice: Choice) -> Cost:
         """What a choice adds to the backbone without SE."""
-        if choice.kind != "se":
+        if choice.kind == "keep":
+            if unit.name not in self._kept:
+                self._kept[unit.name] = self._trace({unit.name: choice}) - self.backbone
+            return self._kept[unit.name]
+        if choice.kind == "none":
             return se_cost(0, (), choice)
         site = unit.site(choice.position)
-        return se_cost(site.channels, site.size, choice)
+        added = se_cost(site.channels, site.size, choice)
+        if site.edge == "gate":  # the network multiplies by the gate itself, also by an open one
+            added -= Cost(params=0, macs=site.channels * math.prod(site.size), activations=0)
+        return Cost(params=added.params, macs=site.uses * added.macs, activations=site.uses * added.activations)
 
     def table(self, space: Space) -> dict[str, np.ndarray]:
         """The cost of all assignments of levels at once, by name.
@@ -165,6 +183,7 @@ def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:
         flops = FlopCountAnalysis(network, image).set_op_handle(**HANDLES)
         flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         activations = ActivationCountAnalysis(network, image)
+        activations.set_op_handle("aten::_convolution_mode", generic_activation_jit("conv"))
         activations.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         try:
             macs = int(flops.total())
@@ -244,7 +263,20 @@ def _handles() -> dict[str, Handle]:
         for name in names:
             table[f"aten::{name}"] = handle
             table[f"aten::{name}_"] = handle
+    table["aten::_convolution_mode"] = _convolution
+    table["aten::scaled_dot_product_attention"] = _attention
     return table
+
+
+def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """A convolution whose padding is given by name, which fvcore does not know."""
+    return Counter({"conv": conv_flop_count(get_shape(inputs[0]), get_shape(inputs[1]), get_shape(outputs[0]))})
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Two matrix products: queries with keys, and the weights with the values."""
+    (*batch, queries, width), keys = get_shape(inputs[0]), get_shape(inputs[1])[-2]
+    return Counter({"attention": math.prod(batch) * queries * keys * (width + get_shape(inputs[2])[-1])})
 
 
 HANDLES: Mapping[str, Handle] = _handles()

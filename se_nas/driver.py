@@ -49,6 +49,7 @@ class Driver:
         self.ending = ""
         self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
         self._renewed = time.monotonic()
+        self._said = False
 
     def drive(self) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words."""
@@ -88,6 +89,9 @@ class Driver:
         for future in done:
             trial = self.running.pop(future)
             self._tell(trial, _outcome(future, trial))
+        if self.ending == "interrupted" and not self._said:
+            self._said = True
+            self.view.say("finishing what is running; press Ctrl-C again to stop at once")
         if time.monotonic() - self._renewed > LEASE / 3:
             self._renewed = time.monotonic()
             for trial in self.running.values():
@@ -207,8 +211,7 @@ class Driver:
     def _interrupt(self, again: bool) -> None:
         if again:
             raise KeyboardInterrupt
-        self.ending = "interrupted"
-        self.view.say("finishing what is running; press Ctrl-C again to stop at once")
+        self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed
 
     def _status(self) -> Status:
         return Status(

@@ -113,9 +113,9 @@ def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str
 
     PluginError, with the known names and the nearest, if there is none.
     """
-    if name in builtins:
-        return load(builtins[name]), None
     prefix, colon, rest = name.partition(":")
+    if name in builtins and not colon:
+        return load(builtins[name]), None
     if colon and f"{prefix}:" in builtins:
         if not rest:
             raise PluginError(f"{kind} {name!r} needs something after the colon")
@@ -204,8 +204,13 @@ def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[s
 
 def check_arguments(kind: str, target: Target, function: Callable[..., Any], args: Mapping[str, Any]) -> None:
     """PluginError that names the first argument which a plug-in does not take, or lacks."""
+    if not callable(function):
+        raise PluginError(f"{kind} {target.target!r} is {type(function).__name__}, not something that can be called")
     try:
         signature = inspect.signature(function)
+    except ValueError:  # written in C, without a signature
+        return
+    try:
         signature.bind(**args)
     except TypeError as error:
         names: Iterable[str] = signature.parameters
@@ -215,5 +220,3 @@ def check_arguments(kind: str, target: Target, function: Callable[..., Any], arg
             allowed=names,
             hint=None if wrong is None else did_you_mean(wrong, names),
         ) from error
-    except ValueError:
-        return

@@ -18,9 +18,9 @@ from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
+from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.records import Precision, Recipe, to_plain
-from se_nas.sites import find_units
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
@@ -79,12 +79,13 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
     )
-    units = find_units(backbone, data.input_shape)
+    spec = read_space(config.space)
+    units = units_of(backbone, data.input_shape, spec)
     return Problem(
         config=config,
         data=data,
         task=open_task(config.task),
-        space=Space(read_space(config.space), units),
+        space=Space(spec, units),
         costs=CostModel(backbone, units, data.input_shape),
         devices=devices,
         precision=choose_precision(config.train.precision, torch.device(devices[0])),
@@ -110,6 +111,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _more(old: list[Any], new: list[Any]) -> bool:
+    return set(old) <= set(new)
+
+
 def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether the new facts differ only in more reductions to choose from."""
     before, after = old["space"], new["space"]
@@ -120,6 +125,15 @@ def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         and spec[0] == spec[1]
         and before["units"] == after["units"]
         and before["parameters"].keys() == after["parameters"].keys()
+        and _more(before["spec"]["reductions"], after["spec"]["reductions"])
+        and all(
+            _more(before["spec"]["stages"].get(d, before["spec"]["reductions"]), values)
+            for d, values in after["spec"]["stages"].items()
+        )
+        and all(
+            _more(values, after["spec"]["stages"].get(d, after["spec"]["reductions"]))
+            for d, values in before["spec"]["stages"].items()
+        )
         and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
     )
 

@@ -60,8 +60,14 @@ class Proposer:
                     self._listed.setdefault(placement.key, levels)
 
     def enqueue_references(self) -> None:
-        """Have the reference points trained first, if they are not yet: without SE, and SE everywhere at r=16."""
-        for role, placement in (("baseline", self.space.baseline), ("reference", self.space.reference)):
+        """Have the reference points trained first, if they are not yet.
+
+        They are the network without SE, with SE everywhere at r=16, and as it was given if it had SE.
+        """
+        references = [("baseline", self.space.baseline), ("reference", self.space.reference)]
+        if self.space.given.key != self.space.baseline.key:
+            references.append(("given", self.space.given))
+        for role, placement in references:
             levels = self.space.find(placement)
             if levels is not None and placement.key not in self.known() and not self.study.enqueued(role):
                 self.study.enqueue(levels, role=role)

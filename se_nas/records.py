@@ -59,8 +59,12 @@ def squeeze_channels(channels: int, reduction: float, rounding: str = "floor") -
 class Site:
     """A unit and a position in it: the very tensor that is rescaled.
 
-    `module` is the dotted path of the module whose first input or whose output (`edge`) is that tensor;
-    `channels` its size along dimension 1, `size` its spatial shape.
+    `module` is the dotted path of the module whose first input or whose output (`edge`) is that tensor; with the edge
+    ``expression`` it is an expression in a method of that module, at `place`. With ``block`` and ``gate`` the module is
+    the network's own SE block, or the part of it that computes the gate; ``inline`` is one that has no module of its
+    own: its multiplication is at `place`, its weights are in `layers`, and without a place it can only be kept.
+    `channels` is the tensor's size along dimension 1, `size` its spatial shape, `uses` how often it is rescaled in one
+    forward pass (more than once in a block that the network uses several times).
     """
 
     unit: str
@@ -68,7 +72,10 @@ class Site:
     module: str
     channels: int
     size: tuple[int, ...]
-    edge: Literal["input", "output"] = "output"
+    edge: Literal["input", "output", "expression", "block", "gate", "inline"] = "output"
+    place: str = ""
+    uses: int = 1
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ from se_nas.front import non_dominated
 from se_nas.records import Trial
 from se_nas.study import INTERRUPTED, Objective
 
+REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
+"""Role -> what the reference point is called."""
+
 COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
 _LATER = ["seed", "replicate", "epochs", "seconds", "attempts", "counts", "reason", "device", "versions", "commit"]
 
@@ -114,7 +117,7 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
     axes.scatter(x(done), done["metric"], s=18, color="0.65", label=f"trained once ({len(done)})")
     axes.step(x(front), front["metric"], where="post", color="#0072B2", lw=1.2)
     axes.scatter(x(front), front["metric"], s=34, color="#0072B2", zorder=3, label="Pareto front")
-    for role, marker, label in (("baseline", "s", "without SE"), ("reference", "^", "SE everywhere, r=16")):
+    for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
         rows = done[done["role"] == role]
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
                      linewidths=1.6, zorder=4, label=label)  # fmt: skip
@@ -145,7 +148,7 @@ def summary(trials: Sequence[Trial], objective: Objective, *, folder: Path, budg
         "best": None if best is None else plain_row(best),
         "front": [plain_row(row) for _, row in front.iterrows()],
     }
-    for role in ("baseline", "reference"):
+    for role in REFERENCES:
         rows = done[done["role"] == role]
         content[role] = plain_row(rows.iloc[0]) if len(rows) else None
     content["gained"] = _gained(content)
@@ -158,7 +161,7 @@ def _gained(content: dict[str, Any]) -> list[str]:
     if best is None:
         return ["No training is complete yet."]
     lines = [f"Best observed: {best['placement']}, {best['metric_name']} {best['metric']:.4f}."]
-    for role, name in (("baseline", "no SE"), ("reference", "SE everywhere at r=16")):
+    for role, name in REFERENCES.items():
         other = content[role]
         if other is not None:
             lines.append(

@@ -23,7 +23,7 @@ from se_nas.records import (
     from_plain,
     to_plain,
 )
-from se_nas.space_file import REFERENCE_REDUCTION, SETTINGS, Reduction, SpaceSpec, read_reduction
+from se_nas.space_file import ALLOWED, REFERENCE_REDUCTION, SETTINGS, Reduction, SpaceSpec, read_reduction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class Space:
     def __init__(self, spec: SpaceSpec, units: Sequence[Unit]) -> None:
         self.spec = spec
         self.units = tuple(units)
+        self._names = {unit.name for unit in self.units}
         groups: dict[str, list[Unit]] = {}
         for unit in self.units:
             groups.setdefault(unit.stage if spec.decide == "stage" else unit.name, []).append(unit)
@@ -73,13 +74,15 @@ class Space:
         return self.spec.stages.get(name, self.spec.reductions)
 
     def _decision(self, name: str, units: tuple[Unit, ...]) -> Decision:
-        wished = {*self._wished(name), "none", self._reference_reduction(units)}
+        wished = {*self._wished(name), "none", self._reference_reduction(units)} - {"keep"}
+        if any(unit.existing is not None for unit in units):
+            wished.add("keep")  # the network as given is a reference point
         return Decision(name=name, units=units, reductions=tuple(sorted(wished, key=_width_order)))
 
     def _check_reductions(self) -> None:
         for decision in self.decisions:
             for level, reduction in enumerate(decision.reductions):
-                if reduction == "none" or level not in self.searched(f"{decision.name}.reduction"):
+                if isinstance(reduction, str) or level not in self.searched(f"{decision.name}.reduction"):
                     continue
                 for unit, *values in itertools.product(decision.units, *(getattr(self.spec, s) for s in SETTINGS)):
                     try:
@@ -96,7 +99,7 @@ class Space:
         """16, or where that would leave no hidden channel the largest power of two that does not."""
         if self.spec.rounding != "floor":
             return REFERENCE_REDUCTION
-        narrowest = min(site.channels for unit in units for site in unit.sites)
+        narrowest = min(unit.site(position).channels for unit in units for position in self.spec.position)
         return float(min(REFERENCE_REDUCTION, 2 ** int(math.log2(narrowest))))
 
     @property
@@ -145,6 +148,8 @@ class Space:
         """Unit -> choice for the units of one decision; SpaceError if a level is missing or out of range."""
         reduction = self._value(levels, f"{decision.name}.reduction")
         settings = {s: self._value(levels, f"{decision.name}.{s}") for s in SETTINGS}
+        if reduction == "keep":
+            return {unit.name: KEEP if unit.existing is not None else NONE for unit in decision.units}
         return {unit.name: self.choice(unit, reduction, settings) for unit in decision.units}
 
     def _label(self, decision: Decision, levels: Mapping[str, int]) -> str:
@@ -208,6 +213,8 @@ class Space:
         return self._find(placement, {name: list(range(len(values))) for name, values in self.parameters.items()})
 
     def _find(self, placement: Placement, allowed: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
+        if any(c.kind != "none" and name not in self._names for name, c in placement.choices.items()):
+            return None
         levels: dict[str, int] = {}
         for decision in self.decisions:
             names = [n for n in self.parameters if n.rpartition(".")[0] == decision.name]
@@ -256,11 +263,11 @@ class Space:
             return self._read(Path(text.strip()))
         if text.strip() == "none":
             return self.baseline
-        if text.strip() == "keep":
+        if text.strip() in ("keep", "all:keep"):
             return self.given
         if text.startswith("all:"):
-            reduction = read_reduction(text[4:], where=text)
-            return Placement(choices={u.name: self.choice(u, reduction) for u in self.units}, label=text.strip())
+            choices = {u.name: self._read_choice(u, text[4:], where=text) for u in self.units}
+            return Placement(choices=choices, label=text.strip())
         stages: dict[str, list[Unit]] = {}
         for unit in self.units:
             stages.setdefault(unit.stage, []).append(unit)
@@ -281,9 +288,27 @@ class Space:
                     allowed=known,
                     hint=did_you_mean(name, list(stages)),
                 )
+            if value == "keep" and not any(unit.existing for unit in stages[name]):
+                raise SpaceError(f"{name!r} has no SE block to keep", where=f"placement {text!r}")
             for unit in stages[name]:
-                choices[unit.name] = self.choice(unit, read_reduction(value, where=text))
+                kept = value == "keep" and name != unit.name  # of a stage, where there is something to keep
+                choices[unit.name] = (
+                    (KEEP if unit.existing else NONE) if kept else self._read_choice(unit, value, where=text)
+                )
         return Placement(choices=choices, label=text.strip())
+
+    def _read_choice(self, unit: Unit, text: str, *, where: str) -> Choice:
+        """A choice as labels have it: a reduction, and after colons the settings that are searched over."""
+        reduction, *named = (part.strip() for part in text.split(":"))
+        settings = {s: getattr(self.spec, s)[0] for s in SETTINGS}
+        for value in named:
+            setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
+            if setting is None:
+                raise SpaceError(
+                    f"{value!r} is no setting", where=where, allowed=[v for s in SETTINGS for v in ALLOWED[s]]
+                )
+            settings[setting] = value
+        return self.choice(unit, read_reduction(reduction, where=where), settings)
 
     def _read(self, file: Path) -> Placement:
         try:

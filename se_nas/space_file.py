@@ -21,7 +21,7 @@ REFERENCE_REDUCTION = 16.0
 SETTINGS = ("position", "gate", "squeeze")
 """What may be searched over beside the reduction."""
 
-_ALLOWED: dict[str, tuple[str, ...]] = {
+ALLOWED: dict[str, tuple[str, ...]] = {
     "position": POSITIONS, "gate": GATES, "squeeze": SQUEEZES, "rounding": ROUNDINGS, "init": INITS,
 }  # fmt: skip
 
@@ -30,12 +30,15 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 class SpaceSpec:
     """What a search-space file says, before it meets a backbone.
 
-    `reductions` holds for every stage that `stages` does not name. Each of `position`, `gate` and `squeeze` is one
+    `units` names the units by patterns of module paths, stage by stage; without it they are found.
+    `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
+    SE block. Each of `position`, `gate` and `squeeze` is one
     value, or several to search over.
     """
 
     decide: str = "stage"
-    reductions: tuple[Reduction, ...] = ("none", 16.0, 8.0, 4.0)
+    units: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reductions: tuple[Reduction, ...] = ("none", 16.0, 8.0, 4.0, "keep")
     stages: dict[str, tuple[Reduction, ...]] = field(default_factory=dict)
     position: tuple[str, ...] = ("standard",)
     gate: tuple[str, ...] = ("sigmoid",)
@@ -51,7 +54,7 @@ def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
     SpaceError names a misspelt key or a wrong value.
 
     >>> read_space("stagewise").reductions
-    ('none', 16.0, 8.0, 4.0)
+    ('none', 16.0, 8.0, 4.0, 'keep')
     """
     if isinstance(source, Mapping):
         return _specify(source, where="the search space")
@@ -95,6 +98,7 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
         raise SpaceError(f"decide is {values['decide']!r}", where=where, allowed=("stage", "unit"))
     if "reductions" in values:
         values["reductions"] = read_reductions(values["reductions"], where=f"{where}, under reductions")
+    values["units"] = _patterns(values.get("units") or {}, where=where)
     stages = values.get("stages") or {}
     if not isinstance(stages, Mapping):
         raise SpaceError("stages is a mapping of stage names to reductions", where=where)
@@ -104,7 +108,7 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
         )
         for stage, value in stages.items()
     }
-    for name, allowed in _ALLOWED.items():
+    for name, allowed in ALLOWED.items():
         if name not in values:
             continue
         given = values[name] if isinstance(values[name], list) else [values[name]]
@@ -115,6 +119,22 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
     if not isinstance(values.get("bias", False), bool):
         raise SpaceError(f"bias is {values['bias']!r}", where=where, allowed=("true", "false"))
     return SpaceSpec(**values)
+
+
+def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(units, Mapping):
+        raise SpaceError("units is a mapping of stage names to patterns of module paths", where=where)
+    found = {}
+    for stage, patterns in units.items():
+        given = (patterns,) if isinstance(patterns, str) else patterns
+        if not isinstance(given, Sequence) or not given or not all(isinstance(p, str) for p in given):
+            raise SpaceError(
+                f"{patterns!r} is no list of patterns",
+                where=f"{where}, under units.{stage}",
+                hint="write ['layer1.*.bn3']",
+            )
+        found[str(stage)] = tuple(given)
+    return found
 
 
 def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:

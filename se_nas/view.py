@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from se_nas.records import Trial
-from se_nas.report import points, summary
+from se_nas.report import REFERENCES, points, summary
 from se_nas.study import INTERRUPTED, Objective
 
 
@@ -133,7 +133,7 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
     for row in content["front"]:
         table.add_row(*_cells(row, base))
     shown = {row["trial"] for row in content["front"]}
-    references = [content[role] for role in ("baseline", "reference") if content[role]]
+    references = [content[role] for role in REFERENCES if content[role]]
     if others := [row for row in references if row["trial"] not in shown]:
         table.add_section()
         for row in others:
@@ -142,7 +142,7 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
 
 
 def _cells(row: dict[str, Any], base: dict[str, Any] | None) -> list[str]:
-    name = {"baseline": " (no SE)", "reference": " (reference)"}.get(row["role"], "")
+    name = {"baseline": " (no SE)", "reference": " (reference)", "given": " (as given)"}.get(row["role"], "")
     cells = [str(row["trial"]), f"{row['placement'].replace(',', ' ')}{name}", f"{row['metric']:.4f}"]
     more = ["", ""]
     if base is not None:

@@ -119,7 +119,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ("bugdet: 3\n", ["unknown key 'bugdet'", "did you mean 'budget'?", "allowed: backbone, data"]),
+            ("bugdet: 3\n", ["unknown key 'bugdet'", "did you mean 'budget'?", "backbone, "]),
             ("train:\n  epoch: 3\n", ["unknown key 'train.epoch'", "did you mean 'epochs'?"]),
             ("max:\n  param: 3\n", ["unknown key 'max.param'", "did you mean 'params'?"]),
             ("backbone:\n  taget: resnet8\n", ["unknown key 'backbone.taget'", "did you mean 'target'?"]),
@@ -143,7 +143,6 @@ class TestMistakes:
 
 
 class TestConfiguration:
-    @pytest.mark.xfail(strict=True, reason="the printed configuration has the keys quiet and json, which are refused")
     def test_print_config_has_every_key_and_reads_back(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:

@@ -102,7 +102,7 @@ class TestDigits:
 
     def test_fractions_that_leave_nothing_to_train(self, tmp_path: Path) -> None:
         text = fails("digits", tmp_path, val_fraction=0.6, test_fraction=0.6)
-        assert "fraction" in text or "train" in text
+        assert "fraction" in text
 
     def test_wrong_arguments_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(PluginError, match="unexpected keyword argument 'size'"):
@@ -270,7 +270,7 @@ def test_folders_that_cannot_be_used(
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert fails("folder:/no/such/folder", tmp_path) == "there is no folder '/no/such/folder'"
-    with pytest.raises(PluginError, match="missing a required argument: 'path'"):
+    with pytest.raises(PluginError, match="needs something after the colon"):
         prepare("folder:", tmp_path)
 
 
@@ -371,7 +371,7 @@ class TestNpz:
         [
             b"",
             b"no archive",
-            pytest.param(b"PK\x03\x04half", marks=pytest.mark.xfail(strict=True, reason="a BadZipFile gets out")),
+            b"PK\x03\x04half",
         ],
         ids=["empty", "text", "torn"],
     )
@@ -428,7 +428,6 @@ HERE = str(Path(__file__))
 
 
 class TestDataModule:
-    @pytest.mark.xfail(strict=True, reason="a worker looks for data/data.json, which a data module does not have")
     def test_searches_and_leaves_the_test_part_closed(self, tmp_path: Path) -> None:
         target = Target(target=f"{HERE}:Blobs", args={"n": 48})
         result = search(tiny(tmp_path, data=target, budget=2))

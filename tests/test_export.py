@@ -159,7 +159,6 @@ def test_export_replaces_a_folder_whole(finished: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
-@pytest.mark.xfail(strict=True, reason="once imported, the modules se_nas.cost and se_nas.search hide the functions")
 def test_public_names() -> None:
     for name in se_nas.__all__:
         for _ in range(2):  # the second time the module of that name is imported
@@ -168,7 +167,6 @@ def test_public_names() -> None:
         _ = se_nas.serach
 
 
-@pytest.mark.xfail(strict=True, reason="once imported, the module se_nas.cost hides the function")
 def test_search_space_in_somebody_s_own_study(tmp_path: Path) -> None:
     import optuna
     from helpers import backbone_of

@@ -115,7 +115,6 @@ class TestNothingTwice:
         assert len(told) == 8 + 1
         assert all(proposer.space.contains(t.placement) for t in told[2:])
 
-    @pytest.mark.xfail(strict=True, reason="members that the reference's reduction builds too are rejected for ever")
     def test_a_rounding_rule_that_makes_reductions_equal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         proposer = proposer_in(tmp_path, {"reductions": ["none", 8], "rounding": "multiple_of_8"})
         proposer.enqueue_references()

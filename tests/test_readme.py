@@ -30,7 +30,6 @@ def commands(code: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith(("se-nas ", "python "))]
 
 
-@pytest.mark.xfail(strict=True, reason="once imported, the module se_nas.cost hides the function of that name")
 def test_every_block_runs(tmp_path: Path) -> None:
     found = blocks()
     if not found:

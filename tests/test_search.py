@@ -183,7 +183,6 @@ class TestRefusals:
         assert str(run) in text
         assert "give another --out" in text
 
-    @pytest.mark.xfail(strict=True, reason="a reduction that only the reference needs counts as one of the space")
     def test_space_without_a_reduction_is_refused(self, run: Path) -> None:
         space = write_space(run.parent, "reductions: [none, 8]\n", "other.yaml")
         with pytest.raises(RunError, match=r"space\.spec\.reductions"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,6 @@ class TestListing:
         rounding=st.sampled_from(["floor", "multiple_of_8"]),
         bias=st.booleans(),
     )
-    @pytest.mark.xfail(strict=True, reason="contains() looks at the first of several levels that build a network")
     def test_lists_what_brute_force_finds(
         self, decide: str, reductions: list, own: list | None, gates: object, squeezes: object, rounding: str,
         bias: bool,
@@ -123,7 +123,6 @@ class TestMembership:
         assert space8.contains(renamed)
         assert space8.find(renamed) == {"stage1.reduction": 3, "stage2.reduction": 0, "stage3.reduction": 0}
 
-    @pytest.mark.xfail(strict=True, reason="units that the backbone does not have are overlooked")
     def test_placements_of_other_backbones_are_no_members(self, space8: Space) -> None:
         foreign = Placement(choices={"elsewhere": Choice.se(16, 16)})
         assert not space8.contains(foreign)
@@ -187,7 +186,6 @@ class TestParsing:
         for placement in space8.placements():
             assert space8.parse(placement.label).key == placement.key, placement.label
 
-    @pytest.mark.xfail(strict=True, reason="a label with settings, such as stage1=16:tanh, cannot be given back")
     def test_labels_with_settings_read_back(self, units8: tuple[Unit, ...]) -> None:
         space = Space(read_space({"reductions": ["none", 16], "gate": ["sigmoid", "tanh"]}), units8)
         for placement in space.placements():
@@ -222,7 +220,7 @@ class TestParsing:
             ("all:-4", ["'-4' is no reduction"]),
             ("all:nan", ["'nan' is no reduction"]),
             ("all:32", ["unit 'layer1.0' (stage1): reduction 32 leaves a hidden width of 0 at 16 channels"]),
-            ("stage1=keep", ["unit 'layer1.0' has no SE block to keep"]),
+            ("stage1=keep", ["'stage1' has no SE block to keep"]),
             ("", ["cannot read the placement ''"]),
             ("nowhere.json", ["cannot read the placement file 'nowhere.json'", "No such file"]),
         ],
@@ -264,7 +262,7 @@ class TestReading:
         [
             (
                 {"reduction": [4]},
-                ["unknown key 'reduction'", "did you mean 'reductions'?", "decide, reductions, stages"],
+                ["unknown key 'reduction'", "did you mean 'reductions'?", "allowed: decide, "],
             ),
             ({"decide": "layer"}, ["decide is 'layer'", "stage, unit"]),
             ({"reductions": 4}, ["4 is no list of reductions", "write [none, 16, 8, 4]"]),
@@ -324,9 +322,9 @@ class TestReading:
         with pytest.raises(SpaceError, match="has no site at position 'post'"):
             Space(read_space({"position": "post"}), UNITS)
 
-    def test_keep_without_a_block_is_refused(self) -> None:
-        with pytest.raises(SpaceError, match=r"unit 'a\.0' has no SE block to keep"):
-            Space(read_space({"reductions": ["none", "keep"]}), UNITS)
+    def test_keep_means_nothing_without_a_block(self) -> None:
+        without = tuple(replace(unit, existing=None) for unit in UNITS)
+        assert Space(read_space({"reductions": ["none", 4, "keep"]}), without).size == 8
         raw = {"reductions": ["none", 4], "stages": {"stage3": ["none", "keep", 4]}}
         assert Space(read_space(raw), UNITS).size == 12
 

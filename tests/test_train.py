@@ -206,6 +206,15 @@ class TestRecipe:
             assert rates[0] < 0.1
         assert (rates[-1] < 0.01) == (schedule != "constant")
 
+    @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+    def test_short_trainings_have_a_schedule(self, steps: int) -> None:
+        optimizer = make_optimizer(self.network(), QUICK, fused=False)
+        scheduler = make_schedule(optimizer, QUICK, steps)
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step()
+        assert 0 <= optimizer.param_groups[0]["lr"] <= (QUICK.lr if steps == 1 else QUICK.lr / 2)
+
     @pytest.mark.parametrize("warmup", [0.0, 1.0])
     def test_warmup_at_its_ends(self, digits: Path, warmup: float) -> None:
         result = evaluate(asking(digits, replace(QUICK, warmup=warmup)), Recording())

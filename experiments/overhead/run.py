@@ -96,7 +96,8 @@ def help_seconds() -> float:
 
 
 def show(name: str, values: list[float], unit: str) -> None:
-    print(f"{name}: median {statistics.median(values):.3g} {unit} ({min(values):.3g} to {max(values):.3g}, n={len(values)})")
+    spread = f"{min(values):.3g} to {max(values):.3g}, n={len(values)}"
+    print(f"{name}: median {statistics.median(values):.3g} {unit} ({spread})")
 
 
 if __name__ == "__main__":

@@ -43,13 +43,16 @@ def main(kills: int) -> None:
             process.wait()
             after = finished(folder)
             lost += sum(after.get(number) != key for number, key in before.items())
-            print(f"kill {kill + 1} after {wait:.1f} s (search was {'running' if alive else 'over'}): "
-                  f"{len(before)} trials finished before, {len(after)} now")
+            print(
+                f"kill {kill + 1} after {wait:.1f} s (search was {'running' if alive else 'over'}): "
+                f"{len(before)} trials finished before, {len(after)} now"
+            )
             before = after
         subprocess.run([*COMMAND, "--out", name], check=True, stdout=subprocess.DEVNULL)
         keys = list(finished(folder).values())
         lost += sum(finished(folder).get(number) != key for number, key in before.items())
-        print(f"to the end: {len(before)} before, {len(keys)} after; trained twice: {len(keys) - len(set(keys))}; lost: {lost}")
+        twice = len(keys) - len(set(keys))
+        print(f"to the end: {len(before)} before, {len(keys)} after; trained twice: {twice}; lost: {lost}")
 
 
 if __name__ == "__main__":

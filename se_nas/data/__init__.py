@@ -116,6 +116,10 @@ def split_plan(source: Source, split: dict[str, Any]) -> Plan:
         taken = _stratified(labels[rest], float(split[name]), len(labels), generator)
         plan[part] = ("train", rest[taken], labels[rest[taken]])
         rest = rest[~taken]
+    if len(rest) == 0:
+        raise DataError(
+            f"val_fraction {split['val_fraction']} and test_fraction {split['test_fraction']} leave nothing to train on"
+        )
     plan["train"] = ("train", rest, labels[rest])
     _check_plan(plan, source.classes)
     return plan

@@ -146,7 +146,13 @@ def _converse(process: Any, pipe: Any, task: Any, report: Report) -> Result:
     """Send a task, answer its reports, return its result or raise its error; WorkerDiedError if the worker ends."""
     message = _exchange(process, pipe, task)
     while message[0] == "report":
-        message = _exchange(process, pipe, report(message[1], message[2]))
+        try:
+            answer = report(message[1], message[2])
+        except Exception as error:  # the worker waits for an answer that will not come
+            process.kill()
+            process.join()
+            raise WorkerDiedError(f"the report of an epoch failed: {type(error).__name__}: {error}") from error
+        message = _exchange(process, pipe, answer)
     if message[0] == "error":
         raise message[1]
     result: Result = message[1]

@@ -104,8 +104,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
     """The recipe's learning rate over so many optimizer steps."""
     if recipe.schedule == "onecycle":
+        rise = min(1.0, max(recipe.warmup, 2 / (steps + 1)))  # torch divides by the length of the rise
         return lr_scheduler.OneCycleLR(
-            optimizer, max_lr=recipe.lr, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+            optimizer, max_lr=recipe.lr, total_steps=steps + 1, pct_start=rise, cycle_momentum=False
         )
     if recipe.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)

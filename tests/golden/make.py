@@ -34,7 +34,10 @@ from se_nas.records import (
 HERE = Path(__file__).parent
 VERSION = 1
 
-SITE = Site(unit="layer1.0", position="pre", module="layer1.0.conv1", channels=16, size=(8, 8), edge="input")
+SITE = Site(
+    unit="layer1.0", position="pre", module="layer1.0.conv1", channels=16, size=(8, 8), edge="input",
+    place="forward:3:8-3:20", uses=2, layers=("layer1.0.fc",),
+)  # fmt: skip
 UNIT = Unit(name="layer1.0", stage="stage1", sites=(SITE,), kind="residual", existing="layer1.0.se")
 CHOICE = Choice(
     kind="se", reduction=8.0, squeeze_channels=8, position="pre", gate="tanh", gate_scale=1.0, gate_offset=1.0,

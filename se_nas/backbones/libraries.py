@@ -1,0 +1,165 @@
+"""Backbones from model libraries. Each library is optional, and is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from se_nas.backbones.adapt import adapt_classifier, adapt_input, adapt_pooling
+from se_nas.errors import BackboneError, did_you_mean
+
+Shape = tuple[int, ...]
+
+
+class Logits(nn.Module):
+    """A network that gives only the logits of one that gives more, such as a `transformers` model with its ModelOutput.
+
+    Input (batch, channels, *size), output (batch, num_classes).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(images)
+        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        return logits
+
+
+def timm(
+    *,
+    name: str,
+    in_channels: int,
+    num_classes: int | None = None,
+    pretrained: bool = False,
+    **settings: Any,  # timm's own
+) -> nn.Module:
+    """A network of `timm`, which replaces classifier and first layer itself; `settings` go to `timm.create_model`."""
+    library = _library("timm", "timm")
+    if not library.is_model(name.partition(".")[0]):
+        raise _unknown("timm", name, library.list_models())
+    model: nn.Module = library.create_model(
+        name, pretrained=pretrained, in_chans=in_channels, **{**_classes(num_classes), **settings}
+    )
+    return model
+
+
+def torchvision(
+    *,
+    name: str,
+    in_channels: int,
+    num_classes: int | None = None,
+    input_shape: Shape,
+    pretrained: bool = False,
+    **settings: Any,  # those of torchvision's builders
+) -> nn.Module:
+    """A network of `torchvision.models`, without auxiliary classifiers unless they are asked for.
+
+    With `pretrained`, the library's default weights, and a classifier of its own if it has another number of classes.
+    """
+    models = _library("torchvision.models", "torchvision")
+    if name not in (known := models.list_models()):
+        raise _unknown("torchvision", name, known)
+    chosen: dict[str, Any] = {"weights": "DEFAULT"} if pretrained else {"weights": None, **_classes(num_classes)}
+    chosen.update(settings)
+    try:
+        model: nn.Module = models.get_model(name, **{"aux_logits": False, **chosen})
+    except TypeError as error:
+        if "aux_logits" in settings or "aux_logits" not in str(error):
+            raise
+        model = models.get_model(name, **chosen)
+    adapt_input(model, in_channels, input_shape)
+    if num_classes is not None:
+        adapt_classifier(model, num_classes, input_shape)
+    return Logits(model) if getattr(model, "aux_logits", False) else model
+
+
+def pytorchcv(
+    *,
+    name: str,
+    in_channels: int,
+    num_classes: int | None = None,
+    input_shape: Shape,
+    pretrained: bool = False,
+    **settings: Any,  # those of pytorchcv's builders
+) -> nn.Module:
+    """A network of `pytorchcv`.
+
+    Its fixed final pooling is made adaptive if the images have another size than it was made for.
+    """
+    provider = _library("pytorchcv.model_provider", "pytorchcv==0.0.67")
+    known: dict[str, Any] = getattr(provider, "_models", {})
+    if known and name.lower() not in known:
+        raise _unknown("pytorchcv", name, known)
+    fresh = {} if pretrained else {"in_channels": in_channels, **_classes(num_classes)}
+    model: nn.Module = provider.get_model(name, pretrained=pretrained, **{**fresh, **settings})
+    adapt_input(model, in_channels, input_shape)
+    if tuple(getattr(model, "in_size", input_shape[1:])) != tuple(input_shape[1:]):
+        adapt_pooling(model, input_shape)
+    if pretrained and num_classes is not None:
+        adapt_classifier(model, num_classes, input_shape)
+    return model
+
+
+def hf(
+    *,
+    name: str,
+    in_channels: int,
+    num_classes: int | None = None,
+    input_shape: Shape,
+    pretrained: bool = False,
+    **settings: Any,  # fields of the model's configuration
+) -> nn.Module:
+    """An image classifier of `transformers`: a model of the hub or a folder, a configuration file, or a model type.
+
+    ``microsoft/resnet-50``, ``path/to/folder``, ``path/to/config.json`` or ``resnet``; `settings` are fields of the
+    configuration. With `pretrained`, layers whose shape differs (classifier, first layer) start anew.
+    """
+    library = _library("transformers", "transformers")
+    auto = library.AutoModelForImageClassification
+    shared = {**_classes(num_classes, "num_labels"), "num_channels": in_channels, **settings}
+    if pretrained:
+        return Logits(auto.from_pretrained(name, ignore_mismatched_sizes=True, **shared))
+    config = _configuration(library, name, shared)
+    if "image_size" not in settings and isinstance(getattr(config, "image_size", None), int):
+        config.image_size = input_shape[-1]
+    return Logits(auto.from_config(config))
+
+
+def _configuration(library: ModuleType, name: str, settings: dict[str, Any]) -> Any:
+    types: Iterable[str] = library.CONFIG_MAPPING.keys()
+    if name in types:
+        return library.AutoConfig.for_model(name, **settings)
+    if "/" not in name and not Path(name).exists():
+        raise _unknown("hf", name, types)
+    try:
+        return library.AutoConfig.from_pretrained(name, **settings)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"transformers finds no configuration for {name!r}: {str(error).splitlines()[0]}",
+            hint="give a model type such as resnet, a folder, a config.json, or a name of the hub while online",
+        ) from error
+
+
+def _classes(number: int | None, name: str = "num_classes") -> dict[str, Any]:
+    """The argument for the number of classes; none leaves the network with its own."""
+    return {} if number is None else {name: number}
+
+
+def _library(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a library that was built for another torch fails in many ways
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        what = "is not installed" if missing else f"cannot be imported: {type(error).__name__}: {error}"
+        raise BackboneError(f"{module.partition('.')[0]} {what}", hint=f"pip install {package}") from error
+
+
+def _unknown(library: str, name: str, known: Iterable[str]) -> BackboneError:
+    return BackboneError(f"{library} has no network {name!r}", hint=did_you_mean(name, list(known)))
