@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,7 @@ def describe(
     data: Target | None = None,
     input_shape: str | None = None,
     num_classes: int | None = None,
-    space: str = "stagewise",
+    space: str | Mapping[str, Any] = "stagewise",
 ) -> Catalogue:
     """The catalogue of a backbone.
 

@@ -18,12 +18,16 @@ class Limits:
         gflops: 10^9 multiply-adds for one image.
         macs: Multiply-adds for one image.
         activations: Output elements of convolutions and linear layers.
+        latency: Milliseconds for one batch; the upper end of the 90 % interval counts.
+        memory: MiB at the worst moment of one inference.
     """
 
     params: float | None = None
     gflops: float | None = None
     macs: float | None = None
     activations: float | None = None
+    latency: float | None = None
+    memory: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,10 @@ class SearchConfig:
         executor: Where trainings run: local, inline, or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
-        cost: The cost axis of the front: gflops, macs, params or activations.
+        cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;
+            several, with commas between, form the front together.
+        measure: Costs to record beside the exact ones: latency, memory, or the user's own by import path.
+        latency_batch: Images at a time when latency and memory are measured.
         budget: Trainings to pay for; failed and rejected ones are free.
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
@@ -59,6 +66,8 @@ class SearchConfig:
     train: Recipe = field(default_factory=Recipe)
     max: Limits = field(default_factory=Limits)
     cost: str = "gflops"
+    measure: list[str] = field(default_factory=list)
+    latency_batch: int = 1
     budget: int = 50
     max_time: str | None = None
     workers: int | None = None
@@ -72,11 +81,16 @@ class SearchConfig:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
         _check("workers", self.workers, self.workers is None or self.workers >= 1, "a whole number from 1")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
-        _check("cost", self.cost, self.cost in COSTS, *COSTS)
+        own = [name for name in self.measure if ":" in name]
+        for name in self.measure:
+            _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")
+        for name in self.cost.split(","):
+            _check("cost", name, name in (*COSTS, *MEASURED) or bool(own), *COSTS, *MEASURED)
+        _check("latency_batch", self.latency_batch, self.latency_batch >= 1, "a whole number from 1")
         _check("keep_weights", self.keep_weights, self.keep_weights in ("front", "all"), "front", "all")
         good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
         _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N")
-        for name in COSTS:
+        for name in (*COSTS, *MEASURED):
             limit = getattr(self.max, name)
             _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
         check_recipe(self.train)
@@ -85,6 +99,13 @@ class SearchConfig:
 
 
 COSTS = ("gflops", "macs", "params", "activations")
+MEASURED = ("latency", "memory")
+
+
+def measured_costs(config: SearchConfig) -> set[str]:
+    """Which of latency and memory a search needs: to record, as a limit, or as a cost axis."""
+    limits = {name for name in MEASURED if getattr(config.max, name) is not None}
+    return limits | ({*config.measure, *config.cost.split(",")} & set(MEASURED))
 
 
 def check_recipe(recipe: Recipe) -> None:

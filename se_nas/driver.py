@@ -37,6 +37,7 @@ class Driver:
     def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View) -> None:
         self.problem, self.run, self.study, self.view = problem, run, study, view
         config = problem.config
+        problem.costs.prepare()
         self.proposer = Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=self._record)
         study.optuna.sampler = open_sampler(
             config.sampler,
@@ -66,7 +67,16 @@ class Driver:
                 clean = True
         finally:
             executor.shutdown(wait=clean)
+        if clean:
+            self._measure_front()
         return self._why()
+
+    def _measure_front(self) -> None:
+        """Measure the front and the reference points, now that no training runs beside it."""
+        trials = self.study.trials()
+        front = set(front_table(trials, self.problem.objective).get("trial", []))
+        wanted = [t.placement for t in trials if t.number in front or (t.role and t.state == "complete")]
+        self.study.keep_measured(self.problem.costs.settle(wanted))
 
     def _fill(self, executor: Executor) -> bool:
         """Submit trials while slots are free and the budget lasts; whether another call may submit more."""
@@ -163,7 +173,7 @@ class Driver:
         )
         return Trial(
             number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
-            owner=self.run.owner, costs=problem.costs(placement).values(),
+            owner=self.run.owner, costs=problem.costs(placement),
         )  # fmt: skip
 
     def _request(self, trial: Trial) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
@@ -13,14 +14,17 @@ import torch
 from torch import nn
 
 from se_nas.backbones import build_backbone
-from se_nas.config import SearchConfig
+from se_nas.config import SearchConfig, measured_costs
 from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
+from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
-from se_nas.records import Precision, Recipe, to_plain
+from se_nas.pricing import Pricing, open_costs
+from se_nas.records import Placement, Precision, Recipe, to_plain
+from se_nas.se import insert_choices
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
@@ -36,14 +40,15 @@ class Problem:
     data: DataInfo
     task: Task
     space: Space
-    costs: CostModel
+    costs: Pricing
     devices: tuple[str, ...]
     precision: Precision
     start_weights: str
 
     @property
     def objective(self) -> Objective:
-        return Objective(metric=self.task.metric, direction=self.task.direction, cost=self.config.cost)
+        first, *more = self.config.cost.split(",")
+        return Objective(metric=self.task.metric, direction=self.task.direction, cost=first, more=tuple(more))
 
     @property
     def recipe(self) -> Recipe:
@@ -81,15 +86,38 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     )
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
+    space = Space(spec, units)
     return Problem(
         config=config,
         data=data,
         task=open_task(config.task),
-        space=Space(spec, units),
-        costs=CostModel(backbone, units, data.input_shape),
+        space=space,
+        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
         devices=devices,
         precision=choose_precision(config.train.precision, torch.device(devices[0])),
         start_weights=_weights_checksum(backbone),
+    )
+
+
+def _pricing(
+    config: SearchConfig, data: DataInfo, backbone: nn.Module, space: Space, device: torch.device, cache: Path
+) -> Pricing:
+    def build(placement: Placement) -> nn.Module:
+        network = copy.deepcopy(backbone)
+        insert_choices(network, space.units, placement.choices, seed=config.seed)
+        return network
+
+    shape = data.input_shape
+    measurer = None
+    if measured_costs(config):
+        measurer = Measurer(build, space, input_shape=shape, device=device, batch=config.latency_batch)
+    return Pricing(
+        CostModel(backbone, space.units, shape),
+        measurer=measurer,
+        own=open_costs(name for name in config.measure if ":" in name),
+        build=build,
+        input_shape=shape,
+        cache=cache,
     )
 
 

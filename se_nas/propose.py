@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from se_nas.config import Limits
-from se_nas.cost import COST_UNITS, CostModel
+from se_nas.pricing import Pricing
 from se_nas.records import Placement, Trial, random_stream
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Study
@@ -39,7 +39,7 @@ class Proposer:
         self,
         study: Study,
         space: Space,
-        costs: CostModel,
+        costs: Pricing,
         limits: Limits,
         *,
         seed: int,
@@ -124,13 +124,8 @@ class Proposer:
         ]
 
     def over_limit(self, placement: Placement) -> str | None:
-        """The limit that a placement is over, in words, or None."""
-        cost = self.costs(placement)
-        for name in COST_UNITS:
-            limit = getattr(self.limits, name)
-            if limit is not None and (value := getattr(cost, name)) > limit:
-                return f"{name} {value:g} is over the limit {limit:g}"
-        return None
+        """The limit that a placement may be over, in words, or None."""
+        return self.costs.over_limit(placement, self.limits)
 
     def _objection(self, placement: Placement, *, reference: bool) -> str | None:
         if placement.key in self.known():

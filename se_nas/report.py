@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from se_nas.cost import COST_UNITS
+from se_nas.errors import CostError
 from se_nas.files import atomically
 from se_nas.front import non_dominated
 from se_nas.records import Trial
@@ -37,6 +38,7 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
                 "metric": np.nan if main is None else main.value,
                 "metric_name": objective.metric,
                 **{name: _cost(t, name) for name in COST_UNITS},
+                **_measured(t),
                 **{name: m.value for name, m in t.metrics.items()},
                 "seed": t.identity.seed,
                 "replicate": t.identity.replicate,
@@ -54,6 +56,21 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
+def _measured(trial: Trial) -> dict[str, Any]:
+    """The costs that are not counted, each with its kind and 90 % interval where it has one."""
+    columns: dict[str, Any] = {}
+    for name, cost in trial.costs.items():
+        if name not in COST_UNITS:
+            columns[name] = cost.value
+            if cost.interval is not None:
+                columns |= {
+                    f"{name}_kind": cost.kind,
+                    f"{name}_low": cost.interval[0],
+                    f"{name}_high": cost.interval[1],
+                }
+    return columns
+
+
 def _cost(trial: Trial, name: str) -> float | int:
     if name not in trial.costs:
         return np.nan
@@ -67,9 +84,12 @@ def front_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
     if table.empty:
         return table
     sign = -1.0 if objective.direction == "maximize" else 1.0
-    values = np.column_stack([sign * table["metric"], table[objective.cost]]).astype(float)
+    axes = [objective.cost, *objective.more]
+    if unknown := [name for name in axes if name not in table]:
+        raise CostError(f"no trial has the cost {unknown[0]!r}", hint="name the measure that gives it: --measure")
+    values = np.column_stack([sign * table["metric"], *(table[name] for name in axes)]).astype(float)
     front = table[non_dominated(values)].sort_values([objective.cost, "trial"])
-    front = front.drop_duplicates(subset=["metric", objective.cost])
+    front = front.drop_duplicates(subset=["metric", *axes])
     base = table[table["role"] == "baseline"]
     if len(base):
         front["metric_gain"] = front["metric"] - base["metric"].iloc[0]
@@ -121,8 +141,7 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
         rows = done[done["role"] == role]
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
                      linewidths=1.6, zorder=4, label=label)  # fmt: skip
-    unit = f"{COST_UNITS[objective.cost]}, " if objective.cost != "gflops" else ""
-    axes.set_xlabel(f"{objective.cost} added to the backbone without SE ({unit}%)" if zero else objective.cost)
+    axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
     axes.set_ylabel(f"{objective.metric} (validation, single runs)")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)

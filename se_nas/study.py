@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
-from se_nas.records import Direction, Trial, from_plain, to_plain
+from se_nas.records import CostValue, Direction, Trial, from_plain, to_plain
 from se_nas.space import Space
 
 LEASE = 60.0
@@ -45,6 +45,9 @@ class Objective:
     metric: str
     direction: Direction
     cost: str
+    """The first cost axis, which is a value of the study."""
+    more: tuple[str, ...] = ()
+    """Further cost axes of the front."""
 
 
 class Study:
@@ -75,6 +78,7 @@ class Study:
                 self.optuna.set_user_attr("facts", dict(facts))
                 self.optuna.set_user_attr("objective", to_plain(objective))
         self._finished: dict[int, Trial] = {}
+        self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -90,12 +94,15 @@ class Study:
     def trials(self) -> list[Trial]:
         """All trials that have a record, by number; those still waiting have none."""
         found = []
+        measured = self._measured
         for frozen in self.optuna.get_trials(deepcopy=False):
             if frozen.number not in self._finished:
                 if "record" not in frozen.user_attrs:
                     continue
                 record = from_plain(frozen.user_attrs["record"], Trial, where=f"trial {frozen.number}")
                 record = replace(record, number=frozen.number)
+                if record.placement.key in measured:
+                    record = replace(record, costs={**record.costs, **measured[record.placement.key]})
                 if not frozen.state.is_finished():
                     found.append(replace(record, state="running"))
                     continue
@@ -160,6 +167,13 @@ class Study:
         """Whether a trial with this role waits to be asked for."""
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return any(frozen.user_attrs.get("role") == role for frozen in waiting)
+
+    def keep_measured(self, values: Mapping[str, Mapping[str, CostValue]]) -> None:
+        """Keep costs that were measured after their trials were told; they take the place of predicted ones."""
+        if values:
+            self.optuna.set_user_attr("measured", to_plain(values))
+            self._measured = {key: dict(costs) for key, costs in values.items()}
+            self._finished.clear()
 
     def ask(self, space: Space) -> tuple[optuna.Trial, dict[str, int]]:
         """The next assignment of levels: an enqueued one, or the sampler's."""
