@@ -16,6 +16,7 @@ from se_nas.data import open_source
 from se_nas.errors import ConfigError, SpaceError
 from se_nas.patterns import units_of
 from se_nas.records import Target
+from se_nas.sites import survey
 from se_nas.space import Space
 from se_nas.space_file import read_space
 
@@ -30,6 +31,8 @@ class Catalogue:
     input_shape: tuple[int, ...]
     space: Space
     costs: CostModel
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Parts of the backbone that would be units, and why they are not."""
 
     def sites(self) -> dict[str, Any]:
         """All sites as plain data, with what an SE block there adds at each reduction of the space."""
@@ -44,6 +47,7 @@ class Catalogue:
                 decision.name: {"units": [u.name for u in decision.units], "reductions": list(decision.reductions)}
                 for decision in self.space.decisions
             },
+            "skipped": [{"unit": name, "reason": reason} for name, reason in self.skipped],
             "sites": [
                 {
                     "unit": unit.name,
@@ -101,6 +105,9 @@ class Catalogue:
             cells.append(" x ".join(map(str, site.size)))
             table.add_row(*cells, *(self._added(unit, reduction) for reduction in reductions))
             stage = unit.stage
+        if self.skipped:
+            name, reason = self.skipped[0]
+            table.caption = f"{len(self.skipped)} parts are not searched, such as {name}: {reason}"
         console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(table)
         base = self.costs.backbone
@@ -148,11 +155,13 @@ def describe(
     model = build_backbone(backbone, num_classes=num_classes or classes or None, input_shape=shape, seed=0)
     spec = read_space(space)
     units = units_of(model, shape, spec)
+    skipped = () if spec.units else survey(model, shape).skipped
     return Catalogue(
         name=backbone.target,
         input_shape=shape,
         space=Space(spec, units),
         costs=CostModel(model, units, shape),
+        skipped=skipped,
     )
 
 

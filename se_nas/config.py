@@ -20,6 +20,7 @@ class Limits:
         activations: Output elements of convolutions and linear layers.
         latency: Milliseconds for one batch; the upper end of the 90 % interval counts.
         memory: MiB at the worst moment of one inference.
+        own: Own costs by name.
     """
 
     params: float | None = None
@@ -28,6 +29,7 @@ class Limits:
     activations: float | None = None
     latency: float | None = None
     memory: float | None = None
+    own: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

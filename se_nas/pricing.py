@@ -63,11 +63,13 @@ class Pricing:
     def over_limit(self, placement: Placement, limits: Limits) -> str | None:
         """The limit that a placement may be over, in words, or None. An interval counts with its upper end."""
         values: Values | None = None
-        for name in (*COST_UNITS, *MEASURED_UNITS):
-            limit = getattr(limits, name)
+        wanted = {name: getattr(limits, name) for name in (*COST_UNITS, *MEASURED_UNITS)} | limits.own
+        for name, limit in wanted.items():
             if limit is None:
                 continue
             values = values or self(placement)
+            if name not in values:
+                raise CostError(f"there is no cost {name!r} to limit", allowed=values)
             cost = values[name]
             upper = cost.value if cost.interval is None else cost.interval[1]
             if upper > limit:

@@ -163,7 +163,11 @@ def summary(trials: Sequence[Trial], objective: Objective, *, folder: Path, budg
         "budget": budget,
         "trained": sum(t.counts for t in trials),
         "failed": sum(t.state == "failed" and t.reason != INTERRUPTED for t in trials),
-        "objective": {"metric": objective.metric, "direction": objective.direction, "cost": objective.cost},
+        "objective": {
+            "metric": objective.metric,
+            "direction": objective.direction,
+            "costs": [objective.cost, *objective.more],
+        },
         "best": None if best is None else plain_row(best),
         "front": [plain_row(row) for _, row in front.iterrows()],
     }

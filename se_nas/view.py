@@ -130,14 +130,18 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
     base = content["baseline"]
     for name in ("trial", "placement", content["objective"]["metric"], "gain", "params", "GFLOPs", "added to no SE"):
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
+    shown_already = ("gflops", "macs", "params")
+    more = [name for name in content["objective"]["costs"] if name not in shown_already]
+    for name in more:
+        table.add_column(name, justify="right")
     for row in content["front"]:
-        table.add_row(*_cells(row, base))
+        table.add_row(*_cells(row, base), *(f"{row[name]:.4g}" for name in more))
     shown = {row["trial"] for row in content["front"]}
     references = [content[role] for role in REFERENCES if content[role]]
     if others := [row for row in references if row["trial"] not in shown]:
         table.add_section()
         for row in others:
-            table.add_row(*_cells(row, base), style="dim")
+            table.add_row(*_cells(row, base), *(f"{row[name]:.4g}" for name in more), style="dim")
     return table
 
 
