@@ -252,7 +252,7 @@ _FREE = """
     pixel_unshuffle channel_shuffle upsample_nearest2d upsample_bilinear2d upsample_nearest3d upsample_trilinear3d
     zeros zeros_like ones ones_like empty full arange copy_ index repeat unbind unflatten t numel floor_divide floor
     ceil remainder eq ne lt gt le ge bool logical_and logical_or bitwise_not where masked_fill einsum_path fill_
-    im2col unfold movedim swapaxes swapdims view_as reshape_as tensor_split hsplit
+    im2col unfold movedim new_ones new_zeros swapaxes swapdims view_as reshape_as tensor_split hsplit
 """.split()
 
 

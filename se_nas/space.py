@@ -60,6 +60,7 @@ class Space:
         for unit in self.units:
             groups.setdefault(unit.stage if spec.decide == "stage" else unit.name, []).append(unit)
         check_names(spec.stages, tuple(groups), what="stage", where="the search space, under stages")
+        self._wishes: dict[str, tuple[Reduction, ...]] = {}
         self.decisions = tuple(self._decision(name, tuple(members)) for name, members in groups.items())
         self.parameters: dict[str, tuple[Reduction, ...]] = {}
         """Parameter -> values by level, those that only the reference needs included."""
@@ -70,11 +71,24 @@ class Space:
                     self.parameters[f"{decision.name}.{setting}"] = values
         self._check_reductions()
 
-    def _wished(self, name: str) -> tuple[Reduction, ...]:
-        return self.spec.stages.get(name, self.spec.reductions)
+    def _wished(self, name: str, units: tuple[Unit, ...]) -> tuple[Reduction, ...]:
+        """What the specification says for a stage.
+
+        Of the list for all stages those are left out that the stage is too narrow for, if any other remains.
+        """
+        if name in self.spec.stages or self.spec.rounding != "floor":
+            return self.spec.stages.get(name, self.spec.reductions)
+        narrowest = self._narrowest(units)
+        fitting = tuple(r for r in self.spec.reductions if isinstance(r, str) or r <= narrowest)
+        return fitting if any(not isinstance(r, str) for r in fitting) else self.spec.reductions
+
+    def _narrowest(self, units: tuple[Unit, ...]) -> int:
+        """Channels of the narrowest site that the specification allows."""
+        return min(unit.site(position).channels for unit in units for position in self.spec.position)
 
     def _decision(self, name: str, units: tuple[Unit, ...]) -> Decision:
-        wished = {*self._wished(name), "none", self._reference_reduction(units)} - {"keep"}
+        self._wishes[name] = self._wished(name, units)
+        wished = {*self._wishes[name], "none", self._reference_reduction(units)} - {"keep"}
         if any(unit.existing is not None for unit in units):
             wished.add("keep")  # the network as given is a reference point
         return Decision(name=name, units=units, reductions=tuple(sorted(wished, key=_width_order)))
@@ -99,8 +113,7 @@ class Space:
         """16, or where that would leave no hidden channel the largest power of two that does not."""
         if self.spec.rounding != "floor":
             return REFERENCE_REDUCTION
-        narrowest = min(unit.site(position).channels for unit in units for position in self.spec.position)
-        return float(min(REFERENCE_REDUCTION, 2 ** int(math.log2(narrowest))))
+        return float(min(REFERENCE_REDUCTION, 2 ** int(math.log2(self._narrowest(units)))))
 
     @property
     def size(self) -> int:
@@ -113,7 +126,7 @@ class Space:
         name, _, kind = parameter.rpartition(".")
         if kind != "reduction":
             return list(range(len(values)))
-        return [i for i, value in enumerate(values) if value in self._wished(name)]
+        return [i for i, value in enumerate(values) if value in self._wishes[name]]
 
     def levels(self) -> Iterator[dict[str, int]]:
         """All assignments of levels, level 0 of everything first."""

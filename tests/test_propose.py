@@ -15,6 +15,7 @@ from helpers import backbone_of, result_of, trial, units_of
 from se_nas.config import Limits
 from se_nas.cost import CostModel
 from se_nas.errors import PluginError
+from se_nas.pricing import Pricing
 from se_nas.propose import ATTEMPTS, Proposer
 from se_nas.records import Placement, Target, Trial
 from se_nas.samplers import open_sampler
@@ -24,7 +25,7 @@ from se_nas.study import INTERRUPTED, Objective, Study
 
 SAMPLERS = ("tpe", "gp", "nsga2", "random", "exhaustive")
 UNITS = units_of("resnet8")
-COSTS = CostModel(backbone_of("resnet8"), UNITS, (1, 8, 8))
+COSTS = Pricing(CostModel(backbone_of("resnet8"), UNITS, (1, 8, 8)))
 OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
 
 
@@ -36,7 +37,7 @@ def proposer_in(
     study.optuna.sampler = open_sampler(Target(target=sampler), space=space, seed=0, budget=20)
 
     def record(placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
-        made = trial(placement, role=role, attempts=attempts, costs=COSTS(placement).values())
+        made = trial(placement, role=role, attempts=attempts, costs=COSTS(placement))
         return replace(made, identity=replace(made.identity, replicate=replicate))
 
     return Proposer(study, space, COSTS, limits or Limits(), seed=0, record=record)

@@ -369,3 +369,10 @@ def test_neither_torch_nor_optuna_is_needed() -> None:
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["['none', 'all:16', 'all:8', 'all:4']", "[]"]
+
+
+def test_a_narrow_stage_leaves_out_what_it_is_too_narrow_for() -> None:
+    space = Space(read_space({"reductions": ["none", 16, 8, 4]}), (unit("a", "stage1", 8), unit("b", "stage2", 32)))
+    assert space.parameters["stage1.reduction"] == ("none", 8.0, 4.0)
+    assert space.size == 3 * 4
+    assert [choice.squeeze_channels for choice in space.reference.choices.values()] == [1, 2]
