@@ -46,8 +46,8 @@ ABLATIONS = [
     ("on the 3x3 convolution", "all:16", "inner", 25.8),
 ]
 
-# Rows that do not agree, and why. The sums of residual branches cost nothing in our convention; the paper's plain counts
-# fit better with one for each of their elements, and its SE counts with the squeeze alone or the rescaling alone.
+# Rows that do not agree, and why. The sums of residual branches cost nothing in our convention; the paper's plain
+# counts fit better with one for each of their elements, its SE counts with the squeeze or the rescaling alone.
 WHY = {
     ("resnet152", "none"): "accounting: with one for each of the 13.1 million residual additions it would be 11.296",
     (
