@@ -12,7 +12,7 @@ import pandas as pd
 from se_nas.cost import COST_UNITS
 from se_nas.errors import CostError
 from se_nas.files import atomically
-from se_nas.front import non_dominated
+from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.study import INTERRUPTED, Objective
 
