@@ -44,6 +44,7 @@ class Driver:
             space=problem.space,
             seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
             budget=config.budget,
+            cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
         )
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
