@@ -175,7 +175,9 @@ def show_result(content: dict[str, Any]) -> None:
     say(f"Ended: {content['ended']} ({content['trained']} trained{failed}).")
     if content["front"]:
         believed = content["best"]["mean"] is not None
-        what = f"mean: by all {content['complete']} trainings together; beside it: one run" if believed else "single runs"
+        what = (
+            f"mean: by all {content['complete']} trainings together; beside it: one run" if believed else "single runs"
+        )
         console.print(front_display(content, title=f"Pareto front ({what})"))
     for line in content["gained"]:
         say(line)

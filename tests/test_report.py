@@ -233,6 +233,28 @@ class TestAgain:
         assert (run / "front.png").is_file()
         assert (run / "front.svg").is_file()
 
+    def test_the_best_that_has_weights_is_exported_and_named(self, finished: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        shutil.copytree(finished, run)
+        best = report_again(run)["best"]
+        assert json.loads((run / "best" / "placement.json").read_text())["trial"] == best["trial"]
+        (run / "weights" / f"{best['trial']}.safetensors").unlink()
+        content = report_again(run)
+        assert content["best"] == best
+        exported = json.loads((run / "best" / "placement.json").read_text())["trial"]
+        assert exported != best["trial"]
+        assert content["gained"][-1].startswith(
+            f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {exported}, "
+        )
+
+    def test_the_table_of_a_finished_search_has_the_posterior(self, finished: Path) -> None:
+        front = pd.read_csv(finished / "front.csv")
+        assert front[["mean", "lower", "upper", "p_front"]].notna().all().all()
+        assert front["posterior_front"].any()
+        assert front["observed_front"].any()
+        best = front.loc[front["mean"].idxmax(), "trial"]
+        assert json.loads((finished / "best" / "placement.json").read_text())["trial"] == best
+
     def test_of_no_run_folder(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"is no run folder: it has no study\.db"):
             report_again(tmp_path)
