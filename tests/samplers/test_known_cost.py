@@ -164,6 +164,11 @@ def test_two_costs_and_the_metric_in_the_middle() -> None:
     assert max(t.params["s0"] for t in study.trials) <= 2
 
 
+def test_a_study_may_leave_a_known_cost_out() -> None:
+    two = KnownCostSampler(SPACE, lambda p: (cost(p), float(p["s0"])), levels=LEVELS, seed=0)
+    assert len(set(search(two, 12))) == 12
+
+
 @pytest.mark.parametrize(("value", "message"), [(float("nan"), r"must be 1 number"), ((), "number")])
 def test_a_cost_must_be_numbers(value: Any, message: str) -> None:
     with pytest.raises(CostError, match=message):
