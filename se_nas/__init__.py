@@ -12,16 +12,29 @@ if TYPE_CHECKING:
     from se_nas.config import SearchConfig
     from se_nas.cost import cost
     from se_nas.export import load
+    from se_nas.front import recommend_front
+    from se_nas.samplers.known_cost import KnownCostSampler
     from se_nas.search import search
 
-__all__ = ["SearchConfig", "SearchSpace", "cost", "insert_se", "load", "search"]
+__all__ = [
+    "KnownCostSampler",
+    "SearchConfig",
+    "SearchSpace",
+    "cost",
+    "insert_se",
+    "load",
+    "recommend_front",
+    "search",
+]
 
 _HOME = {
+    "KnownCostSampler": "samplers.known_cost",
     "SearchConfig": "config",
     "SearchSpace": "candidate",
     "insert_se": "candidate",
     "cost": "cost",
     "load": "export",
+    "recommend_front": "front",
     "search": "search",
 }
 

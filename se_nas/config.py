@@ -41,7 +41,7 @@ class SearchConfig:
         data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
         task: What is trained for: classification, or the user's own by import path.
         space: The search space: stagewise, blockwise, or a YAML file.
-        sampler: Who proposes: tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
+        sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
@@ -63,7 +63,7 @@ class SearchConfig:
     data: Target = field(default_factory=lambda: Target(target="digits"))
     task: Target = field(default_factory=lambda: Target(target="classification"))
     space: str = "stagewise"
-    sampler: Target = field(default_factory=lambda: Target(target="tpe"))
+    sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
     executor: Target = field(default_factory=lambda: Target(target="local"))
     train: Recipe = field(default_factory=Recipe)
     max: Limits = field(default_factory=Limits)

@@ -44,6 +44,7 @@ class Driver:
             space=problem.space,
             seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
             budget=config.budget,
+            cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
         )
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
@@ -74,7 +75,7 @@ class Driver:
     def _measure_front(self) -> None:
         """Measure the front and the reference points, now that no training runs beside it."""
         trials = self.study.trials()
-        front = set(front_table(trials, self.problem.objective).get("trial", []))
+        front = set(front_table(trials, self.problem.objective, self.problem.space).get("trial", []))
         wanted = [t.placement for t in trials if t.number in front or (t.role and t.state == "complete")]
         self.study.keep_measured(self.problem.costs.settle(wanted))
 
@@ -198,12 +199,13 @@ class Driver:
         return report
 
     def _drop_weights(self) -> None:
-        """Keep the weights of the front only."""
+        """Keep the weights of the observed and of the posterior front only."""
         folder = self.run.path / "weights"
         if self.problem.config.keep_weights == "all" or not folder.is_dir():
             return
         trials = self.study.trials()
-        kept = {int(number) for number in front_table(trials, self.problem.objective).get("trial", [])}
+        front = front_table(trials, self.problem.objective, self.problem.space)
+        kept = set(front.get("trial", []))
         finished = {t.number for t in trials if t.state != "running"}
         for number in finished - kept:
             (folder / f"{number}.safetensors").unlink(missing_ok=True)

@@ -68,6 +68,10 @@ class SpaceError(SeNasError):
     """A search space or a placement that cannot be."""
 
 
+class ExhaustedError(SpaceError):
+    """A search space in which nothing is left to propose."""
+
+
 class BackboneError(SeNasError):
     """A backbone that cannot be loaded, built or searched."""
 

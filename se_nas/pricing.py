@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import torch
 from torch import nn
 
 from se_nas.config import Limits
-from se_nas.cost import COST_UNITS, CostModel
+from se_nas.cost import COST_UNITS, Cost, CostModel
 from se_nas.errors import CostError
 from se_nas.files import write_atomically
 from se_nas.measure import MEASURED_UNITS, Measurer, Values
 from se_nas.plugins import resolve
 from se_nas.records import Placement, from_json, to_json
+from se_nas.space import Decision, Space
 
 
 class Pricing:
@@ -62,19 +65,51 @@ class Pricing:
 
     def over_limit(self, placement: Placement, limits: Limits) -> str | None:
         """The limit that a placement may be over, in words, or None. An interval counts with its upper end."""
-        values: Values | None = None
-        wanted = {name: getattr(limits, name) for name in (*COST_UNITS, *MEASURED_UNITS)} | limits.own
-        for name, limit in wanted.items():
-            if limit is None:
-                continue
-            values = values or self(placement)
-            if name not in values:
-                raise CostError(f"there is no cost {name!r} to limit", allowed=values)
-            cost = values[name]
-            upper = cost.value if cost.interval is None else cost.interval[1]
-            if upper > limit:
-                return f"{name} {upper:g} is over the limit {limit:g}"
-        return None
+        return _over(self(placement), given) if (given := _given(limits)) else None
+
+    def of_levels(
+        self, space: Space, names: Sequence[str], limits: Limits
+    ) -> Callable[[Mapping[str, int]], tuple[float, ...]]:
+        """The function from an assignment of levels to its costs of these names, measured ones as predicted.
+
+        They are infinite where an assignment must not be proposed: over a limit, with a level that only the reference
+        has, or when another assignment before it builds the same network. Exact costs add up over the decisions
+        (microseconds); others are asked for every placement.
+        """
+        given = _given(limits)
+        exact = {*names, *given} <= COST_UNITS.keys()
+        tables = [self._added(space, decision) for decision in space.decisions]
+        forbidden = (math.inf,) * len(names)
+
+        def cost(levels: Mapping[str, int]) -> tuple[float, ...]:
+            total = self.exact.backbone
+            for parameters, table in tables:
+                added = table.get(tuple(levels[name] for name in parameters))
+                if added is None:
+                    return forbidden
+                total += added
+            values = total.values() if exact else self(space.placement(levels))
+            if _over(values, given) is not None:
+                return forbidden
+            if unknown := [name for name in names if name not in values]:
+                raise CostError(f"there is no cost {unknown[0]!r}", allowed=values)
+            return tuple(float(values[name].value) for name in names)
+
+        return cost
+
+    def _added(self, space: Space, decision: Decision) -> tuple[list[str], dict[tuple[int, ...], Cost]]:
+        """The parameters of a decision, and what those of their levels add that may be proposed."""
+        parameters = [name for name in space.parameters if name.rpartition(".")[0] == decision.name]
+        units = {unit.name: unit for unit in decision.units}
+        table: dict[tuple[int, ...], Cost] = {}
+        seen = set()
+        for levels in itertools.product(*(space.searched(name) for name in parameters)):
+            choices = space.choices(decision, dict(zip(parameters, levels, strict=True)))
+            if (key := Placement(choices=choices).key) not in seen:
+                seen.add(key)
+                parts = (self.exact.added(units[name], choice) for name, choice in choices.items())
+                table[levels] = sum(parts, start=Cost(params=0, macs=0, activations=0))
+        return parameters, table
 
     def prepare(self) -> None:
         """Measure what predictions need. To be called while no training runs."""
@@ -99,6 +134,24 @@ class Pricing:
             torch.set_num_threads(threads)
         if self.measurer is not None and self._cache is not None:
             write_atomically(self._cache, to_json(self.measurer.known))
+
+
+def _given(limits: Limits) -> dict[str, float]:
+    """The limits that were given, by cost."""
+    wanted = {name: getattr(limits, name) for name in (*COST_UNITS, *MEASURED_UNITS)} | limits.own
+    return {name: limit for name, limit in wanted.items() if limit is not None}
+
+
+def _over(values: Values, limits: Mapping[str, float]) -> str | None:
+    """The limit that costs may be over, in words, or None."""
+    for name, limit in limits.items():
+        if name not in values:
+            raise CostError(f"there is no cost {name!r} to limit", allowed=values)
+        cost = values[name]
+        upper = cost.value if cost.interval is None else cost.interval[1]
+        if upper > limit:
+            return f"{name} {upper:g} is over the limit {limit:g}"
+    return None
 
 
 def open_costs(names: Iterable[str]) -> list[Any]:

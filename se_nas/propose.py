@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from se_nas.config import Limits
+from se_nas.errors import ExhaustedError
 from se_nas.pricing import Pricing
 from se_nas.records import Placement, Trial, random_stream
 from se_nas.space import Space
@@ -77,7 +78,10 @@ class Proposer:
         if not self.left():
             return None
         for _ in range(ASKS):
-            trial, levels = self.study.ask(self.space)
+            try:
+                trial, levels = self.study.ask(self.space)
+            except ExhaustedError:  # for the sampler, which does not know of failures that say nothing
+                break
             placement = self.space.placement(levels)
             failures = self._failures(placement.key)
             # The same training again would not turn finite: another replicate has other random numbers.

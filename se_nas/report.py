@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from se_nas.belief import BELIEFS, believe
 from se_nas.cost import COST_UNITS
 from se_nas.errors import CostError
 from se_nas.files import atomically
-from se_nas.front import non_dominated
+from se_nas.pareto import non_dominated
 from se_nas.records import Trial
+from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
@@ -78,9 +80,25 @@ def _cost(trial: Trial, name: str) -> float | int:
     return int(value) if float(value).is_integer() and name != "gflops" else value
 
 
-def front_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
-    """The complete trials that no other dominates, by rising cost, with their differences to no SE."""
-    table = trials_table([t for t in trials if t.state == "complete"], objective)
+def complete_table(trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> pd.DataFrame:
+    """One row for each complete trial: the columns of `trials_table`, and those of `believe` where it can tell.
+
+    Without the space of the study there is no posterior.
+    """
+    complete = [t for t in trials if t.state == "complete"]
+    table = trials_table(complete, objective)
+    beliefs = None if space is None else believe(complete, objective, space)
+    for name, nothing in BELIEFS.items():
+        table[name] = [nothing if beliefs is None else beliefs[name].get(n, nothing) for n in table["trial"]]
+    return table
+
+
+def front_table(trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> pd.DataFrame:
+    """The complete trials of two fronts, by rising cost, with their differences to no SE.
+
+    `observed_front`: no other single run dominates it. `posterior_front`: by all trainings together, see `believe`.
+    """
+    table = complete_table(trials, objective, space)
     if table.empty:
         return table
     sign = -1.0 if objective.direction == "maximize" else 1.0
@@ -88,8 +106,9 @@ def front_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
     if unknown := [name for name in axes if name not in table]:
         raise CostError(f"no trial has the cost {unknown[0]!r}", hint="name the measure that gives it: --measure")
     values = np.column_stack([sign * table["metric"], *(table[name] for name in axes)]).astype(float)
-    front = table[non_dominated(values)].sort_values([objective.cost, "trial"])
-    front = front.drop_duplicates(subset=["metric", *axes])
+    table = table.assign(observed_front=non_dominated(values)).sort_values([objective.cost, "trial"])
+    table["observed_front"] &= ~table.duplicated(subset=["metric", *axes])
+    front = table[table["observed_front"] | table["posterior_front"]].copy()
     base = table[table["role"] == "baseline"]
     if len(base):
         front["metric_gain"] = front["metric"] - base["metric"].iloc[0]
@@ -99,16 +118,16 @@ def front_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
 
 
 def best_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
-    """The row of the best observed metric; of equal ones the cheapest."""
+    """The row of the best posterior mean, without a posterior of the best single run; of equal ones the cheapest."""
     if front.empty:
         return None
-    ascending = objective.direction == "minimize"
-    return front.sort_values(["metric", objective.cost], ascending=[ascending, True]).iloc[0]
+    column = "mean" if front["mean"].notna().any() else "metric"
+    return front.sort_values([column, objective.cost], ascending=[objective.direction == "minimize", True]).iloc[0]
 
 
-def write_views(folder: Path, trials: Sequence[Trial], objective: Objective) -> list[Path]:
+def write_views(folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> list[Path]:
     """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
-    table, front = trials_table(trials, objective), front_table(trials, objective)
+    table, front = trials_table(trials, objective), front_table(trials, objective, space)
     files = [folder / "trials.csv", folder / "front.csv"]
     for frame, file in zip((table, front), files, strict=True):
         with atomically(file) as temporary:
@@ -135,14 +154,19 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
         return (frame[objective.cost].astype(float) - zero) * share
 
     axes.scatter(x(done), done["metric"], s=18, color="0.65", label=f"trained once ({len(done)})")
-    axes.step(x(front), front["metric"], where="post", color="#0072B2", lw=1.2)
-    axes.scatter(x(front), front["metric"], s=34, color="#0072B2", zorder=3, label="Pareto front")
+    seen, believed = front[front["observed_front"]], front[front["posterior_front"]]
+    axes.step(x(seen), seen["metric"], where="post", color="#0072B2", lw=1.2)
+    axes.scatter(x(seen), seen["metric"], s=34, color="#0072B2", zorder=3, label="observed front (single runs)")
+    if len(believed):
+        error = np.abs(believed[["lower", "upper"]].to_numpy(float).T - believed["mean"].to_numpy(float))
+        axes.errorbar(x(believed), believed["mean"].astype(float), error, fmt="o-", ms=5, lw=1.2, capsize=3,
+                      color="#009E73", zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
     for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
         rows = done[done["role"] == role]
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
                      linewidths=1.6, zorder=4, label=label)  # fmt: skip
     axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
-    axes.set_ylabel(f"{objective.metric} (validation, single runs)")
+    axes.set_ylabel(f"{objective.metric} (validation)")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     files = [folder / "front.png", folder / "front.svg"]
@@ -152,10 +176,17 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
     return files
 
 
-def summary(trials: Sequence[Trial], objective: Objective, *, folder: Path, budget: int, ended: str) -> dict[str, Any]:
+def summary(
+    trials: Sequence[Trial],
+    objective: Objective,
+    *,
+    folder: Path,
+    budget: int,
+    ended: str,
+    space: Space | None = None,
+) -> dict[str, Any]:
     """What a search found, as plain data: counts, front, best network, reference points, and what was gained."""
-    front = front_table(trials, objective)
-    done = trials_table([t for t in trials if t.state == "complete"], objective)
+    front, done = front_table(trials, objective, space), complete_table(trials, objective, space)
     best = best_row(front, objective)
     content: dict[str, Any] = {
         "out": str(folder),
@@ -169,6 +200,7 @@ def summary(trials: Sequence[Trial], objective: Objective, *, folder: Path, budg
             "costs": [objective.cost, *objective.more],
         },
         "best": None if best is None else plain_row(best),
+        "complete": len(done),
         "front": [plain_row(row) for _, row in front.iterrows()],
     }
     for role in REFERENCES:
@@ -183,15 +215,41 @@ def _gained(content: dict[str, Any]) -> list[str]:
     best = content["best"]
     if best is None:
         return ["No training is complete yet."]
-    lines = [f"Best observed: {best['placement']}, {best['metric_name']} {best['metric']:.4f}."]
+    believed = best["mean"] is not None
+    value = "mean" if believed else "metric"
+    lines = _best_believed(content) if believed else [f"Best observed: {_named(best)} {best['metric']:.4f}."]
     for role, name in REFERENCES.items():
         other = content[role]
         if other is not None:
             lines.append(
-                f"Against {name} ({other['metric']:.4f}): {points(best['metric'] - other['metric'])}, "
+                f"Against {name} ({other[value]:.4f}): {points(best[value] - other[value])}, "
                 f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
             )
-    lines.append("Each number is one training: a difference may be noise until it is confirmed with fresh seeds.")
+    lines.append(
+        "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
+        if believed
+        else "Each number is one training: a difference may be noise until it is confirmed with fresh seeds."
+    )
+    return lines
+
+
+def _named(row: dict[str, Any]) -> str:
+    return f"{row['placement']} (trial {row['trial']}), {row['metric_name']}"
+
+
+def _best_believed(content: dict[str, Any]) -> list[str]:
+    """The best network by all trainings together, and whether a cheaper one is as good as far as one can tell."""
+    best = content["best"]
+    lines = [
+        f"Best by all {content['complete']} trainings together: {_named(best)} {best['mean']:.4f}, "
+        f"90 % interval {best['lower']:.4f} to {best['upper']:.4f}, observed {best['metric']:.4f}."
+    ]
+    if best["tied_with"] is not None:
+        rival = next(row for row in content["front"] if row["trial"] == best["tied_with"])
+        lines.append(
+            f"It cannot be told apart from the cheaper {rival['placement']} (trial {rival['trial']}): "
+            f"{100 * best['p_better']:.0f} % chance to be better. Recommended: {rival['placement']}."
+        )
     return lines
 
 
@@ -209,5 +267,5 @@ def plain_row(row: pd.Series) -> dict[str, Any]:
     plain = {}
     for name, value in row.items():
         value = value.item() if isinstance(value, np.generic) else value
-        plain[str(name)] = None if isinstance(value, float) and np.isnan(value) else value
+        plain[str(name)] = None if pd.isna(value) else value
     return plain

@@ -14,7 +14,7 @@ from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial
 from se_nas.records import Unit, from_plain
-from se_nas.report import best_row, front_table, summary, trials_table, write_views
+from se_nas.report import best_row, complete_table, front_table, summary, trials_table, write_views
 from se_nas.run_folder import STUDY, RunFolder
 from se_nas.study import Study
 
@@ -29,7 +29,7 @@ class SearchResult:
     trials: pd.DataFrame
     front: pd.DataFrame
     best: pd.Series | None
-    """The row of the front with the best observed metric."""
+    """The row of the front with the best posterior mean (with few trainings: the best observed metric)."""
     ended: str
     """Why the search ended, in words."""
     summary: dict[str, Any]
@@ -37,20 +37,29 @@ class SearchResult:
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views and the best network, from the study alone; return the result."""
-    trials, objective, config = study.trials(), study.objective, _stored(study, "config", SearchConfig)
+    trials, objective, space = study.trials(), study.objective, study.space
+    config = _stored(study, "config", SearchConfig)
     run.write_config(config)
-    write_views(run.path, trials, objective)
-    front = front_table(trials, objective)
+    write_views(run.path, trials, objective, space)
+    front = front_table(trials, objective, space)
     best = best_row(front, objective)
-    if best is not None and weights_file(run.path, int(best["trial"])).is_file():
-        _export(run, study, int(best["trial"]), run.path / "best")
+    content = summary(trials, objective, folder=run.path, budget=config.budget, ended=ended, space=space)
+    complete = complete_table(trials, objective, space)
+    here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
+    if best is not None and here is not None:
+        _export(run, study, int(here["trial"]), run.path / "best")
+        if here["trial"] != best["trial"]:
+            content["gained"].append(
+                f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
+                f"{here['placement']}, the best that has weights."
+            )
     return SearchResult(
         folder=run.path,
         trials=trials_table(trials, objective),
         front=front,
         best=best,
         ended=ended,
-        summary=summary(trials, objective, folder=run.path, budget=config.budget, ended=ended),
+        summary=content,
     )
 
 
@@ -67,7 +76,7 @@ def export_selected(folder: Path, select: str, target: Path | None) -> Path:
     run, study = _existing(folder)
     trials, objective = study.trials(), study.objective
     if select == "best":
-        best = best_row(front_table(trials, objective), objective)
+        best = best_row(front_table(trials, objective, study.space), objective)
         numbers = [] if best is None else [int(best["trial"])]
     elif select.startswith("trial=") and select[6:].isdigit():
         numbers = [t.number for t in trials if t.number == int(select[6:])]

@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
-from se_nas.records import CostValue, Direction, Trial, from_plain, to_plain
+from se_nas.levels import distributions
+from se_nas.records import CostValue, Direction, Trial, Unit, from_plain, to_plain
 from se_nas.space import Space
+from se_nas.space_file import SpaceSpec
 
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
@@ -91,6 +92,12 @@ class Study:
         """What the study compares."""
         return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")
 
+    @property
+    def space(self) -> Space:
+        """The space that the study was made with."""
+        plain = self.facts["space"]
+        return Space(from_plain(plain["spec"], SpaceSpec), from_plain(plain["units"], tuple[Unit, ...]))
+
     def trials(self) -> list[Trial]:
         """All trials that have a record, by number; those still waiting have none."""
         found = []
@@ -137,7 +144,7 @@ class Study:
         number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self._url))
         wider = Study(self._url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
         wider.optuna.set_user_attr("carried over", False)
-        ranges = distributions(space)
+        ranges = distributions(space.parameters)
         before = self.facts["space"]["parameters"]
         after = to_plain(space.parameters)
 
@@ -178,7 +185,7 @@ class Study:
     def ask(self, space: Space) -> tuple[optuna.Trial, dict[str, int]]:
         """The next assignment of levels: an enqueued one, or the sampler's."""
         with _quiet():
-            trial = self.optuna.ask(distributions(space))
+            trial = self.optuna.ask(distributions(space.parameters))
         return trial, {name: int(value) for name, value in trial.params.items()}
 
     def start(self, trial: optuna.Trial, record: Trial) -> Trial:
@@ -226,11 +233,6 @@ class Study:
     def _trial(self, number: int) -> optuna.Trial:
         study_id = self.storage.get_study_id_from_name(self.name)
         return optuna.Trial(self.optuna, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Each parameter of a space as an ordered index."""
-    return {name: IntDistribution(0, len(values) - 1) for name, values in space.parameters.items()}
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

@@ -128,30 +128,40 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
     """The front of a summary as a table, the reference points below it."""
     table = Table(title=title, title_justify="left")
     base = content["baseline"]
-    for name in ("trial", "placement", content["objective"]["metric"], "gain", "params", "GFLOPs", "added to no SE"):
+    metric = content["objective"]["metric"]
+    believed = content["best"] is not None and content["best"]["mean"] is not None
+    values = [metric, "mean", "90 % interval", "p_front"] if believed else [metric]
+    for name in ("trial", "placement", *values, "gain", "params", "GFLOPs", "added to no SE"):
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
     shown_already = ("gflops", "macs", "params")
     more = [name for name in content["objective"]["costs"] if name not in shown_already]
     for name in more:
         table.add_column(name, justify="right")
-    for row in content["front"]:
-        table.add_row(*_cells(row, base), *(f"{row[name]:.4g}" for name in more))
-    shown = {row["trial"] for row in content["front"]}
-    references = [content[role] for role in REFERENCES if content[role]]
-    if others := [row for row in references if row["trial"] not in shown]:
-        table.add_section()
-        for row in others:
-            table.add_row(*_cells(row, base), *(f"{row[name]:.4g}" for name in more), style="dim")
+    shown = [row for row in content["front"] if row["posterior_front"] or not believed]
+    others = {row["trial"]: row for role in REFERENCES if (row := content[role])}
+    others |= {row["trial"]: row for row in content["front"]}
+    for row in shown:
+        others.pop(row["trial"], None)
+    for row in shown:
+        table.add_row(*_cells(row, base, believed=believed), *(f"{row[name]:.4g}" for name in more))
+    table.add_section()
+    for row in others.values():
+        table.add_row(*_cells(row, base, believed=believed), *(f"{row[name]:.4g}" for name in more), style="dim")
     return table
 
 
-def _cells(row: dict[str, Any], base: dict[str, Any] | None) -> list[str]:
+def _cells(row: dict[str, Any], base: dict[str, Any] | None, *, believed: bool) -> list[str]:
     name = {"baseline": " (no SE)", "reference": " (reference)", "given": " (as given)"}.get(row["role"], "")
+    if believed and row.get("observed_front") and not row["posterior_front"]:
+        name += " (observed front only)"
     cells = [str(row["trial"]), f"{row['placement'].replace(',', ' ')}{name}", f"{row['metric']:.4f}"]
+    if believed:
+        cells += [f"{row['mean']:.4f}", f"{row['lower']:.4f} to {row['upper']:.4f}", f"{row['p_front']:.2f}"]
+    value = "mean" if believed else "metric"
     more = ["", ""]
     if base is not None:
         more = [
-            points(row["metric"] - base["metric"]),
+            points(row[value] - base[value]),
             f"{row['params'] - base['params']:+,} params {100 * (row['macs'] / base['macs'] - 1):+.3f} % MACs",
         ]
     return [*cells, more[0], f"{row['params']:,}", f"{row['gflops']:.6f}", more[1]]
@@ -159,12 +169,16 @@ def _cells(row: dict[str, Any], base: dict[str, Any] | None) -> list[str]:
 
 def show_result(content: dict[str, Any]) -> None:
     """Print the end of a search: why it ended, the front, what was gained, and where the files are."""
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
     say = functools.partial(console.print, highlight=False, markup=False)
     failed = f", {content['failed']} trainings failed" if content["failed"] else ""
     say(f"Ended: {content['ended']} ({content['trained']} trained{failed}).")
     if content["front"]:
-        console.print(front_display(content, title="Pareto front (single runs)"))
+        believed = content["best"]["mean"] is not None
+        what = (
+            f"mean: by all {content['complete']} trainings together; beside it: one run" if believed else "single runs"
+        )
+        console.print(front_display(content, title=f"Pareto front ({what})"))
     for line in content["gained"]:
         say(line)
     say(f"Files: {content['out']} (trials.csv, front.csv, front.png, front.svg, study.db, best/)")

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import random
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
 from helpers import backbone_of, result_of, trial, units_of
+from optuna.samplers import BaseSampler
 
 from se_nas.config import Limits
 from se_nas.cost import CostModel
 from se_nas.errors import PluginError
 from se_nas.pricing import Pricing
 from se_nas.propose import ATTEMPTS, Proposer
-from se_nas.records import Placement, Target, Trial
+from se_nas.records import CostValue, Placement, Target, Trial
 from se_nas.samplers import open_sampler
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import INTERRUPTED, Objective, Study
 
-SAMPLERS = ("tpe", "gp", "nsga2", "random", "exhaustive")
+SAMPLERS = ("known-cost", "tpe", "gp", "nsga2", "random", "exhaustive")
 UNITS = units_of("resnet8")
 COSTS = Pricing(CostModel(backbone_of("resnet8"), UNITS, (1, 8, 8)))
 OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
+
+
+def opened(target: Target, space: Space, *, budget: int = 5, limits: Limits | None = None) -> BaseSampler:
+    cost = COSTS.of_levels(space, ["gflops"], limits or Limits())
+    return open_sampler(target, space=space, seed=0, budget=budget, cost=cost)
 
 
 def proposer_in(
@@ -34,7 +41,7 @@ def proposer_in(
 ) -> Proposer:
     space = Space(read_space(raw or {"reductions": ["none", 16]}), UNITS)
     study = Study(f"sqlite:///{folder / 'study.db'}", "search", OBJECTIVE, {"space": space.to_plain()})
-    study.optuna.sampler = open_sampler(Target(target=sampler), space=space, seed=0, budget=20)
+    study.optuna.sampler = opened(Target(target=sampler), space, budget=20, limits=limits)
 
     def record(placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
         made = trial(placement, role=role, attempts=attempts, costs=COSTS(placement))
@@ -214,6 +221,63 @@ class TestFailures:
         assert len(rest) == 7
 
 
+class TestKnownCost:
+    """The default sampler proposes nothing that has to be rejected."""
+
+    @pytest.mark.parametrize(
+        ("raw", "limits", "size"),
+        [
+            ({"reductions": ["none", 16]}, Limits(), 8),
+            ({"reductions": ["none", 16, 4]}, Limits(params=77_754 + 300), 10),
+            ({"reductions": ["none", 4]}, Limits(), 8),  # 16 is for the reference only
+            ({"reductions": ["none", 16], "position": ["standard", "pre"]}, Limits(), 27),  # no SE has no position
+        ],
+    )
+    def test_to_the_end(self, tmp_path: Path, raw: dict[str, Any], limits: Limits, size: int) -> None:
+        proposer = proposer_in(tmp_path, raw, sampler="known-cost", limits=limits)
+        proposer.enqueue_references()
+        told = run_out(proposer)
+        allowed = {p.key for p in proposer.space.placements() if proposer.over_limit(p) is None}
+        others = {t.placement.key for t in told if t.role != "reference"}
+        assert others <= allowed <= {t.placement.key for t in told}
+        assert len(allowed) == size or limits != Limits()
+        assert not [t for t in proposer.study.trials() if t.state == "rejected"]
+
+    def test_two_at_a_time(self, tmp_path: Path) -> None:
+        proposer = proposer_in(tmp_path, {"reductions": ["none", 16, 4]}, sampler="known-cost")
+        running = [proposer.next(), proposer.next()]
+        for _ in range(25):
+            tell(proposer, running.pop(0))  # type: ignore[arg-type]
+            running.append(proposer.next())
+        assert len({t.placement.key for t in proposer.study.trials()}) == 27
+        assert proposer.next() is None
+
+    def test_of_four_to_the_ninth(self, tmp_path: Path) -> None:
+        space = Space(read_space("blockwise"), units_of("resnet20"))
+        costs = Pricing(CostModel(backbone_of("resnet20"), space.units, (1, 8, 8)))
+        cost = costs.of_levels(space, ["gflops", "params"], Limits())
+        table = costs.exact.table(space)
+        levels = space.random_levels(random.Random(0))
+        at = tuple(levels.values())
+        assert cost(levels) == pytest.approx((table["gflops"][at], table["params"][at]))
+        assert space.size == 4**9
+
+    def test_measured_axes_are_as_predicted(self) -> None:
+        class Predicted:
+            known: ClassVar[dict[str, Any]] = {}
+
+            def predict(self, placement: Placement) -> dict[str, CostValue]:
+                slow = 0.0 if placement.label == "none" else 2.0
+                return {"latency": CostValue(value=slow, unit="ms", kind="predicted", interval=(slow, slow + 1))}
+
+        space = Space(read_space({"reductions": ["none", 16]}), UNITS)
+        costs = Pricing(COSTS.exact, measurer=Predicted())  # type: ignore[arg-type]
+        none, some = dict.fromkeys(space.parameters, 0), dict.fromkeys(space.parameters, 1)
+        assert costs.of_levels(space, ["latency"], Limits())(some) == (2.0,)
+        assert costs.of_levels(space, ["latency"], Limits(latency=2.5))(some) == (float("inf"),)
+        assert costs.of_levels(space, ["latency"], Limits(latency=2.5))(none) == (0.0,)
+
+
 class TestSamplers:
     @pytest.mark.parametrize("name", SAMPLERS)
     def test_same_seed_same_proposals(self, tmp_path: Path, name: str) -> None:
@@ -230,23 +294,23 @@ class TestSamplers:
 
     def test_population_leaves_room_for_generations(self) -> None:
         space = Space(read_space("stagewise"), UNITS)
-        sampler = open_sampler(Target(target="nsga2"), space=space, seed=0, budget=50)
+        sampler = opened(Target(target="nsga2"), space, budget=50)
         assert isinstance(sampler, optuna.samplers.NSGAIISampler)
         assert sampler._population_size == 10
 
     def test_by_import_path_with_arguments(self) -> None:
         space = Space(read_space("stagewise"), UNITS)
         target = Target(target="optuna.samplers:TPESampler", args={"n_startup_trials": 3})
-        sampler = open_sampler(target, space=space, seed=0, budget=50)
+        sampler = opened(target, space, budget=50)
         assert isinstance(sampler, optuna.samplers.TPESampler)
 
     def test_wrong_ones_are_named(self) -> None:
         space = Space(read_space("stagewise"), UNITS)
         with pytest.raises(PluginError, match="unknown sampler 'nsga'") as caught:
-            open_sampler(Target(target="nsga"), space=space, seed=0, budget=5)
+            opened(Target(target="nsga"), space)
         assert "did you mean 'nsga2'?" in str(caught.value)
         with pytest.raises(PluginError, match="unexpected keyword argument 'sed'") as caught:
-            open_sampler(Target(target="tpe", args={"sed": 1}), space=space, seed=0, budget=5)
+            opened(Target(target="tpe", args={"sed": 1}), space)
         assert "did you mean 'seed'?" in str(caught.value)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +20,13 @@ from PIL import Image
 
 from se_nas.cost import COST_UNITS, Cost
 from se_nas.errors import RunError
-from se_nas.front import non_dominated
+from se_nas.pareto import non_dominated
 from se_nas.records import Choice, Placement, Trial
-from se_nas.report import best_row, front_table, points, summary, trials_table, write_views
+from se_nas.report import best_row, complete_table, front_table, points, summary, trials_table, write_views
 from se_nas.results import report_again
+from se_nas.space import Space
 from se_nas.study import Objective
+from se_nas.view import front_display
 
 OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
 CONTRACT = [
@@ -54,6 +58,28 @@ def trials_of(*rows: tuple[float, int, str], role: str = "") -> list[Trial]:
         )
         for n, (value, macs, state) in enumerate(rows)
     ]
+
+
+def searched(space: Space, n: int, *, sign: int = 1, effect: float = 0.03) -> list[Trial]:
+    """Complete trials of different placements, no SE first; SE in the first stage gains, the noise is 0.005."""
+    generator = np.random.default_rng(0)
+    placements = list(space.placements())
+    chosen = [0, *(1 + generator.permutation(len(placements) - 1)[: n - 1])]
+    first = space.units[0].name
+    rows = []
+    for number, i in enumerate(chosen):
+        value = 0.7 + effect * (placements[i].choices[first].kind != "none") + generator.normal(0, 0.005)
+        macs = 1000 + sum(c.squeeze_channels or 0 for c in placements[i].choices.values()) * 10 + int(i)
+        rows.append(
+            trial(
+                placements[i],
+                number,
+                costs=Cost(params=1000 + macs, macs=macs, activations=5).values(),
+                role="" if number else "baseline",
+                **result_of("complete", sign * value),
+            )
+        )
+    return rows
 
 
 class TestTables:
@@ -104,6 +130,61 @@ class TestTables:
         assert best is not None
         assert best["trial"] == 2
 
+    def test_without_a_space_or_with_few_trials_there_is_no_posterior(self, space8: Space) -> None:
+        trials = searched(space8, 5)
+        for space in (None, space8):
+            front = front_table(trials, OBJECTIVE, space)
+            assert front["observed_front"].all()
+            assert not front["posterior_front"].any()
+            assert front[["mean", "lower", "upper", "p_front"]].isna().all().all()
+
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    def test_posterior_beside_the_observed_front(self, space8: Space, direction: Any) -> None:
+        sign = 1 if direction == "maximize" else -1
+        objective = replace(OBJECTIVE, direction=direction)
+        trials = searched(space8, 30, sign=sign)
+        front = front_table(trials, objective, space8)
+        believed = front[front["posterior_front"]]
+        assert (np.diff(sign * believed["mean"]) > 0).all()
+        assert (np.diff(believed["gflops"]) > 0).all()
+        assert ((front["lower"] < front["mean"]) & (front["mean"] < front["upper"])).all()
+        assert front["p_front"].between(0, 1).all()
+        raw = front_table(trials, objective)
+        assert list(front.loc[front["observed_front"], "trial"]) == list(raw["trial"])
+        best = best_row(front, objective)
+        assert best is not None
+        assert best["mean"] == sign * (sign * complete_table(trials, objective, space8)["mean"]).max()
+        assert best["placement"] != "none"
+
+    def test_a_lucky_run_is_not_the_best(self, space8: Space) -> None:
+        trials = searched(space8, 40, effect=0.01)
+        first = space8.units[0].name
+        lucky = next(i for i, t in enumerate(trials) if i and t.placement.choices[first].kind == "none")
+        luckiest = max(t.metrics["val_accuracy"].value for t in trials) + 1e-4
+        trials[lucky] = replace(trials[lucky], **result_of("complete", luckiest))
+        front = front_table(trials, OBJECTIVE, space8)
+        observed, best = best_row(front_table(trials, OBJECTIVE), OBJECTIVE), best_row(front, OBJECTIVE)
+        assert observed is not None
+        assert best is not None
+        assert observed["trial"] == lucky != best["trial"]
+
+    def test_of_networks_that_cannot_be_told_apart_the_cheaper_one_is_recommended(self, space8: Space) -> None:
+        trials = searched(space8, 30, effect=0.0)
+        content = summary(trials, OBJECTIVE, folder=Path("x"), budget=30, ended="e", space=space8)
+        assert [row["placement"] for row in content["front"] if row["recommended"]] == ["none"]
+        assert content["gained"][0].startswith("Best by all 30 trainings together: ")
+        if content["best"]["placement"] != "none":
+            assert content["gained"][1].startswith("It cannot be told apart from the cheaper none (trial 0): ")
+            assert content["gained"][1].endswith("Recommended: none.")
+        json.dumps(content)
+        assert front_display(content, title="t").row_count >= len(content["front"])
+
+    def test_of_equal_means_the_cheapest_is_the_best(self) -> None:
+        table = pd.DataFrame({"mean": [0.7, 0.7], "metric": [0.7, 0.9], "gflops": [1.0, 2.0], "trial": [0, 1]})
+        best = best_row(table, OBJECTIVE)
+        assert best is not None
+        assert best["trial"] == 0
+
     def test_summary_without_a_complete_trial(self) -> None:
         content = summary(trials_of((0.0, 1, "failed")), OBJECTIVE, folder=Path("x"), budget=3, ended="e")
         assert content["best"] is None
@@ -151,6 +232,28 @@ class TestAgain:
             assert (run / name).read_text() == (finished / name).read_text(), name
         assert (run / "front.png").is_file()
         assert (run / "front.svg").is_file()
+
+    def test_the_best_that_has_weights_is_exported_and_named(self, finished: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        shutil.copytree(finished, run)
+        best = report_again(run)["best"]
+        assert json.loads((run / "best" / "placement.json").read_text())["trial"] == best["trial"]
+        (run / "weights" / f"{best['trial']}.safetensors").unlink()
+        content = report_again(run)
+        assert content["best"] == best
+        exported = json.loads((run / "best" / "placement.json").read_text())["trial"]
+        assert exported != best["trial"]
+        assert content["gained"][-1].startswith(
+            f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {exported}, "
+        )
+
+    def test_the_table_of_a_finished_search_has_the_posterior(self, finished: Path) -> None:
+        front = pd.read_csv(finished / "front.csv")
+        assert front[["mean", "lower", "upper", "p_front"]].notna().all().all()
+        assert front["posterior_front"].any()
+        assert front["observed_front"].any()
+        best = front.loc[front["mean"].idxmax(), "trial"]
+        assert json.loads((finished / "best" / "placement.json").read_text())["trial"] == best
 
     def test_of_no_run_folder(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"is no run folder: it has no study\.db"):

@@ -102,6 +102,14 @@ class TestRoundTrip:
         assert not study_in(tmp_path, space).finish(other)
         assert study_in(tmp_path, space).trials() == [done]
 
+    def test_space(self, tmp_path: Path) -> None:
+        space = Space(read_space({"reductions": ["none", 8], "gate": ["sigmoid", "tanh"]}), UNITS)
+        study_in(tmp_path, space)
+        again = Study.latest(url(tmp_path), "search")
+        assert again is not None
+        assert again.space.to_plain() == space.to_plain()
+        assert again.space.parameters == space.parameters
+
     def test_facts_and_objective(self, tmp_path: Path) -> None:
         space = space_of("none", 16)
         study_in(tmp_path, space)

@@ -1,0 +1,91 @@
+"""What all trainings together say about each of the trained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from se_nas.candidates import Candidates
+from se_nas.features import Features
+from se_nas.front import believed_front, front_probability
+from se_nas.levels import LevelSpace, distributions
+from se_nas.posterior import fit
+from se_nas.records import Trial
+from se_nas.space import Space
+from se_nas.study import Objective
+
+#: A posterior is shown from this many trainings more than there are decisions: fewer say little beside the prior.
+MORE_THAN_DECISIONS = 3
+
+#: Column -> its value where there is no posterior.
+BELIEFS: dict[str, Any] = {
+    "mean": np.nan,
+    "lower": np.nan,
+    "upper": np.nan,
+    "p_front": np.nan,
+    "posterior_front": False,
+    "recommended": False,
+    "tied_with": pd.NA,
+    "p_better": np.nan,
+}
+
+
+def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
+    """The posterior of the trained networks, one row for each complete trial, indexed by its number.
+
+    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior). The front is taken
+    among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
+    among all placements.
+
+    Columns: ``mean``, ``lower`` and ``upper`` (90 % interval of the true metric, in its units and without the noise
+    of one training); ``p_front``, the probability to be on the true front of the trained networks;
+    ``posterior_front``; ``recommended``: on that front, and told apart from the cheaper recommended ones;
+    ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_better``: the
+    probability to be better than that one.
+
+    None when there are too few trials, or one lacks a cost of the front.
+    """
+    axes = [objective.cost, *objective.more]
+    placed = [
+        (trial, levels)
+        for trial in trials
+        if trial.state == "complete" and (levels := space.find(trial.placement)) is not None
+    ]
+    if len(placed) < len(space.decisions) + MORE_THAN_DECISIONS:
+        return None
+    if any(name not in trial.costs for trial, _ in placed for name in axes):
+        return None
+    sign = -1.0 if objective.direction == "minimize" else 1.0
+    level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
+    features = Features(level_space.meanings)
+    codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
+    posterior = fit(features, codes, np.array([sign * t.metrics[objective.metric].value for t, _ in placed]))
+    distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
+    candidates = Candidates(codes=distinct, cost=cost, phi=features(distinct))
+    front = believed_front(posterior, candidates)
+    number = np.array([placed[i][0].number for i in first])
+    bounds = np.sort(sign * np.stack(posterior.interval(distinct)), axis=0)
+    table = pd.DataFrame(
+        {
+            "mean": sign * posterior.predict(distinct)[0],
+            "lower": bounds[0],
+            "upper": bounds[1],
+            "p_front": front_probability(posterior, candidates, np.arange(len(distinct))),
+            "posterior_front": False,
+            "recommended": False,
+            "tied_with": pd.array([pd.NA] * len(distinct), dtype="Int64"),
+            "p_better": np.nan,
+        }
+    )
+    for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
+        table.loc[member, "posterior_front"] = True
+        table.loc[member, "recommended"] = bool(rival < 0)
+        table.loc[member, "p_better"] = better
+        if rival >= 0:
+            table.loc[member, "tied_with"] = number[front.members[rival]]
+    beliefs = table.iloc[row_of.ravel()]
+    return beliefs.set_axis([trial.number for trial, _ in placed], axis=0)

@@ -1,0 +1,85 @@
+"""What a study has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from se_nas.errors import RunError
+from se_nas.levels import LevelSpace
+from se_nas.observations import MAX_FAILURES, observe
+
+SPACE: dict[str, BaseDistribution] = {"a": IntDistribution(0, 3), "b": IntDistribution(0, 3)}
+LEVELS = LevelSpace.of(SPACE)
+
+
+def study_with(
+    *trials: optuna.trial.FrozenTrial, directions: tuple[str, str] = ("maximize", "minimize")
+) -> optuna.Study:
+    study = optuna.create_study(directions=list(directions))
+    study.add_trials(trials)
+    return study
+
+
+def trial(a: int, b: int, value: float | None = None, **kwargs: object) -> optuna.trial.FrozenTrial:
+    values = None if value is None else [value, float(a + b)]
+    state = TrialState.COMPLETE if values else kwargs.pop("state")
+    return create_trial(params={"a": a, "b": b}, distributions=SPACE, values=values, state=state, **kwargs)  # type: ignore[arg-type]
+
+
+def test_every_state_is_read_as_documented() -> None:
+    study = study_with(
+        trial(0, 0, 70.0),
+        trial(1, 1, state=TrialState.PRUNED),
+        *[trial(2, 2, state=TrialState.FAIL)] * MAX_FAILURES,
+        trial(3, 3, state=TrialState.FAIL),
+        trial(3, 1, state=TrialState.RUNNING),
+    )
+    study.enqueue_trial({"a": 3, "b": 2})
+    study.ask()
+    study.add_trial(create_trial(params={"a": 1}, distributions={"a": SPACE["a"]}, values=[1.0, 1.0]))
+    seen = observe(study, LEVELS)
+    np.testing.assert_array_equal(seen.codes, [[0, 0]])
+    assert seen.complete == {(0, 0)}
+    assert seen.closed == {(1, 1), (2, 2)}
+    assert {tuple(row) for row in seen.pending.tolist()} == {(3, 1), (3, 2)}
+
+
+@pytest.mark.parametrize(("directions", "sign"), [(("maximize", "minimize"), 1), (("minimize", "minimize"), -1)])
+def test_larger_is_better_inside(directions: tuple[str, str], sign: int) -> None:
+    seen = observe(study_with(trial(0, 0, 0.7), directions=directions), LEVELS)
+    assert seen.value[0] == sign * 0.7
+
+
+def test_a_stopped_trial_enters_through_its_curve() -> None:
+    rng = np.random.default_rng(0)
+    ends = rng.uniform(60, 80, 10)
+    growth = 1 - np.exp(-np.arange(1, 11) / 3)
+    done = [
+        trial(
+            i % 4, i // 4, float(end), user_attrs={"curve": list(end * growth + rng.normal(0, 0.2, 10)), "epochs": 10}
+        )
+        for i, end in enumerate(ends)
+    ]
+    stopped = trial(3, 3, state=TrialState.PRUNED, user_attrs={"curve": list(50 * growth[:5])})
+    seen = observe(study_with(*done, stopped), LEVELS)
+    assert len(seen.value) == 11
+    assert seen.value[-1] == pytest.approx(50, abs=3)
+    assert seen.value[-1] > 50 * growth[4] + 3, "its last value is not final"
+    assert seen.extra_variance[-1] > 0
+    assert not seen.extra_variance[:-1].any()
+    assert (3, 3) in seen.closed
+
+
+def test_trials_of_different_length_are_not_mixed() -> None:
+    trials = [trial(0, i, 70.0, user_attrs={"epochs": epochs}) for i, epochs in enumerate((10, 20))]
+    with pytest.raises(RunError, match="different numbers of epochs: 10, 20"):
+        observe(study_with(*trials), LEVELS)
+
+
+def test_the_metric_must_exist() -> None:
+    with pytest.raises(RunError, match="metric_index is 2"):
+        observe(study_with(), LEVELS, metric_index=2)
