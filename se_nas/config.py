@@ -56,7 +56,7 @@ class SearchConfig:
         seed: Seed of everything random.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL; default an SQLite file in the run folder.
-        keep_weights: front (of networks on the front only) or all.
+        keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
     """
 
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
@@ -77,7 +77,7 @@ class SearchConfig:
     seed: int = 0
     out: str | None = None
     storage: str | None = None
-    keep_weights: str = "front"
+    keep_weights: str = "auto"
 
     def __post_init__(self) -> None:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
@@ -89,7 +89,7 @@ class SearchConfig:
         for name in self.cost.split(","):
             _check("cost", name, name in (*COSTS, *MEASURED) or bool(own), *COSTS, *MEASURED)
         _check("latency_batch", self.latency_batch, self.latency_batch >= 1, "a whole number from 1")
-        _check("keep_weights", self.keep_weights, self.keep_weights in ("front", "all"), "front", "all")
+        _check("keep_weights", self.keep_weights, self.keep_weights in ("auto", "front", "all"), "auto", "front", "all")
         good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
         _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N")
         for name in (*COSTS, *MEASURED):

@@ -27,6 +27,9 @@ from se_nas.study import INTERRUPTED, LEASE, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
 
+KEPT_BYTES = 2**30
+"""Weights of all trials are kept while they take less than this together (keep_weights: auto)."""
+
 HOPELESS = 6
 """So many failed trainings without a single success end a search."""
 
@@ -199,9 +202,12 @@ class Driver:
         return report
 
     def _drop_weights(self) -> None:
-        """Keep the weights of the observed and of the posterior front only."""
+        """Keep the weights of the observed and of the posterior front only, where not all may be kept."""
         folder = self.run.path / "weights"
-        if self.problem.config.keep_weights == "all" or not folder.is_dir():
+        keep = self.problem.config.keep_weights
+        if keep == "all" or not folder.is_dir():
+            return
+        if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
             return
         trials = self.study.trials()
         front = front_table(trials, self.problem.objective, self.problem.space)

@@ -163,6 +163,8 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
                       color="#009E73", zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
     for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
         rows = done[done["role"] == role]
+        if rows.empty:
+            continue
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
                      linewidths=1.6, zorder=4, label=label)  # fmt: skip
     axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)

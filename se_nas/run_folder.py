@@ -8,7 +8,7 @@
     best/         the best network: placement.json, model.safetensors
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
-    weights/      trained weights of the networks on the front
+    weights/      trained weights
 """
 
 from __future__ import annotations

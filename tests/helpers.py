@@ -68,6 +68,7 @@ def tiny(folder: Path, **changes: Any) -> SearchConfig:
         "device": "cpu",
         "train": Recipe(epochs=1, batch_size=256, precision="32"),
         "budget": 3,
+        "keep_weights": "front",
         "out": str(folder / "run"),
     }
     return SearchConfig(**{**settings, **changes})
