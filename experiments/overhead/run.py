@@ -108,5 +108,5 @@ def show(name: str, values: list[float], unit: str) -> None:
 if __name__ == "__main__":
     show("--help", [help_seconds() for _ in range(REPEATS)], "s")
     show("start to first trial running", [first_trial() for _ in range(REPEATS)], "s")
-    for name in ("random", "exhaustive", "tpe", "nsga2", "gp"):
+    for name in ("known-cost", "random", "exhaustive", "tpe", "nsga2", "gp"):
         show(f"per trial without training, {name}", [per_trial(name) for _ in range(REPEATS)], "ms")
