@@ -41,7 +41,7 @@ def test_there_are_examples() -> None:
 
 
 def test_the_package_says_nothing_about_this_machine() -> None:
-    words = ("/tmp/", "/root/", f"{Path.home()}{os.sep}")
+    words = ("/tmp/", f"{os.sep}root{os.sep}", f"{Path.home()}{os.sep}")
     files = [*(REPOSITORY / "se_nas").rglob("*.py"), *(REPOSITORY / "search_spaces").glob("*.yaml")]
     assert len(files) > 30
     guilty = [str(f) for f in files for word in words if word in f.read_text()]
