@@ -22,6 +22,9 @@ from se_nas.space_file import read_space
 
 IMAGENET = (3, 224, 224)
 
+TABULATED = 10**6
+"""Spaces up to this size are priced as a whole, which takes milliseconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
@@ -111,6 +114,11 @@ class Catalogue:
         console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(table)
         base = self.costs.backbone
+        if self.space.size <= TABULATED:
+            table_of = self.costs.table(self.space)
+            low, high = table_of["params"].min(), table_of["params"].max()
+            least, most = table_of["gflops"].min(), table_of["gflops"].max()
+            console.print(f"from {low:,} to {high:,} params and {least:.6f} to {most:.6f} GFLOPs", highlight=False)
         console.print(
             f"{len(self.space.units)} units, {self.space.size:,} placements; without SE {base.params:,} params, "
             f"{base.gflops:.6f} GFLOPs",

@@ -21,7 +21,6 @@ from se_nas.errors import PluginError, did_you_mean
 from se_nas.records import CostValue, Direction, Request, Result, Target, Verdict
 
 if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a table needs neither
-    import numpy as np
     import optuna
     import pytorch_lightning as pl
     from torch import nn
@@ -46,16 +45,9 @@ class Backbone(Protocol):
     def __call__(self, **args: Any) -> nn.Module: ...
 
 
-class Split(Protocol):
-    """One part of a data set in memory (or memory-mapped)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
 @runtime_checkable
 class Data(Protocol):
-    """A factory of a data set: see `se_nas.data.Dataset` for what it returns."""
+    """A factory of a data set: it returns a `se_nas.data.base.Source` or a LightningDataModule."""
 
     def __call__(self, **args: Any) -> Any: ...
 

@@ -7,7 +7,6 @@ what a field means; unknown fields of a newer writer are ignored on reading.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
@@ -411,8 +410,3 @@ def check_names(given: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, 
             raise SpaceError(
                 f"unknown {what} {name!r}", where=where, allowed=known, hint=did_you_mean(str(name), list(known))
             )
-
-
-def is_finite(values: Mapping[str, float]) -> bool:
-    """Whether all values are finite numbers."""
-    return all(math.isfinite(v) for v in values.values())

@@ -181,6 +181,11 @@ class TestConfiguration:
 
 
 class TestSitesAndCost:
+    def test_sites_show_the_range_of_the_whole_space(self, capsys: pytest.CaptureFixture[str]) -> None:
+        text = printed(capsys, "sites", "--backbone", "resnet8")
+        dearest = 77_754 + sum(2 * c * c // 4 for c in (16, 32, 64))  # r=4 in every stage, without biases
+        assert f"from 77,754 to {dearest:,} params" in text
+
     def test_sites_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         content = json.loads(printed(capsys, "sites", "--backbone", "resnet8", "--json"))
         assert content["backbone"] == "resnet8"
