@@ -12,18 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from se_nas.candidate import build_candidate
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
+from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
 from se_nas.plugins import Channel, Task
-from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Request, Result, checksum, random_stream, to_json
 from se_nas.tasks import open_task
-from se_nas.train import train
+from se_nas.train import more_pieces, out_of_memory, train
 
 
 def evaluate(request: Request, channel: Channel) -> Result:
@@ -35,8 +38,9 @@ def evaluate(request: Request, channel: Channel) -> Result:
     torch.set_num_threads(request.threads)
     folder = Path(request.folder)
     start = time.perf_counter()
+    checkpoints = _checkpoints(request, folder)
     try:
-        candidate, curve, stopped = _train(request, folder, channel)
+        candidate, curve, stopped = _train(request, folder, channel, checkpoints)
         result = Result(
             trial=request.trial,
             attempt=request.attempt,
@@ -55,16 +59,55 @@ def evaluate(request: Request, channel: Channel) -> Result:
         )
     result = replace(
         result,
-        seconds=time.perf_counter() - start,
+        seconds=checkpoints.seconds_before + time.perf_counter() - start,
         device=device_name(request.device),
         versions=versions(),
         commit=commit(),
+        notes=tuple(checkpoints.notes),
     )
     write_atomically(result_file(folder, request.trial, request.attempt), to_json(result))
+    checkpoints.remove()
     return result
 
 
-def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
+def _checkpoints(request: Request, folder: Path) -> Checkpoints:
+    """The checkpoints of this training: of whatever attempt has the same identity, with the same versions."""
+    fingerprint = checksum([request.identity, request.backbone, versions()])
+    file = folder / CHECKPOINTS / f"{checksum(request.identity)}.pt"
+    return Checkpoints(file, fingerprint=fingerprint, minutes=request.checkpoint_minutes)
+
+
+def _train(
+    request: Request, folder: Path, channel: Channel, checkpoints: Checkpoints
+) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
+    """Train, from the checkpoint if there is one; with ever smaller pieces of a batch if memory does not do."""
+    data = read_info(folder)
+    batch = min(request.identity.recipe.batch_size, data.train)
+    checkpoints.read()
+    pieces = checkpoints.pieces
+    while True:
+        try:
+            return _train_once(request, folder, channel, checkpoints, pieces)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            fewer = more_pieces(batch, pieces)
+            if fewer is None:
+                what = "one image at a time" if batch else "the batches of the data module, which cannot be cut"
+                raise TrainingError(f"out of memory with {what}") from error
+        # Out of the handler, whose traceback keeps the tensors alive.
+        pieces = fewer
+        checkpoints.notes.append(
+            f"out of memory: batches of {batch // pieces} with gradients of {pieces} added up "
+            f"(the same {batch} images a step; BatchNorm sees {batch // pieces})"
+        )
+        checkpoints.drop_state()
+        garbage_collection_cuda()
+
+
+def _train_once(
+    request: Request, folder: Path, channel: Channel, checkpoints: Checkpoints, pieces: int
+) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
     identity = request.identity
     data = read_info(folder)
     seed = identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
@@ -87,6 +130,8 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         precision=identity.precision,
         channels_last=request.channels_last,
         channel=channel,
+        checkpoints=checkpoints,
+        pieces=pieces,
     )
     if not curve:
         raise TrainingError("the training ended before its first validation")

@@ -311,6 +311,8 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    checkpoint_minutes: float = 5.0
+    """Age from which a checkpoint inside the training is replaced; 0: none is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +329,8 @@ class Result:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    notes: tuple[str, ...] = ()
+    """What happened on the way, in words: a batch cut for lack of memory, a training that went on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +357,8 @@ class Trial:
     commit: str = ""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way; see `Result`."""
     schema: int = SCHEMA_VERSION
 
 

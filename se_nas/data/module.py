@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,9 +20,11 @@ class AnyDataModule(pl.LightningDataModule):
     Only the methods that training and validation need are passed on, so the test part stays closed.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, ready: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.inner = inner
+        self.ready = ready
+        """Called when the training batches are made and none has been taken."""
 
     def prepare_data(self) -> None:
         self.inner.prepare_data()
@@ -30,7 +33,10 @@ class AnyDataModule(pl.LightningDataModule):
         self.inner.setup(stage)
 
     def train_dataloader(self) -> Any:
-        return self.inner.train_dataloader()
+        loader = self.inner.train_dataloader()
+        if self.ready is not None:
+            self.ready()
+        return loader
 
     def val_dataloader(self) -> Any:
         return self.inner.val_dataloader()
