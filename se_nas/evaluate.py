@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
 from se_nas.plugins import Channel, Task
-from se_nas.records import Direction, Epoch, Metric, Request, Result, checksum, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Request, Result, Verdict, checksum, random_stream, to_json
 from se_nas.tasks import open_task
 from se_nas.train import more_pieces, out_of_memory, train
 
@@ -105,8 +106,20 @@ def _train(
         garbage_collection_cuda()
 
 
+def train_steps(request: Request, number: int) -> None:
+    """Train for so many batches of a request, with one validation batch after each epoch; nothing is kept."""
+    _train_once(request, Path(request.folder), _Silent(), None, 1, steps=number)
+
+
+class _Silent:
+    """A channel to nobody."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+        return "continue"
+
+
 def _train_once(
-    request: Request, folder: Path, channel: Channel, checkpoints: Checkpoints, pieces: int
+    request: Request, folder: Path, channel: Channel, checkpoints: Checkpoints | None, pieces: int, steps: int = 0
 ) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
     identity = request.identity
     data = read_info(folder)
@@ -132,8 +145,9 @@ def _train_once(
         channel=channel,
         checkpoints=checkpoints,
         pieces=pieces,
+        limit=steps,
     )
-    if not curve:
+    if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
     return candidate, curve, stopped
 

@@ -74,6 +74,7 @@ def train(
     channel: Channel,
     checkpoints: Checkpoints | None = None,
     pieces: int = 1,
+    limit: int = 0,
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
@@ -86,6 +87,8 @@ def train(
     pieces:
         Into how many equal pieces each batch is cut, whose gradients are added up, to save memory. The gradient is
         that of the whole batch, but BatchNorm sees the statistics of a piece.
+    limit:
+        End after so many batches, with one batch in each validation; 0: train to the end.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def train(
         loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
         steps = len(batches[0]) // pieces * recipe.epochs
         class_counts = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
-    module = task.module(candidate, recipe, steps=steps, class_counts=class_counts)
+    module = task.module(candidate, recipe, steps=max(steps, limit), class_counts=class_counts)
     watch = Watch(channel, task.metric)
     callbacks: list[pl.Callback] = [watch]
     if checkpoints is not None:
@@ -117,7 +120,7 @@ def train(
             if data.kind == "arrays":
                 batches[0].epoch = checkpoints.epochs
         callbacks.append(checkpoints)
-    trainer = _trainer(recipe, device, precision, callbacks, pieces)
+    trainer = _trainer(recipe, device, precision, callbacks, pieces, limit)
     with warnings.catch_warnings():
         # Advice on DataLoader workers: data modules are the user's business, and our batches have no workers.
         warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
@@ -128,11 +131,13 @@ def train(
 
 
 def _trainer(
-    recipe: Recipe, device: torch.device, precision: str, callbacks: list[pl.Callback], pieces: int
+    recipe: Recipe, device: torch.device, precision: str, callbacks: list[pl.Callback], pieces: int, limit: int
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
-        max_epochs=recipe.epochs,
+        max_epochs=None if limit else recipe.epochs,
+        max_steps=limit or -1,
+        limit_val_batches=1 if limit else 1.0,
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",

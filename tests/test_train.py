@@ -17,7 +17,8 @@ from torch.nn import functional
 from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data
 from se_nas.errors import ConfigError, PluginError
-from se_nas.evaluate import evaluate, result_file, weights_file
+from se_nas.evaluate import evaluate, result_file, train_steps, weights_file
+from se_nas.plugins import load
 from se_nas.records import Choice, Epoch, Placement, Recipe, Request, Result, Target, from_json
 from se_nas.tasks import open_task
 from se_nas.tasks.classification import Classification, make_optimizer, make_schedule
@@ -262,6 +263,24 @@ def test_unknown_task_is_named() -> None:
     with pytest.raises(PluginError, match="unknown task 'clasification'") as caught:
         open_task(Target(target="clasification"))
     assert "did you mean 'classification'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_so_many_steps(digits: Path, tmp_path: Path, steps: int) -> None:
+    """Across epochs of five batches."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Net.calls += self.training\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def net(num_classes): return Net(64, num_classes)\n"
+    )
+    asked = asking(digits, Recipe(epochs=1, batch_size=200))
+    train_steps(replace(asked, backbone=Target(target=f"{tmp_path / 'net.py'}:net"), units=()), steps)
+    assert load(f"{tmp_path / 'net.py'}:Net").calls == steps
+    assert not (digits / "results" / "0-1.json").exists()
 
 
 @pytest.mark.gpu
