@@ -110,20 +110,20 @@ def rates(options: argparse.Namespace, job: Job) -> None:
     summarise(rows, options.rounds)
 
 
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}, n={len(values)})"
+
+
 def summarise(rows: list[dict], rounds: int) -> None:
     """Ratios within each round: median, smallest and largest."""
 
     def ratio(value, top, bottom, factor: float = 1.0) -> str:
         pairs = []
         for n in range(rounds):
-            a, b = (
-                [r[value] for r in rows if r["round"] == n and (r["kind"], r["workers"]) == k] for k in (top, bottom)
-            )
-            if a and b:
-                pairs.append(a[0] / b[0] / factor)
-        return (
-            f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f}, n={len(pairs)})" if pairs else "-"
-        )
+            found = {(r["kind"], r["workers"]): r[value] for r in rows if r["round"] == n}
+            if top in found and bottom in found:
+                pairs.append(found[top] / found[bottom] / factor)
+        return spread(pairs) if pairs else "-"
 
     for kind in dict.fromkeys((r["kind"], r["workers"]) for r in rows):
         own = [r for r in rows if (r["kind"], r["workers"]) == kind]
@@ -165,9 +165,7 @@ def overhead(options: argparse.Namespace, job: Job) -> None:
     rows = measure(job, options.rounds)
     write(options, "overhead", [{**row, **about(options)} for row in rows])
     ratios = sorted(row["lightning"] / row["bare"] for row in rows)
-    print(
-        f"lightning / bare loop: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, n={len(ratios)})"
-    )
+    print(f"lightning / bare loop: {spread(ratios)}")
     print("same final accuracy:", all(row["accuracy"] == row["bare_accuracy"] for row in rows))
 
 
