@@ -265,7 +265,8 @@ class Driver:
         )
 
     def _show(self) -> None:
-        self.view.update(self._status())
+        if self.view.live:  # reading the study four times a second would take time from the trainings
+            self.view.update(self._status())
 
 
 def _outcome(future: Future[Result], trial: Trial) -> Result:

@@ -76,6 +76,11 @@ class View:
             self._live.stop()
             self._live = None
 
+    @property
+    def live(self) -> bool:
+        """Whether there is a table that is drawn again and again."""
+        return self._live is not None
+
     def say(self, text: str) -> None:
         """One line of news."""
         if not self.quiet:
