@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from se_nas.errors import ConfigError
-from se_nas.records import Recipe, Target
+from se_nas.records import Graph, Recipe, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,8 @@ class SearchConfig:
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
+        graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
+            captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL; default an SQLite file in the run folder.
@@ -74,6 +76,7 @@ class SearchConfig:
     max_time: str | None = None
     workers: int | None = None
     device: str = "auto"
+    graph: Graph = "auto"
     seed: int = 0
     out: str | None = None
     storage: str | None = None

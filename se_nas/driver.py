@@ -23,6 +23,7 @@ from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdi
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.samplers import open_sampler
+from se_nas.shared import widest_choices
 from se_nas.study import INTERRUPTED, LEASE, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
@@ -49,6 +50,7 @@ class Driver:
             budget=config.budget,
             cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
         )
+        self.offered = widest_choices(problem.space)
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
         self.ending = ""
@@ -124,6 +126,7 @@ class Driver:
             device=result.device,
             versions=result.versions,
             commit=result.commit,
+            graph=result.graph,
         )
         if not self.study.finish(record):
             return
@@ -192,6 +195,9 @@ class Driver:
             folder=str(self.run.path),
             device=problem.devices[0],
             channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
+            graph=problem.config.graph,
+            offered=self.offered,
+            trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),
         )
 
     def _reporter(self, number: int) -> Callable[[int, Mapping[str, float]], Verdict]:

@@ -20,6 +20,7 @@ from se_nas.candidate import build_candidate
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
+from se_nas.network import forget_network, prepare_network
 from se_nas.plugins import Channel, Task
 from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
 from se_nas.tasks import open_task
@@ -36,7 +37,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
     folder = Path(request.folder)
     start = time.perf_counter()
     try:
-        candidate, curve, stopped = _train(request, folder, channel)
+        candidate, way, curve, stopped = _train(request, folder, channel)
         result = Result(
             trial=request.trial,
             attempt=request.attempt,
@@ -44,11 +45,13 @@ def evaluate(request: Request, channel: Channel) -> Result:
             reason="stopped early" if stopped else "",
             metrics=_metrics(curve[-1], open_task(request.identity.task)),
             curve=curve,
+            graph=way,
         )
         save_weights(candidate, weights_file(folder, request.trial))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
+        forget_network()
         reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
         result = Result(
             trial=request.trial, attempt=request.attempt, state="failed", reason=reason.splitlines()[0][:500]
@@ -64,7 +67,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
     return result
 
 
-def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
+def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module, str, tuple[Epoch, ...], bool]:
     identity = request.identity
     data = read_info(folder)
     seed = identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
@@ -76,8 +79,9 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         input_shape=data.input_shape,
         seed=seed,
     )
+    prepared = prepare_network(candidate, request, data)
     curve, stopped = train(
-        candidate,
+        prepared.network,
         task=open_task(identity.task),
         recipe=identity.recipe,
         data=data,
@@ -90,7 +94,8 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
     )
     if not curve:
         raise TrainingError("the training ended before its first validation")
-    return candidate, curve, stopped
+    prepared.finish()
+    return candidate, prepared.way, curve, stopped
 
 
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:

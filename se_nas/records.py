@@ -22,6 +22,7 @@ State = Literal["running", "complete", "failed", "stopped", "rejected"]
 Direction = Literal["maximize", "minimize"]
 Verdict = Literal["continue", "stop"]
 Precision = Literal["auto", "32", "bf16"]
+Graph = Literal["auto", "plain", "shared", "compiled"]
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner")
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
@@ -311,6 +312,11 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    graph: Graph = "plain"
+    offered: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
+    trainings_left: float = 1.0
+    """How many trainings, this one included, the worker may expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +333,7 @@ class Result:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    graph: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +358,8 @@ class Trial:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    graph: str = ""
+    """How the network ran: ``plain``, ``shared`` or ``compiled``; equal within rounding."""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
     schema: int = SCHEMA_VERSION
