@@ -53,6 +53,7 @@ class SearchConfig:
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
+        devices_per_trial: Devices that train one candidate together, each a share of every batch (Lightning DDP).
         graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
             captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
@@ -76,6 +77,7 @@ class SearchConfig:
     max_time: str | None = None
     workers: int | None = None
     device: str = "auto"
+    devices_per_trial: int = 1
     graph: Graph = "auto"
     seed: int = 0
     out: str | None = None
@@ -86,6 +88,10 @@ class SearchConfig:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
         _check("workers", self.workers, self.workers is None or self.workers >= 1, "a whole number from 1")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        together = self.devices_per_trial
+        _check("devices_per_trial", together, together >= 1, "a whole number from 1")
+        shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"
+        _check("batch_size", shared_out, self.train.batch_size % together == 0, "a multiple of devices_per_trial")
         own = [name for name in self.measure if ":" in name]
         for name in self.measure:
             _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")

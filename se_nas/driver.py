@@ -19,6 +19,7 @@ from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
 from se_nas.propose import Proposer
+from se_nas.ranks import devices_of
 from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
@@ -194,7 +195,7 @@ class Driver:
             backbone=problem.config.backbone,
             folder=str(self.run.path),
             device=problem.devices[0],
-            channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
+            channels_last=wants_channels_last(problem.precision, torch.device(devices_of(problem.devices[0])[0])),
             graph=problem.config.graph,
             offered=self.offered,
             trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),

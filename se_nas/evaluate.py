@@ -8,20 +8,21 @@ import importlib.metadata
 import platform
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from se_nas.candidate import build_candidate
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
-from se_nas.network import forget_network, prepare_network
+from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
+from se_nas.ranks import Rank, Ranks, devices_of
 from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
 from se_nas.tasks import open_task
 from se_nas.train import train
@@ -37,17 +38,17 @@ def evaluate(request: Request, channel: Channel) -> Result:
     folder = Path(request.folder)
     start = time.perf_counter()
     try:
-        candidate, way, curve, stopped = _train(request, folder, channel)
+        trained = train_candidate(request, channel)
         result = Result(
             trial=request.trial,
             attempt=request.attempt,
-            state="stopped" if stopped else "complete",
-            reason="stopped early" if stopped else "",
-            metrics=_metrics(curve[-1], open_task(request.identity.task)),
-            curve=curve,
-            graph=way,
+            state="stopped" if trained.stopped else "complete",
+            reason="stopped early" if trained.stopped else "",
+            metrics=_metrics(trained.curve[-1], open_task(request.identity.task)),
+            curve=trained.curve,
+            graph=trained.way,
         )
-        save_weights(candidate, weights_file(folder, request.trial))
+        save_weights(trained.candidate, weights_file(folder, request.trial))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
@@ -67,8 +68,19 @@ def evaluate(request: Request, channel: Channel) -> Result:
     return result
 
 
-def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module, str, tuple[Epoch, ...], bool]:
-    identity = request.identity
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A candidate after its training. `way` says how its network ran; see `se_nas.network`."""
+
+    candidate: nn.Module
+    curve: tuple[Epoch, ...]
+    stopped: bool
+    way: str = "plain"
+
+
+def train_candidate(request: Request, channel: Channel, *, rank: Rank | None = None) -> Trained:
+    """Build and train the candidate of a request: on its device, on its devices together, or as one of their ranks."""
+    identity, folder = request.identity, Path(request.folder)
     data = read_info(folder)
     seed = identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
     candidate = build_candidate(
@@ -78,8 +90,14 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         num_classes=len(data.classes),
         input_shape=data.input_shape,
         seed=seed,
+        synchronized=rank is not None and request.device.startswith("cuda"),
     )
-    prepared = prepare_network(candidate, request, data)
+    if rank is None and len(devices_of(request.device)) > 1:
+        with Ranks(request) as ranks:
+            curve, stopped = ranks.train(channel)
+            candidate.load_state_dict(load_file(ranks.weights))
+        return Trained(candidate=candidate, curve=curve, stopped=stopped)
+    prepared = prepare_network(candidate, request, data) if rank is None else Prepared(network=candidate)
     curve, stopped = train(
         prepared.network,
         task=open_task(identity.task),
@@ -87,15 +105,16 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         data=data,
         folder=folder,
         seed=seed,
-        device=torch.device(request.device),
+        device=torch.device(request.device if rank is None else rank.devices[rank.index]),
         precision=identity.precision,
         channels_last=request.channels_last,
         channel=channel,
+        rank=rank,
     )
     if not curve:
         raise TrainingError("the training ended before its first validation")
     prepared.finish()
-    return candidate, prepared.way, curve, stopped
+    return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)
 
 
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
@@ -160,8 +179,9 @@ def _git(*args: str) -> str:
 
 @functools.cache
 def device_name(device: str) -> str:
-    """Name of the hardware, such as ``cpu (AMD EPYC)``."""
-    if device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+    """Name of the hardware, such as ``cpu (AMD EPYC)`` or ``cuda:0,cuda:1 (NVIDIA H200)``."""
+    first = devices_of(device)[0]
+    if first.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(torch.device(first))})"
     name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
     return f"{device} ({name or platform.machine()})"

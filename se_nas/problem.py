@@ -23,6 +23,7 @@ from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
+from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.records import Placement, Precision, Recipe, to_plain
 from se_nas.se import insert_choices
 from se_nas.space import Space
@@ -92,9 +93,11 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         data=data,
         task=open_task(config.task),
         space=space,
-        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
+        costs=_pricing(
+            config, data, backbone, space, torch.device(devices_of(devices[0])[0]), folder / "measured.json"
+        ),
         devices=devices,
-        precision=choose_precision(config.train.precision, torch.device(devices[0])),
+        precision=choose_precision(config.train.precision, torch.device(devices_of(devices[0])[0])),
         start_weights=_weights_checksum(backbone),
     )
 
@@ -122,7 +125,12 @@ def _pricing(
 
 
 def choose_devices(config: SearchConfig) -> tuple[str, ...]:
-    """The device of each slot: one slot for each GPU or each core, or as many as `workers` says."""
+    """The device of each slot: one slot for each GPU or each core, or as many as `workers` says.
+
+    With `devices_per_trial`, a slot has several, with commas between.
+    """
+    if config.devices_per_trial > 1:
+        return _together(config)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.device.startswith("cuda"):
         wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
@@ -133,6 +141,19 @@ def choose_devices(config: SearchConfig) -> tuple[str, ...]:
     if wanted:
         return tuple(wanted[i % len(wanted)] for i in range(config.workers or len(wanted)))
     return ("cpu",) * (config.workers or _cores())
+
+
+def _together(config: SearchConfig) -> tuple[str, ...]:
+    number = config.devices_per_trial
+    single = choose_devices(replace(config, devices_per_trial=1, workers=None))
+    if single[0] == "cpu":
+        slots = [SEPARATOR.join(["cpu"] * number)] * max(1, len(single) // number)
+    else:
+        cards = tuple(dict.fromkeys(single))
+        slots = [SEPARATOR.join(cards[i : i + number]) for i in range(0, len(cards) - number + 1, number)]
+        if not slots:
+            raise ConfigError(f"devices_per_trial is {number}, but there are {len(cards)} GPUs to use")
+    return tuple(slots[i % len(slots)] for i in range(config.workers or len(slots)))
 
 
 def _cores() -> int:

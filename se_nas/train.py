@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from se_nas.data import open_part, open_source
@@ -19,6 +20,7 @@ from se_nas.data.batches import Batches
 from se_nas.data.module import AnyDataModule
 from se_nas.errors import TrainingError
 from se_nas.plugins import Channel, Task
+from se_nas.ranks import Rank, Share
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
 VALIDATION_BATCH = 512
@@ -41,7 +43,8 @@ class Watch(pl.Callback):
         if self.metric not in metrics:
             raise TrainingError(f"the task did not log {self.metric!r}", allowed=sorted(metrics))
         self.curve.append(Epoch(epoch=epoch, metrics=metrics))
-        if self.channel.report(epoch, metrics) == "stop" and epoch < (trainer.max_epochs or 0):
+        verdict = trainer.strategy.broadcast(self.channel.report(epoch, metrics))
+        if verdict == "stop" and epoch < (trainer.max_epochs or 0):
             self.stopped = True
             trainer.should_stop = True
 
@@ -58,10 +61,16 @@ def train(
     precision: str,
     channels_last: bool,
     channel: Channel,
+    rank: Rank | None = None,
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
     Returns the curve, one entry per epoch, and whether the channel stopped the training before its last epoch.
+
+    Parameters
+    ----------
+    rank:
+        This process's part in a training on several devices, whose process group is there already.
 
     Raises
     ------
@@ -71,19 +80,21 @@ def train(
     if channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     torch.manual_seed(random_stream(seed, "training"))
+    if rank is not None and device.type == "cuda":  # dropout differs between ranks, the order of images does not
+        torch.cuda.manual_seed(random_stream(seed, "training", rank.index))
     loaders: dict[str, Any]
     if data.kind == "module":
         module_source, _ = open_source(data.target)
-        loaders = {"datamodule": AnyDataModule(module_source)}
+        loaders = {"datamodule": AnyDataModule(module_source, rank=rank)}
         steps, class_counts = _steps_of(module_source, recipe), None
     else:
         batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
-        loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
+        loaders = {"train_dataloaders": Share(batches[0], rank) if rank else batches[0], "val_dataloaders": batches[1]}
         steps = len(batches[0]) * recipe.epochs
         class_counts = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
     module = task.module(candidate, recipe, steps=steps, class_counts=class_counts)
     watch = Watch(channel, task.metric)
-    trainer = _trainer(recipe, device, precision, watch)
+    trainer = _trainer(recipe, device, precision, watch, rank)
     with warnings.catch_warnings():
         # Advice on DataLoader workers: data modules are the user's business, and our batches have no workers.
         warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
@@ -93,12 +104,23 @@ def train(
     return tuple(watch.curve), watch.stopped
 
 
-def _trainer(recipe: Recipe, device: torch.device, precision: str, watch: Watch) -> pl.Trainer:
+def _trainer(
+    recipe: Recipe, device: torch.device, precision: str, watch: Watch, rank: Rank | None = None
+) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    if rank is not None:
+        cards = [torch.device(name).index or 0 for name in rank.devices]
+        together = {
+            "devices": cards if device.type == "cuda" else rank.number,
+            # Networks may have parts that only some of their outputs need.
+            "strategy": DDPStrategy(find_unused_parameters=True),
+            "use_distributed_sampler": False,  # `Share` does that, and validation is not shared out
+        }
     return pl.Trainer(
         max_epochs=recipe.epochs,
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **together,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         callbacks=[watch],
         plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from se_nas.data.base import DataInfo
 from se_nas.errors import DataError
+from se_nas.ranks import Rank, Share
 from se_nas.records import Target, checksum
 
 
@@ -19,9 +20,10 @@ class AnyDataModule(pl.LightningDataModule):
     Only the methods that training and validation need are passed on, so the test part stays closed.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, rank: Rank | None = None) -> None:
         super().__init__()
         self.inner = inner
+        self.rank = rank
 
     def prepare_data(self) -> None:
         self.inner.prepare_data()
@@ -30,7 +32,8 @@ class AnyDataModule(pl.LightningDataModule):
         self.inner.setup(stage)
 
     def train_dataloader(self) -> Any:
-        return self.inner.train_dataloader()
+        loader = self.inner.train_dataloader()
+        return loader if self.rank is None else Share(loader, self.rank)
 
     def val_dataloader(self) -> Any:
         return self.inner.val_dataloader()
