@@ -124,6 +124,7 @@ class Ranks:
         self._folder = tempfile.TemporaryDirectory(prefix="se-nas-ranks-")
         self.scratch = Path(self._folder.name)
         self.processes: list[subprocess.Popen[str]] = []
+        self._listeners: list[threading.Thread] = []
         self._lines: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
 
     @property
@@ -135,14 +136,19 @@ class Ranks:
         for index in range(len(self.devices)):
             process = self._start(index)
             self.processes.append(process)
-            threading.Thread(target=self._listen, args=(index, process), daemon=True).start()
+            self._listeners.append(threading.Thread(target=self._listen, args=(index, process), daemon=True))
+            self._listeners[-1].start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.kill()
-        for process in self.processes:
+        for process, listener in zip(self.processes, self._listeners, strict=True):
             process.wait()
+            listener.join()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()  # type: ignore[union-attr]  # both are pipes
         self._folder.cleanup()
 
     def train(self, channel: Channel) -> tuple[tuple[Epoch, ...], bool]:
