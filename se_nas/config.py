@@ -53,6 +53,10 @@ class SearchConfig:
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
+        trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
+            machine allow on a GPU, and one for each core on a CPU.
+        checkpoint_minutes: A long training leaves a checkpoint when the last is so old, and goes on from it after a
+            crash; 0 for never.
         devices_per_trial: Devices that train one candidate together, each a share of every batch (Lightning DDP).
         graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
             captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
@@ -77,6 +81,8 @@ class SearchConfig:
     max_time: str | None = None
     workers: int | None = None
     device: str = "auto"
+    trials_per_device: int | None = None
+    checkpoint_minutes: float = 5.0
     devices_per_trial: int = 1
     graph: Graph = "auto"
     seed: int = 0
@@ -87,6 +93,9 @@ class SearchConfig:
     def __post_init__(self) -> None:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
         _check("workers", self.workers, self.workers is None or self.workers >= 1, "a whole number from 1")
+        per_device = self.trials_per_device
+        _check("trials_per_device", per_device, per_device is None or per_device >= 1, "a whole number from 1")
+        _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
         together = self.devices_per_trial
         _check("devices_per_trial", together, together >= 1, "a whole number from 1")

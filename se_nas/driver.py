@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import torch
 
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.config import seconds
 from se_nas.errors import RunError, SeNasError
 from se_nas.evaluate import evaluate, result_file
@@ -75,6 +77,7 @@ class Driver:
         finally:
             executor.shutdown(wait=clean)
         if clean:
+            shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
             self._measure_front()
         return self._why()
 
@@ -127,6 +130,7 @@ class Driver:
             device=result.device,
             versions=result.versions,
             commit=result.commit,
+            notes=result.notes,
             graph=result.graph,
         )
         if not self.study.finish(record):
@@ -137,6 +141,8 @@ class Driver:
             self._give_up_if_hopeless(record)
         self._drop_weights()
         self.view.finished(record, self._status())
+        for note in record.notes:
+            self.view.say(f"trial {record.number}: {note}")
 
     def _give_up_if_hopeless(self, last: Trial) -> None:
         trials = self.study.trials()
@@ -196,6 +202,7 @@ class Driver:
             folder=str(self.run.path),
             device=problem.devices[0],
             channels_last=wants_channels_last(problem.precision, torch.device(devices_of(problem.devices[0])[0])),
+            checkpoint_minutes=problem.config.checkpoint_minutes,
             graph=problem.config.graph,
             offered=self.offered,
             trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),

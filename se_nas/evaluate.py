@@ -8,24 +8,28 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from se_nas.candidate import build_candidate
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
+from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
 from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
 from se_nas.ranks import Rank, Ranks, devices_of
-from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Request, Result, Verdict, checksum, random_stream, to_json
 from se_nas.tasks import open_task
-from se_nas.train import train
+from se_nas.train import more_pieces, out_of_memory, train
 
 
 def evaluate(request: Request, channel: Channel) -> Result:
@@ -37,8 +41,9 @@ def evaluate(request: Request, channel: Channel) -> Result:
     torch.set_num_threads(request.threads)
     folder = Path(request.folder)
     start = time.perf_counter()
+    checkpoints = checkpoints_of(request)
     try:
-        trained = train_candidate(request, channel)
+        trained = _train(request, channel, checkpoints)
         result = Result(
             trial=request.trial,
             attempt=request.attempt,
@@ -59,13 +64,22 @@ def evaluate(request: Request, channel: Channel) -> Result:
         )
     result = replace(
         result,
-        seconds=time.perf_counter() - start,
+        seconds=checkpoints.seconds_before + time.perf_counter() - start,
         device=device_name(request.device),
         versions=versions(),
         commit=commit(),
+        notes=tuple(checkpoints.notes),
     )
     write_atomically(result_file(folder, request.trial, request.attempt), to_json(result))
+    checkpoints.remove()
     return result
+
+
+def checkpoints_of(request: Request) -> Checkpoints:
+    """The checkpoints of this training: of whatever attempt has the same identity, with the same versions."""
+    fingerprint = checksum([request.identity, request.backbone, versions()])
+    file = Path(request.folder) / CHECKPOINTS / f"{checksum(request.identity)}.pt"
+    return Checkpoints(file, fingerprint=fingerprint, minutes=request.checkpoint_minutes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +92,55 @@ class Trained:
     way: str = "plain"
 
 
-def train_candidate(request: Request, channel: Channel, *, rank: Rank | None = None) -> Trained:
+def _train(request: Request, channel: Channel, checkpoints: Checkpoints) -> Trained:
+    """Train, from the checkpoint if there is one; with ever smaller pieces of a batch if memory does not do."""
+    data = read_info(Path(request.folder))
+    batch = min(request.identity.recipe.batch_size, data.train)
+    ranks = len(devices_of(request.device))
+    checkpoints.read()
+    pieces = checkpoints.pieces
+    while True:
+        try:
+            return train_candidate(request, channel, checkpoints=checkpoints, pieces=pieces)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            fewer = more_pieces(batch // ranks, pieces)
+            if fewer is None:
+                what = "one image at a time" if batch else "the batches of the data module, which cannot be cut"
+                raise TrainingError(f"out of memory with {what}") from error
+        # Out of the handler, whose traceback keeps the tensors alive.
+        pieces = fewer
+        checkpoints.notes.append(
+            f"out of memory: batches of {batch // pieces} with gradients of {pieces} added up "
+            f"(the same {batch} images a step; BatchNorm sees {batch // pieces})"
+        )
+        checkpoints.drop_state()
+        forget_network()
+        garbage_collection_cuda()
+
+
+def train_steps(request: Request, number: int) -> None:
+    """Train for so many batches of a request, with one validation batch after each epoch; nothing is kept."""
+    train_candidate(request, _Silent(), steps=number)
+
+
+class _Silent:
+    """A channel to nobody."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+        return "continue"
+
+
+def train_candidate(
+    request: Request,
+    channel: Channel,
+    *,
+    checkpoints: Checkpoints | None = None,
+    pieces: int = 1,
+    steps: int = 0,
+    rank: Rank | None = None,
+) -> Trained:
     """Build and train the candidate of a request: on its device, on its devices together, or as one of their ranks."""
     identity, folder = request.identity, Path(request.folder)
     data = read_info(folder)
@@ -93,11 +155,12 @@ def train_candidate(request: Request, channel: Channel, *, rank: Rank | None = N
         synchronized=rank is not None and request.device.startswith("cuda"),
     )
     if rank is None and len(devices_of(request.device)) > 1:
-        with Ranks(request) as ranks:
+        with Ranks(request, pieces=pieces) as ranks:
             curve, stopped = ranks.train(channel)
             candidate.load_state_dict(load_file(ranks.weights))
         return Trained(candidate=candidate, curve=curve, stopped=stopped)
-    prepared = prepare_network(candidate, request, data) if rank is None else Prepared(network=candidate)
+    ordinary = rank is None and pieces == 1 and not steps
+    prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
     curve, stopped = train(
         prepared.network,
         task=open_task(identity.task),
@@ -109,9 +172,12 @@ def train_candidate(request: Request, channel: Channel, *, rank: Rank | None = N
         precision=identity.precision,
         channels_last=request.channels_last,
         channel=channel,
+        checkpoints=checkpoints,
+        pieces=pieces,
+        limit=steps,
         rank=rank,
     )
-    if not curve:
+    if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
     prepared.finish()
     return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)

@@ -16,9 +16,10 @@ import torch
 from torch import distributed
 
 from se_nas.errors import SeNasError
-from se_nas.evaluate import save_weights, train_candidate
+from se_nas.evaluate import checkpoints_of, save_weights, train_candidate
 from se_nas.ranks import WEIGHTS, Message, Rank, Start, devices_of
 from se_nas.records import Verdict, from_json
+from se_nas.train import out_of_memory
 
 
 class LineChannel:
@@ -58,8 +59,7 @@ def main() -> None:
         stopped = _train(start, channel)
     except Exception as error:  # told to whoever started this rank
         what = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        channel.tell(Message(kind="error", text=what, out_of_memory=memory))
+        channel.tell(Message(kind="error", text=what, out_of_memory=out_of_memory(error)))
         sys.exit(1)
     channel.tell(Message(kind="done", stopped=stopped))
     if distributed.is_initialized():
@@ -79,7 +79,11 @@ def _train(start: Start, channel: LineChannel) -> bool:
         rank=rank.index,
         world_size=rank.number,
     )
-    trained = train_candidate(request, channel, rank=rank)
+    checkpoints = checkpoints_of(request)
+    checkpoints.read()
+    if checkpoints.pieces != start.pieces:  # memory did not do since then
+        checkpoints.drop_state()
+    trained = train_candidate(request, channel, checkpoints=checkpoints, pieces=start.pieces, rank=rank)
     if rank.index == 0:
         save_weights(trained.candidate, Path(start.scratch) / WEIGHTS)
     return trained.stopped

@@ -96,6 +96,7 @@ class Start:
 
     request: Request
     rank: int
+    pieces: int
     scratch: str
     """Folder of this training: where the ranks meet, and where rank 0 leaves the weights."""
 
@@ -118,8 +119,8 @@ WEIGHTS = "weights.safetensors"
 class Ranks:
     """The processes of one training; a context manager, at whose end all of them are gone."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, request: Request, *, pieces: int = 1) -> None:
+        self.request, self.pieces = request, pieces
         self.devices = devices_of(request.device)
         self._folder = tempfile.TemporaryDirectory(prefix="se-nas-ranks-")
         self.scratch = Path(self._folder.name)
@@ -199,7 +200,7 @@ class Ranks:
                 text=True,
                 env=environment,
             )
-        start = Start(request=self.request, rank=index, scratch=str(self.scratch))
+        start = Start(request=self.request, rank=index, pieces=self.pieces, scratch=str(self.scratch))
         _write(process, to_plain(start))
         return process
 

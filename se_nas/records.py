@@ -312,6 +312,8 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    checkpoint_minutes: float = 5.0
+    """Age from which a checkpoint inside the training is replaced; 0: none is written."""
     graph: Graph = "plain"
     offered: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
     """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
@@ -333,6 +335,8 @@ class Result:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    notes: tuple[str, ...] = ()
+    """What happened on the way, in words: a batch cut for lack of memory, a training that went on."""
     graph: str = ""
 
 
@@ -362,6 +366,8 @@ class Trial:
     """How the network ran: ``plain``, ``shared`` or ``compiled``; equal within rounding."""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way; see `Result`."""
     schema: int = SCHEMA_VERSION
 
 

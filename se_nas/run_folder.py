@@ -9,6 +9,7 @@
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
     weights/      trained weights
+    checkpoints/  states of long trainings that run
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,10 +21,12 @@ class AnyDataModule(pl.LightningDataModule):
     Only the methods that training and validation need are passed on, so the test part stays closed.
     """
 
-    def __init__(self, inner: Any, *, rank: Rank | None = None) -> None:
+    def __init__(self, inner: Any, *, ready: Callable[[], None] | None = None, rank: Rank | None = None) -> None:
         super().__init__()
         self.inner = inner
         self.rank = rank
+        self.ready = ready
+        """Called when the training batches are made and none has been taken."""
 
     def prepare_data(self) -> None:
         self.inner.prepare_data()
@@ -33,6 +36,8 @@ class AnyDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         loader = self.inner.train_dataloader()
+        if self.ready is not None:
+            self.ready()
         return loader if self.rank is None else Share(loader, self.rank)
 
     def val_dataloader(self) -> Any:
