@@ -17,6 +17,7 @@ from se_nas.backbones import build_backbone
 from se_nas.data import prepare_data, read_info
 from se_nas.errors import ConfigError
 from se_nas.evaluate import evaluate, weights_file
+from se_nas.executors.local import LocalExecutor
 from se_nas.problem import choose_devices
 from se_nas.ranks import Rank, Share, devices_of
 from se_nas.records import Choice, Placement, Recipe, Request, Target
@@ -49,6 +50,13 @@ class Network(nn.Module):
 
     def forward(self, x):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Hungry(Network):
+    def forward(self, x):
+        if self.training and len(x) > 16:
+            raise MemoryError("too many images")
+        return super().forward(x)
 
 
 class Broken(Network):
@@ -125,16 +133,11 @@ class TestDevices:
 
 
 def test_two_ranks_equal_one_device(folder: Path) -> None:
-    """In a worker process, which may have no children of its own kind; the recipe augments and decays."""
-    from se_nas.executors.local import LocalExecutor
-
+    """The recipe augments and decays."""
     channel = Recording()
     alone = evaluate(asking(folder, "cpu", trial=1), Recording())
-    executor = LocalExecutor(("cpu,cpu",))
-    try:
-        together = executor.submit(evaluate, asking(folder, "cpu", trial=2), channel.report).result(timeout=200)
-    finally:
-        executor.shutdown()
+    together = evaluate(asking(folder, "cpu,cpu", trial=2), channel)
+    assert not descendants(os.getpid())
     assert together.state == "complete", together.reason
     assert together.device.startswith("cpu,cpu (")
     assert [e.epoch for e in together.curve] == [1, 2, 3]
@@ -148,6 +151,22 @@ def test_two_ranks_equal_one_device(folder: Path) -> None:
 
 @pytest.mark.slow
 class TestTrouble:
+    def test_a_worker_process_may_have_ranks(self, folder: Path) -> None:
+        """It is a daemon, and may have no children of its own kind."""
+        executor = LocalExecutor(("cpu,cpu",))
+        try:
+            result = executor.submit(evaluate, asking(folder, "cpu", trial=6), Recording().report).result(timeout=300)
+        finally:
+            executor.shutdown()
+        assert result.state == "complete", result.reason
+
+    def test_memory_that_does_not_do_cuts_the_batch(self, folder: Path) -> None:
+        """The network has memory for 16 images only: two ranks with 32 images each cut their batch in two."""
+        result = evaluate(asking(folder, "cpu,cpu", name="Hungry", trial=7), Recording())
+        assert result.state == "complete", result.reason
+        assert len(result.notes) == 1
+        assert "out of memory: batches of 32 with gradients of 2 added up" in result.notes[0]
+
     def test_stop_stops_all_ranks(self, folder: Path) -> None:
         result = evaluate(asking(folder, "cpu,cpu", trial=3), Recording(stop_after=2))
         assert (result.state, len(result.curve)) == ("stopped", 2)
