@@ -106,7 +106,7 @@ def prepare_network(candidate: nn.Module, request: Request, data: DataInfo) -> P
     plain = Prepared(network=candidate)
     if request.graph == "plain" or any(c.kind == "keep" for c in request.placement.choices.values()):
         return plain
-    bench = _Bench(candidate, request, data)
+    bench = Bench(candidate, request, data)
     try:
         way = bench.choose() if request.graph == "auto" else request.graph
         if way == "plain":
@@ -124,7 +124,7 @@ def prepare_network(candidate: nn.Module, request: Request, data: DataInfo) -> P
     return Prepared(network=shared, way=way, finish=lambda: shared.give(candidate, request.placement))
 
 
-class _Bench:
+class Bench:
     """Builds, measures and proves the ways of one request."""
 
     def __init__(self, candidate: nn.Module, request: Request, data: DataInfo) -> None:

@@ -19,7 +19,7 @@ from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data, read_info
 from se_nas.errors import TrainingError
 from se_nas.evaluate import evaluate, weights_file
-from se_nas.network import Measured, Prepared, _Bench, forget_network, prepare_network
+from se_nas.network import Bench, Measured, Prepared, forget_network, prepare_network
 from se_nas.patterns import units_of
 from se_nas.records import KEEP, Placement, Recipe, Request, Target, from_json
 from se_nas.shared import SharedNetwork, widest_choices
@@ -98,8 +98,8 @@ def prepared(asked: Request) -> Prepared:
     return prepare_network(candidate_of(asked), asked, read_info(Path(asked.folder)))
 
 
-def bench(asked: Request) -> _Bench:
-    return _Bench(candidate_of(asked), asked, read_info(Path(asked.folder)))
+def bench(asked: Request) -> Bench:
+    return Bench(candidate_of(asked), asked, read_info(Path(asked.folder)))
 
 
 class TestWays:
@@ -191,7 +191,7 @@ class TestRule:
     def world(self, monkeypatch: Any) -> dict[str, float]:
         world = {"plain": 1.0, "compiled": 0.5, "price": 50.0, "measured": 0, "now": 0.0}
 
-        def seconds(self: _Bench, net: nn.Module, **_: Any) -> float:
+        def seconds(self: Bench, net: nn.Module, **_: Any) -> float:
             world["measured"] += 1
             return world["compiled" if isinstance(net, SharedNetwork) else "plain"]
 
@@ -199,8 +199,8 @@ class TestRule:
             world["now"] += world["price"]
             return inner
 
-        monkeypatch.setattr(_Bench, "seconds", seconds)
-        monkeypatch.setattr(_Bench, "spent", lambda self: world["now"])
+        monkeypatch.setattr(Bench, "seconds", seconds)
+        monkeypatch.setattr(Bench, "spent", lambda self: world["now"])
         monkeypatch.setattr(network, "_compiled", compiled)
         return world
 
