@@ -57,7 +57,8 @@ def evaluate(request: Request, channel: Channel) -> Result:
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
-        forget_network()
+        if not isinstance(error, SeNasError):  # the device or the network may be in any state
+            forget_network()
         reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
         result = Result(
             trial=request.trial, attempt=request.attempt, state="failed", reason=reason.splitlines()[0][:500]

@@ -90,6 +90,8 @@ _warm = _Warm()
 
 def forget_network() -> None:
     """Free the shared network; the next candidate builds it again."""
+    if _warm.way == "compiled":
+        torch._dynamo.reset()  # it would keep the network
     _warm.key, _warm.way, _warm.network = "", "", None
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # of torch
         torch.cuda.empty_cache()

@@ -233,6 +233,8 @@ class SharedNetwork(nn.Module):
             block.choose(choice if choice.kind == "se" and choice.position == position else None)
         for own, theirs in self._pairs(candidate, placement):
             own.copy_(theirs)
+        for parameter in self.parameters():
+            parameter.grad = None
 
     @torch.no_grad()
     def give(self, candidate: nn.Module, placement: Placement) -> None:

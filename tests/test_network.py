@@ -130,9 +130,23 @@ class TestWays:
         keeping = Placement(choices={asked.units[0].name: KEEP})
         assert prepare_network(nn.Identity(), replace(asked, placement=keeping), read_info(folder)).way == "plain"
 
-    def test_a_failure_of_a_training_leaves_no_network_behind(self, folder: Path) -> None:
-        asked = asking(folder, "shared", recipe=Recipe(epochs=1, batch_size=64, lr=1e30, precision="32"))
-        assert evaluate(asked, Recording()).state == "failed"
+    def test_a_training_that_fails_leaves_no_trace(self, folder: Path) -> None:
+        """Its weights are not finite; the next candidate gets the same network, and nothing of them."""
+        clean = prepared(asking(folder, "shared", "none")).network
+        expected = {name: value.clone() for name, value in clean.state_dict().items()}
+        hot = Recipe(epochs=1, batch_size=64, lr=1e30, precision="32")
+        assert evaluate(asking(folder, "shared", recipe=hot), Recording()).state == "failed"
+        again = prepared(asking(folder, "shared", "none"))
+        assert again.network is clean
+        assert all(torch.equal(value, expected[name]) for name, value in again.network.state_dict().items())
+
+    def test_an_error_nobody_knows_frees_it(self, folder: Path, monkeypatch: Any) -> None:
+        def broken(*_: Any, **__: Any) -> Any:
+            assert network._warm.network is not None
+            raise RuntimeError("CUDA error")
+
+        monkeypatch.setattr("se_nas.evaluate.train", broken)
+        assert evaluate(asking(folder, "shared"), Recording()).state == "failed"
         assert network._warm.network is None
 
     @pytest.mark.slow
