@@ -22,10 +22,12 @@ from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
 from se_nas.propose import Proposer
+from se_nas.ranks import devices_of
 from se_nas.records import Epoch, Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.samplers import open_sampler
+from se_nas.shared import widest_choices
 from se_nas.study import INTERRUPTED, LEASE, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
@@ -52,6 +54,7 @@ class Driver:
             budget=config.budget,
             cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
         )
+        self.offered = widest_choices(problem.space)
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
         self.stopping = EarlyStopping(problem.objective, problem.space) if config.early_stopping else None
@@ -133,6 +136,7 @@ class Driver:
             versions=result.versions,
             commit=result.commit,
             notes=result.notes,
+            graph=result.graph,
         )
         if not self.study.finish(record):
             return
@@ -204,8 +208,11 @@ class Driver:
             backbone=problem.config.backbone,
             folder=str(self.run.path),
             device=problem.devices[0],
-            channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
+            channels_last=wants_channels_last(problem.precision, torch.device(devices_of(problem.devices[0])[0])),
             checkpoint_minutes=problem.config.checkpoint_minutes,
+            graph=problem.config.graph,
+            offered=self.offered,
+            trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),
         )
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:

@@ -24,6 +24,7 @@ from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
+from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.records import Placement, Precision, Recipe, Request, RunIdentity, to_plain
 from se_nas.se import insert_choices
 from se_nas.slots import gpu_need, trainings_at_once
@@ -89,7 +90,7 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
-    precision = choose_precision(config.train.precision, torch.device(devices[0]))
+    precision = choose_precision(config.train.precision, torch.device(devices_of(devices[0])[0]))
     if config.executor.target != "inline":
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
@@ -97,7 +98,9 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         data=data,
         task=open_task(config.task),
         space=space,
-        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
+        costs=_pricing(
+            config, data, backbone, space, torch.device(devices_of(devices[0])[0]), folder / "measured.json"
+        ),
         devices=devices,
         precision=precision,
         start_weights=_weights_checksum(backbone),
@@ -153,11 +156,13 @@ def _pricing(
 
 
 def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = None) -> tuple[str, ...]:
-    """The device of each slot.
+    """The device of each slot; with `devices_per_trial`, a slot has several, with commas between.
 
     As many slots as `workers` says, or `trials_per_device` for each device; else one for each core, or for each GPU as
     many as `at_once` says that it takes (one without it).
     """
+    if config.devices_per_trial > 1:
+        return _together(config)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.device.startswith("cuda"):
         wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
@@ -175,6 +180,19 @@ def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = 
         slots = config.workers or (each or (at_once(wanted[0]) if at_once else 1)) * len(wanted)
         return tuple(wanted[i % len(wanted)] for i in range(slots))
     return ("cpu",) * (config.workers or each or _cores())
+
+
+def _together(config: SearchConfig) -> tuple[str, ...]:
+    number = config.devices_per_trial
+    single = choose_devices(replace(config, devices_per_trial=1, workers=None, trials_per_device=None))
+    if single[0] == "cpu":
+        slots = [SEPARATOR.join(["cpu"] * number)] * max(1, len(single) // number)
+    else:
+        cards = tuple(dict.fromkeys(single))
+        slots = [SEPARATOR.join(cards[i : i + number]) for i in range(0, len(cards) - number + 1, number)]
+        if not slots:
+            raise ConfigError(f"devices_per_trial is {number}, but there are {len(cards)} GPUs to use")
+    return tuple(slots[i % len(slots)] for i in range(config.workers or len(slots) * (config.trials_per_device or 1)))
 
 
 def _cores() -> int:

@@ -10,6 +10,7 @@
     results/      what workers left for the driver
     weights/      trained weights
     checkpoints/  states of long trainings that run
+    graphs/       measurements of how the networks run fastest
 """
 
 from __future__ import annotations
