@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 
 from se_nas.config import seconds
-from se_nas.errors import RunError, SeNasError
-from se_nas.evaluate import evaluate, result_file
+from se_nas.errors import RunError, SeNasError, WorkerLostError
+from se_nas.evaluate import commit, evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
@@ -23,7 +23,7 @@ from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdi
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.samplers import open_sampler
-from se_nas.study import INTERRUPTED, LEASE, Study
+from se_nas.study import BLAMELESS, INTERRUPTED, LEASE, LOST, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
 
@@ -123,7 +123,7 @@ class Driver:
             seconds=result.seconds,
             device=result.device,
             versions=result.versions,
-            commit=result.commit,
+            commit=result.commit or commit(),  # a worker elsewhere runs in no checkout
         )
         if not self.study.finish(record):
             return
@@ -136,7 +136,7 @@ class Driver:
 
     def _give_up_if_hopeless(self, last: Trial) -> None:
         trials = self.study.trials()
-        failures = [t for t in trials if t.state == "failed" and t.reason != INTERRUPTED]
+        failures = [t for t in trials if t.state == "failed" and t.reason not in BLAMELESS]
         if len(failures) >= HOPELESS and not any(t.counts for t in trials):
             raise RunError(
                 f"the first {len(failures)} trainings all failed; the last one: {last.reason}",
@@ -251,8 +251,10 @@ def _outcome(future: Future[Result], trial: Trial) -> Result:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | RunError):
         raise error
+    if isinstance(error, WorkerLostError):
+        return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=LOST)
     reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
     return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=reason)
 

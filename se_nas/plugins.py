@@ -100,6 +100,20 @@ class Executor(Protocol):
     def shutdown(self, *, wait: bool = True) -> None: ...
 
 
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What the class of an executor has, too, if its slots are not the devices of this machine.
+
+    Both are class methods that are given the arguments of the executor but `devices`.
+    """
+
+    def find_slots(self, *, device: str, workers: int | None, **args: Any) -> tuple[str, ...]:
+        """The device of each slot, as its worker names it; ConfigError for more slots than there can be."""
+
+    def ask_machines(self, function: Callable[..., Any], values: tuple[Any, ...], **args: Any) -> list[Any]:
+        """What a function returns on each machine that has slots."""
+
+
 def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str | None]:
     """The plug-in of a name, and what follows the colon for built-ins of the form ``folder:PATH``.
 

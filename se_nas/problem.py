@@ -19,6 +19,7 @@ from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
+from se_nas.executors import ask_elsewhere, slots_elsewhere
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
@@ -79,7 +80,8 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
     )
-    devices = choose_devices(config)
+    devices = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
+    here = torch.device(choose_devices(config if devices is None else replace(config, device="auto"))[0])
     data = prepare_data(config.data, folder)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
@@ -92,11 +94,25 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         data=data,
         task=open_task(config.task),
         space=space,
-        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
-        devices=devices,
-        precision=choose_precision(config.train.precision, torch.device(devices[0])),
+        costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
+        devices=devices or choose_devices(config),
+        precision=_precision(config, None if devices is None else devices[0], here),
         start_weights=_weights_checksum(backbone),
     )
+
+
+def _precision(config: SearchConfig, elsewhere: str | None, here: torch.device) -> Precision:
+    """One precision for all trainings: that of this machine, or what all the others have."""
+    wanted = config.train.precision
+    if elsewhere is None or wanted != "auto":
+        return choose_precision(wanted, here)
+    found = set(ask_elsewhere(config.executor, probe_precision, elsewhere))
+    return "bf16" if found == {"bf16"} else "32"
+
+
+def probe_precision(device: str) -> Precision:
+    """The precision that the machine which runs this would choose for a device."""
+    return choose_precision("auto", torch.device(device))
 
 
 def _pricing(

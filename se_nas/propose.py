@@ -12,7 +12,7 @@ from se_nas.errors import ExhaustedError
 from se_nas.pricing import Pricing
 from se_nas.records import Placement, Trial, random_stream
 from se_nas.space import Space
-from se_nas.study import INTERRUPTED, Study
+from se_nas.study import BLAMELESS, Study
 
 ATTEMPTS = 3
 """A failed placement is tried at most twice more."""
@@ -112,7 +112,7 @@ class Proposer:
             trial.placement.key
             for trial in self.study.trials()
             if trial.state in ("complete", "stopped", "running")
-            or (trial.state == "failed" and trial.reason != INTERRUPTED and trial.attempts >= ATTEMPTS)
+            or (trial.state == "failed" and trial.reason not in BLAMELESS and trial.attempts >= ATTEMPTS)
         }
 
     def retry(self, trial: Trial) -> None:
@@ -122,9 +122,11 @@ class Proposer:
             self.study.enqueue(levels, role=trial.role)
 
     def _failures(self, key: str) -> list[Trial]:
-        """Trainings of a network that failed by themselves; one whose driver ended says nothing."""
+        """Trainings of a network that failed by themselves; one whose driver or machine was lost says nothing."""
         return [
-            t for t in self.study.trials() if t.placement.key == key and t.state == "failed" and t.reason != INTERRUPTED
+            t
+            for t in self.study.trials()
+            if t.placement.key == key and t.state == "failed" and t.reason not in BLAMELESS
         ]
 
     def over_limit(self, placement: Placement) -> str | None:

@@ -29,7 +29,13 @@ LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
 
 INTERRUPTED = "interrupted"
-"""Reason of a trial whose driver ended; it says nothing about the placement."""
+"""Reason of a trial whose driver ended."""
+
+LOST = "its machine went away"
+"""Reason of a trial whose worker's machine was lost."""
+
+BLAMELESS = (INTERRUPTED, LOST)
+"""Reasons that say nothing about the placement; it is tried again however often."""
 
 _STATES = {
     "complete": TrialState.COMPLETE,
