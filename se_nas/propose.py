@@ -90,10 +90,7 @@ class Proposer:
             record = replace(record, number=trial.number)
             objection = self._objection(placement, reference=bool(record.role))
             if objection is None:
-                record = self.study.start(trial, record)
-                objection = self._other_driver(record)
-            if objection is None:
-                return record
+                return self.study.start(trial, record)
             self.study.finish(replace(record, state="rejected", reason=objection))
         if (unseen := self._draw()) is None:
             return None
@@ -141,15 +138,6 @@ class Proposer:
         if not self.space.contains(placement):
             return "only the reference placement uses this reduction"
         return self.over_limit(placement)
-
-    def _other_driver(self, record: Trial) -> str | None:
-        """Whether another driver took the same placement a moment earlier."""
-        rivals = [
-            t.number
-            for t in self.study.trials()
-            if t.state == "running" and t.placement.key == record.placement.key and t.number < record.number
-        ]
-        return f"trial {rivals[0]} trains it" if rivals else None
 
     def _draw(self) -> dict[str, int] | None:
         """A random assignment that is new and within the limits, or None."""

@@ -14,6 +14,7 @@ import math
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,9 +107,10 @@ class RayExecutor:
         **_: Any,
     ) -> tuple[str, ...]:
         """As many slots as the cluster has room for, or `workers`. Every worker sees its own GPU as ``cuda:0``."""
-        ray = connect(address, runtime_env)
+        _Share.of("cuda" if gpus_per_trial else "cpu", cpus_per_trial, gpus_per_trial)
         if device.startswith("cuda:"):
             raise ConfigError(f"device is {device!r}", allowed=["auto", "cpu", "cuda"], hint="Ray chooses the GPU")
+        ray = connect(address, runtime_env)
         if device == "auto":
             device = "cuda" if gpus_per_trial or ray.cluster_resources().get("GPU") else "cpu"
         name = "cuda:0" if device == "cuda" else device
@@ -315,10 +317,10 @@ class _Share:
         most = sum(self.room(node["Resources"]) for node in _nodes(ray))
         if most >= (wanted or 1):
             return wanted or most
-        gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
+        each = f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
         raise ConfigError(
-            f"{'one trial' if wanted is None else f'workers is {wanted}'}, but the Ray cluster has room for {most} "
-            f"({_resources(ray)}; each trial takes {self.cpus:g} CPUs{gpus})",
+            f"{f'workers is {wanted}' if wanted else 'there is a search to do'}, but the Ray cluster has room for "
+            f"{most} trainings at a time: it has {_resources(ray)}, and each training takes {each}",
             allowed=[f"workers from 1 to {most}"] if most else [],
             hint="add machines with `ray start --address=HOST:PORT`, or give a smaller "
             + ("--executor.args.gpus_per_trial" if self.gpus else "--executor.args.cpus_per_trial"),
@@ -354,18 +356,33 @@ def connect(address: str | None, runtime_env: Mapping[str, Any] | None = None) -
             allowed=["HOST:PORT", "auto"],
             hint="make this machine one of the cluster's: ray start --address=HOST:PORT --num-cpus=0",
         )
+    _check_reachable(address)
     own: dict[str, Any] = {"num_cpus": _cores(), "include_dashboard": False} if address == "local" else {}
     try:
         with _quiet():
             ray.init(address, log_to_driver=False, logging_level="error", runtime_env=dict(runtime_env or {}), **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"cannot use the Ray cluster at {address!r}: {str(error).splitlines()[0]}",
-            hint="start it with `ray start --head --port=6379`, and let this machine and others join with "
-            "`ray start --address=HOST:6379`",
-        ) from error
+        raise _no_cluster(address, error) from error
     _ours.add(os.getpid())
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """ConfigError if nothing listens at HOST:PORT. Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"cannot use the Ray cluster at {address!r}: {str(error).splitlines()[0]}",
+        hint="start it with `ray start --head --port=6379`, and let this machine and others join with "
+        "`ray start --address=HOST:6379`",
+    )
 
 
 _ours: set[int] = set()
@@ -411,7 +428,7 @@ def _nodes(ray: Any) -> list[dict[str, Any]]:
 
 def _resources(ray: Any) -> str:
     total = {name: sum(node["Resources"].get(name, 0.0) for node in _nodes(ray)) for name in ("CPU", "GPU")}
-    return f"{len(_nodes(ray))} machines, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
+    return f"{total['CPU']:g} CPU and {total['GPU']:g} GPU on {len(_nodes(ray))} machine(s)"
 
 
 def _machine(_: Any) -> str:
