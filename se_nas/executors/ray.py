@@ -71,7 +71,7 @@ class RayExecutor:
         patience: float = PATIENCE,
     ) -> None:
         self._ray = connect(address, runtime_env)
-        share = _Share.of(devices[0], cpus_per_trial, gpus_per_trial)
+        share = Share.of(devices[0], cpus_per_trial, gpus_per_trial)
         share.check_room(self._ray, len(devices))
         self.devices = tuple(devices)
         self.slots = len(self.devices)
@@ -107,14 +107,14 @@ class RayExecutor:
         **_: Any,
     ) -> tuple[str, ...]:
         """As many slots as the cluster has room for, or `workers`. Every worker sees its own GPU as ``cuda:0``."""
-        _Share.of("cuda" if gpus_per_trial else "cpu", cpus_per_trial, gpus_per_trial)
+        Share.of("cuda" if gpus_per_trial else "cpu", cpus_per_trial, gpus_per_trial)
         if device.startswith("cuda:"):
             raise ConfigError(f"device is {device!r}", allowed=["auto", "cpu", "cuda"], hint="Ray chooses the GPU")
         ray = connect(address, runtime_env)
         if device == "auto":
             device = "cuda" if gpus_per_trial or ray.cluster_resources().get("GPU") else "cpu"
         name = "cuda:0" if device == "cuda" else device
-        share = _Share.of(name, cpus_per_trial, gpus_per_trial)
+        share = Share.of(name, cpus_per_trial, gpus_per_trial)
         return (name,) * share.check_room(ray, workers)
 
     @classmethod
@@ -133,7 +133,7 @@ class RayExecutor:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ray = connect(address, runtime_env)
-        share = _Share.of(str(values[0]), cpus_per_trial, gpus_per_trial)
+        share = Share.of(str(values[0]), cpus_per_trial, gpus_per_trial)
         remote = ray.remote(function)
         answers = []
         for node in _nodes(ray):
@@ -280,14 +280,14 @@ class RayExecutor:
 
 
 @dataclass(frozen=True)
-class _Share:
+class Share:
     """What one evaluation reserves."""
 
     cpus: float
     gpus: float
 
     @classmethod
-    def of(cls, device: str, cpus: float, gpus: float | None) -> _Share:
+    def of(cls, device: str, cpus: float, gpus: float | None) -> Share:
         wants_gpu = device.startswith("cuda")
         if not isinstance(cpus, int | float) or not cpus > 0:
             raise ConfigError(f"cpus_per_trial is {cpus!r}", allowed=["a number above 0"])
