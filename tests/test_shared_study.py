@@ -32,8 +32,8 @@ DRIVER = """
 import sys
 from se_nas.cli import main
 from se_nas.study import Study
-Study.lease = 3.0
-sys.exit(main(sys.argv[1:]))
+Study.lease = float(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
 """
 
 SLOW_TASK = '''
@@ -135,14 +135,14 @@ def _new_database(server: str, name: str) -> str:
     return f"{server}/{name}"
 
 
-def driver(folder: Path, name: str, config: SearchConfig) -> subprocess.Popen[bytes]:
+def driver(folder: Path, name: str, config: SearchConfig, *, lease: float = 60) -> subprocess.Popen[bytes]:
     """A search as a process of its own, with a run folder of its own."""
     file = folder / f"{name}.yaml"
     config = replace(config, out=str(folder / name))
     file.write_text(yaml.safe_dump({k: v for k, v in to_plain(config).items() if v is not None}))
     with (folder / f"{name}.txt").open("w") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, "search", "--config", str(file)],
+            [sys.executable, "-c", DRIVER, str(lease), "search", "--config", str(file)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(DRIVER=name),
@@ -268,7 +268,7 @@ class TestTwoDrivers:
         first.kill()
         first.wait()
         (left,) = (t for t in trials_of(storage) if t.state == "running")
-        output = finished(tmp_path, "second", driver(tmp_path, "second", config))
+        output = finished(tmp_path, "second", driver(tmp_path, "second", config, lease=3))
         assert "the budget of 4 trainings is spent" in output
         trials = trials_of(storage)
         assert sum(t.counts for t in trials) == 4

@@ -242,7 +242,7 @@ class RayExecutor:
         folder = Path(request.folder)
         shipment, references = self._ship(request)
         self._exchange(slot, worker.receive.remote(shipment, *references))
-        message = self._exchange(slot, worker.start.remote(evaluate, request, shipment.key, {}))
+        message = self._exchange(slot, worker.start.remote(evaluate, request, shipment.key, _left(request)))
         while message.kind == "report":
             _keep(folder, message)
             try:
@@ -454,6 +454,13 @@ def _cannot_start(error: Exception) -> RunError:
         f"no worker could start on the Ray cluster: {lines[-1].strip()[:300] if lines else type(error).__name__}",
         hint="every machine needs the same Python, Ray and se-nas: pip install 'se-nas[ray]'",
     )
+
+
+def _left(request: Request) -> dict[str, bytes]:
+    """Checkpoints of this training that an earlier attempt left, by their names in the run folder."""
+    folder = Path(request.folder)
+    found = (folder / "checkpoints").glob(f"{checksum(request.identity)}.*")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
 def _keep(folder: Path, message: Message) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from se_nas.data import provide
+from se_nas.plugins import provide_code
 from se_nas.records import Request, checksum, from_json, from_plain, to_plain
 
 CODE = "*.py"
@@ -76,6 +77,9 @@ def unpack(shipment: Shipment, arrays: tuple[np.ndarray, ...], folder: Path) -> 
         file.write_bytes(content)
     for name, array in zip(shipment.arrays, arrays, strict=True):
         provide(folder / name, array)
+    for path, name in shipment.moved.items():
+        if name.endswith(".py") and not _is_here(path, shipment.files[name]):
+            provide_code(Path(path), folder / name)
     for name in shipment.modules:
         sys.path.insert(0, str(folder / name))
 
@@ -83,20 +87,23 @@ def unpack(shipment: Shipment, arrays: tuple[np.ndarray, ...], folder: Path) -> 
 def relocated(request: Request, shipment: Shipment, folder: Path) -> Request:
     """The request as it reads where its shipment was unpacked.
 
-    A path that holds the very same content here keeps its name: so it is on one machine, and with shared files.
+    Files of code keep their paths, so that a training has the same identity on every machine, and so does any file
+    that is there with the same content: on one machine, or with shared files.
     """
 
     def there(text: str) -> str:
-        path = _file_named(text, must_exist=False)
-        if path is None or (name := shipment.moved.get(str(path))) is None:
+        path = text[text.find("/") :]
+        name = shipment.moved.get(path)
+        if name is None or _is_here(path, shipment.files.get(name)):
             return text
-        content = shipment.files.get(name)
-        if content is not None and path.is_file() and path.read_bytes() == content:
-            return text
-        return text.replace(str(path), str(folder / name), 1)
+        return text.replace(path, str(folder / name))
 
     plain = _mapped(to_plain(request), there)
     return replace(from_plain(plain, Request), folder=str(folder))
+
+
+def _is_here(path: str, content: bytes | None) -> bool:
+    return content is not None and Path(path).is_file() and Path(path).read_bytes() == content
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -118,7 +125,7 @@ def _mapped(value: Any, change: Any) -> Any:
     return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
 
 
-def _file_named(text: str, *, must_exist: bool = True) -> Path | None:
+def _file_named(text: str) -> Path | None:
     """The absolute path in ``/path/file.py:attribute``, ``prefix:/path`` or ``/path``; folders after a prefix only."""
     head, colon, tail = text.rpartition(":")
     prefixed = bool(colon) and not head.endswith(".py")
@@ -129,7 +136,7 @@ def _file_named(text: str, *, must_exist: bool = True) -> Path | None:
         found = path.is_file() or (prefixed and path.is_dir())
     except OSError:  # too long for a path
         return None
-    return path if found or not must_exist else None
+    return path if found else None
 
 
 def _package_root(text: str) -> Path | None:
