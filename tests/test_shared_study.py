@@ -152,7 +152,7 @@ def driver(folder: Path, name: str, config: SearchConfig, *, lease: float = 60) 
 
 def finished(folder: Path, name: str, process: subprocess.Popen[bytes]) -> str:
     try:
-        process.wait(timeout=150)
+        process.wait(timeout=400)
     finally:
         process.kill()
         process.wait()
@@ -264,7 +264,7 @@ class TestTwoDrivers:
     def test_one_takes_over_what_the_other_left(self, storage: str, tmp_path: Path) -> None:
         config = slow_search(tmp_path, storage, seconds=2.0, budget=4)
         first = driver(tmp_path, "first", config)
-        until(lambda: any(t.state == "running" for t in trials_of(storage)), timeout=60, what="a first training")
+        until(lambda: any(t.state == "running" for t in trials_of(storage)), timeout=240, what="a first training")
         first.kill()
         first.wait()
         (left,) = (t for t in trials_of(storage) if t.state == "running")
@@ -282,7 +282,7 @@ class TestTwoDrivers:
         config = slow_search(tmp_path, storage, seconds=20.0, budget=4)
         first = driver(tmp_path, "first", config)
         try:
-            until(lambda: any(t.state == "running" for t in trials_of(storage)), timeout=60, what="a first training")
+            until(lambda: any(t.state == "running" for t in trials_of(storage)), timeout=240, what="a first training")
             wider = write_space(tmp_path, "reductions: [none, 16, 8, 4]\n", "wider.yaml")
             with pytest.raises(RunError, match="another search is at work in the study"):
                 search(replace(config, space=wider, out=str(tmp_path / "second")))

@@ -15,6 +15,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -359,7 +360,7 @@ def connect(address: str | None, runtime_env: Mapping[str, Any] | None = None) -
     _check_reachable(address)
     own: dict[str, Any] = {"num_cpus": _cores(), "include_dashboard": False} if address == "local" else {}
     try:
-        with _quiet():
+        with _tamed():
             ray.init(address, log_to_driver=False, logging_level="error", runtime_env=dict(runtime_env or {}), **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
@@ -399,19 +400,27 @@ def disconnect() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray prints news of dead workers in the middle of everything, and takes SIGTERM for itself; neither here."""
+def _tamed() -> Iterator[None]:
+    """Ray prints news of dead workers in the middle of everything, and takes SIGTERM for itself; neither here.
+
+    Workers of a cluster that is started here import from where this process does.
+    """
     import ray._private.worker as internal
 
     if hasattr(internal, "print_to_stdstream"):  # no setting turns it off: log_to_driver is for workers' output only
         internal.print_to_stdstream = _say_nothing
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    handler, path = signal.getsignal(signal.SIGTERM), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(folder for folder in sys.path if folder)
     try:
         yield
     finally:
         if main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, handler)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:
