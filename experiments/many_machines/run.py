@@ -30,7 +30,7 @@ def command(executor: str, out: Path, arguments: argparse.Namespace) -> list[str
     return [
         sys.executable, "-m", "se_nas.cli", "search", "--executor", executor, "--workers", str(WORKERS),
         "--backbone", arguments.backbone, "--data", arguments.data, "--epochs", str(arguments.epochs),
-        "--budget", str(arguments.budget), "--out", str(out), "--quiet", "true",
+        "--budget", str(arguments.budget), "--out", str(out), "--quiet",
     ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def kill_worker(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         process = subprocess.Popen(command("ray", out, arguments))
-        while len(finished(out)) < arguments.budget // 3:
+        while process.poll() is None and len(finished(out)) < arguments.budget // 3:
             time.sleep(0.2)
         victim = random.choice(workers_below(process.pid))
         os.kill(victim, signal.SIGKILL)
@@ -112,7 +112,7 @@ def kill_machine(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
             process = subprocess.Popen(command(f"ray:{cluster.address}", out, arguments))
-            while len(finished(out)) < arguments.budget // 3:
+            while process.poll() is None and len(finished(out)) < arguments.budget // 3:
                 time.sleep(0.2)
             cluster.remove_node(machines[0], allow_graceful=False)
             print(f"one machine of two gone after {len(finished(out))} trainings", flush=True)
