@@ -146,11 +146,16 @@ def reading(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        shown = url
-        with contextlib.suppress(SQLAlchemyError):
-            shown = make_url(url).render_as_string()
         driver = isinstance(error, ImportError) and "psycopg" in str(error)
         raise RunError(
-            f"cannot use the study storage {shown!r}: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"cannot use the study storage {shown(url)!r}: {(str(error).splitlines() or [type(error).__name__])[0]}",
             hint="pip install 'se-nas[postgresql]'" if driver else None,
         ) from error
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(url).render_as_string()
+    except SQLAlchemyError:
+        return url

@@ -1,8 +1,8 @@
 """The Optuna study as the one truth: trials as records in, trials as records out.
 
 Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the costs stand
-beside it for optuna-dashboard. A rejected trial is told as pruned with a violated constraint (told as failed,
-Optuna's samplers would propose it again and again).
+beside it for optuna-dashboard. A rejected and a stopped trial are told as pruned with a violated constraint (told as
+failed, Optuna's samplers would propose them again and again).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from se_nas.levels import distributions
 from se_nas.records import CostValue, Direction, Trial, Unit, from_plain, to_plain
 from se_nas.space import Space
 from se_nas.space_file import SpaceSpec
-from se_nas.storage import open_storage, reading, study_names, turn
+from se_nas.storage import open_storage, reading, shown, study_names, turn
 
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
@@ -131,20 +131,23 @@ class Study:
     @classmethod
     def latest(cls, storage: str, name: str) -> Study | None:
         """The study of this name, in the widest space that it was carried over to; None if there is none."""
-        own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
-        for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
-            study = cls._existing(storage, candidate)
-            if study.optuna.user_attrs.get("carried over", True):
-                return study
-            optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
-        return None
+        with reading(storage):
+            begun = turn(storage)
+        with begun:  # another driver may be making it
+            own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
+            for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
+                study = cls._existing(storage, candidate)
+                if study.optuna.user_attrs.get("carried over", True):
+                    return study
+                optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
+            return None
 
     @classmethod
     def _existing(cls, storage: str, name: str) -> Study:
         with reading(storage):
             attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
         if "facts" not in attrs or "objective" not in attrs:
-            raise RunError(f"study {name!r} was not made by se-nas search", where=storage)
+            raise RunError(f"study {name!r} was not made by se-nas search", where=shown(storage))
         return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
 
     def widen(self, facts: Mapping[str, Any], space: Space) -> Study:
@@ -234,8 +237,11 @@ class Study:
                 trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
             if record.reason:
                 trial.set_user_attr("reason", record.reason)
-            if record.state == "rejected":
-                trial.set_constraint("rejected", 1.0)
+            if record.counts:  # what samplers need to know of a stopped trial, and of those that it is compared with
+                trial.set_user_attr("curve", [epoch.metrics[objective.metric] for epoch in record.curve])
+                trial.set_user_attr("epochs", record.identity.epochs)
+            if record.state in ("rejected", "stopped"):
+                trial.set_constraint(record.state, 1.0)
             with _quiet():
                 self.optuna.tell(trial, values, state=_STATES[record.state])
         except optuna.exceptions.UpdateFinishedTrialError:
