@@ -261,6 +261,7 @@ class TestTwoDrivers:
         assert {t.state for t in trials} <= {"complete", "rejected"}
         assert (tmp_path / "first" / "trials.csv").read_bytes() == (tmp_path / "second" / "trials.csv").read_bytes()
 
+    @pytest.mark.slow
     def test_one_takes_over_what_the_other_left(self, storage: str, tmp_path: Path) -> None:
         config = slow_search(tmp_path, storage, seconds=2.0, budget=4)
         first = driver(tmp_path, "first", config)
@@ -278,6 +279,7 @@ class TestTwoDrivers:
         assert len(again) == 1
         assert again[0].attempts == 1
 
+    @pytest.mark.slow
     def test_a_wider_space_waits_for_the_other(self, storage: str, tmp_path: Path) -> None:
         config = slow_search(tmp_path, storage, seconds=20.0, budget=4)
         first = driver(tmp_path, "first", config)
