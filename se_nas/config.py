@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from se_nas.errors import ConfigError
-from se_nas.records import Recipe, Target
+from se_nas.records import Graph, Recipe, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class SearchConfig:
         task: What is trained for: classification, or the user's own by import path.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
-        executor: Where trainings run: local, inline, or the user's own by import path.
+        executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
         cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;
@@ -59,9 +59,13 @@ class SearchConfig:
             machine allow on a GPU, and one for each core on a CPU.
         checkpoint_minutes: A long training leaves a checkpoint when the last is so old, and goes on from it after a
             crash; 0 for never.
+        devices_per_trial: Devices that train one candidate together, each a share of every batch (Lightning DDP).
+        graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
+            captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
-        storage: Optuna storage URL; default an SQLite file in the run folder.
+        storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
+            SQLite file in the run folder.
         keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
     """
 
@@ -83,6 +87,8 @@ class SearchConfig:
     device: str = "auto"
     trials_per_device: int | None = None
     checkpoint_minutes: float = 5.0
+    devices_per_trial: int = 1
+    graph: Graph = "auto"
     seed: int = 0
     out: str | None = None
     storage: str | None = None
@@ -95,6 +101,10 @@ class SearchConfig:
         _check("trials_per_device", per_device, per_device is None or per_device >= 1, "a whole number from 1")
         _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        together = self.devices_per_trial
+        _check("devices_per_trial", together, together >= 1, "a whole number from 1")
+        shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"
+        _check("batch_size", shared_out, self.train.batch_size % together == 0, "a multiple of devices_per_trial")
         own = [name for name in self.measure if ":" in name]
         for name in self.measure:
             _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")

@@ -20,10 +20,12 @@ from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
 from se_nas.evaluate import train_steps
+from se_nas.executors import ask_elsewhere, slots_elsewhere
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
+from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.records import Placement, Precision, Recipe, Request, RunIdentity, to_plain
 from se_nas.se import insert_choices
 from se_nas.slots import gpu_need, trainings_at_once
@@ -81,7 +83,15 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
     )
-    devices = choose_devices(config)
+    elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
+    if elsewhere and config.devices_per_trial > 1:
+        raise ConfigError(
+            f"devices_per_trial is {config.devices_per_trial}, but the executor {config.executor.target!r} gives one "
+            "device to each training",
+            hint="leave it out, or search with --executor local",
+        )
+    devices = elsewhere or choose_devices(config)
+    here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
     data = prepare_data(config.data, folder)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
@@ -89,15 +99,15 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
-    precision = choose_precision(config.train.precision, torch.device(devices[0]))
-    if config.executor.target != "inline":
+    precision = _precision(config, elsewhere[0] if elsewhere else None, here)
+    if not elsewhere and config.executor.target != "inline":
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
         config=config,
         data=data,
         task=open_task(config.task),
         space=space,
-        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
+        costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
         devices=devices,
         precision=precision,
         start_weights=_weights_checksum(backbone),
@@ -130,6 +140,20 @@ def _trainings_at_once(
     return at_once
 
 
+def _precision(config: SearchConfig, elsewhere: str | None, here: torch.device) -> Precision:
+    """One precision for all trainings: that of this machine, or what all the others have."""
+    wanted = config.train.precision
+    if elsewhere is None or wanted != "auto":
+        return choose_precision(wanted, here)
+    found = set(ask_elsewhere(config.executor, probe_precision, elsewhere))
+    return "bf16" if found == {"bf16"} else "32"
+
+
+def probe_precision(device: str) -> Precision:
+    """The precision that the machine which runs this would choose for a device."""
+    return choose_precision("auto", torch.device(device))
+
+
 def _pricing(
     config: SearchConfig, data: DataInfo, backbone: nn.Module, space: Space, device: torch.device, cache: Path
 ) -> Pricing:
@@ -153,11 +177,13 @@ def _pricing(
 
 
 def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = None) -> tuple[str, ...]:
-    """The device of each slot.
+    """The device of each slot; with `devices_per_trial`, a slot has several, with commas between.
 
     As many slots as `workers` says, or `trials_per_device` for each device; else one for each core, or for each GPU as
     many as `at_once` says that it takes (one without it).
     """
+    if config.devices_per_trial > 1:
+        return _together(config)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.device.startswith("cuda"):
         wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
@@ -175,6 +201,19 @@ def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = 
         slots = config.workers or (each or (at_once(wanted[0]) if at_once else 1)) * len(wanted)
         return tuple(wanted[i % len(wanted)] for i in range(slots))
     return ("cpu",) * (config.workers or each or _cores())
+
+
+def _together(config: SearchConfig) -> tuple[str, ...]:
+    number = config.devices_per_trial
+    single = choose_devices(replace(config, devices_per_trial=1, workers=None, trials_per_device=None))
+    if single[0] == "cpu":
+        slots = [SEPARATOR.join(["cpu"] * number)] * max(1, len(single) // number)
+    else:
+        cards = tuple(dict.fromkeys(single))
+        slots = [SEPARATOR.join(cards[i : i + number]) for i in range(0, len(cards) - number + 1, number)]
+        if not slots:
+            raise ConfigError(f"devices_per_trial is {number}, but there are {len(cards)} GPUs to use")
+    return tuple(slots[i % len(slots)] for i in range(config.workers or len(slots) * (config.trials_per_device or 1)))
 
 
 def _cores() -> int:

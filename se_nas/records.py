@@ -22,6 +22,7 @@ State = Literal["running", "complete", "failed", "stopped", "rejected"]
 Direction = Literal["maximize", "minimize"]
 Verdict = Literal["continue", "stop"]
 Precision = Literal["auto", "32", "bf16"]
+Graph = Literal["auto", "plain", "shared", "compiled"]
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner")
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
@@ -313,6 +314,11 @@ class Request:
     channels_last: bool = False
     checkpoint_minutes: float = 5.0
     """Age from which a checkpoint inside the training is replaced; 0: none is written."""
+    graph: Graph = "plain"
+    offered: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
+    trainings_left: float = 1.0
+    """How many trainings, this one included, the worker may expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +337,7 @@ class Result:
     commit: str = ""
     notes: tuple[str, ...] = ()
     """What happened on the way, in words: a batch cut for lack of memory, a training that went on."""
+    graph: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +362,8 @@ class Trial:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    graph: str = ""
+    """How the network ran: ``plain``, ``shared`` or ``compiled``; equal within rounding."""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
     notes: tuple[str, ...] = ()

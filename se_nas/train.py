@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
 
@@ -21,6 +22,7 @@ from se_nas.data.batches import Batches
 from se_nas.data.module import AnyDataModule
 from se_nas.errors import TrainingError
 from se_nas.plugins import Channel, Task
+from se_nas.ranks import Rank, Share
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
 VALIDATION_BATCH = 512
@@ -43,7 +45,8 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell again what was seen before the checkpoint: the driver may be another one."""
-        if any(self.channel.report(epoch.epoch, epoch.metrics) == "stop" for epoch in self.curve):
+        verdicts = [trainer.strategy.broadcast(self.channel.report(epoch.epoch, epoch.metrics)) for epoch in self.curve]
+        if "stop" in verdicts:
             self.stopped = trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,7 +57,8 @@ class Watch(pl.Callback):
         if self.metric not in metrics:
             raise TrainingError(f"the task did not log {self.metric!r}", allowed=sorted(metrics))
         self.curve.append(Epoch(epoch=epoch, metrics=metrics))
-        if self.channel.report(epoch, metrics) == "stop" and epoch < (trainer.max_epochs or 0):
+        verdict = trainer.strategy.broadcast(self.channel.report(epoch, metrics))
+        if verdict == "stop" and epoch < (trainer.max_epochs or 0):
             self.stopped = True
             trainer.should_stop = True
 
@@ -74,6 +78,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     pieces: int = 1,
     limit: int = 0,
+    rank: Rank | None = None,
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
@@ -88,6 +93,8 @@ def train(
         that of the whole batch, but BatchNorm sees the statistics of a piece.
     limit:
         End after so many batches, with one batch in each validation; 0: train to the end.
+    rank:
+        This process's part in a training on several devices, whose process group is there already.
 
     Raises
     ------
@@ -97,16 +104,17 @@ def train(
     if channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     torch.manual_seed(random_stream(seed, "training"))
+    if rank is not None and device.type == "cuda":  # dropout differs between ranks, the order of images does not
+        torch.cuda.manual_seed(random_stream(seed, "training", rank.index))
     loaders: dict[str, Any]
     if data.kind == "module":
         module_source, _ = open_source(data.target)
-        loaders = {
-            "datamodule": AnyDataModule(module_source, ready=checkpoints.restore_random if checkpoints else None)
-        }
+        ready = checkpoints.restore_random if checkpoints else None
+        loaders = {"datamodule": AnyDataModule(module_source, ready=ready, rank=rank)}
         steps, class_counts = _steps_of(module_source, recipe), None
     else:
         batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last, pieces=pieces)
-        loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
+        loaders = {"train_dataloaders": Share(batches[0], rank) if rank else batches[0], "val_dataloaders": batches[1]}
         steps = len(batches[0]) // pieces * recipe.epochs
         class_counts = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
     module = task.module(candidate, recipe, steps=max(steps, limit), class_counts=class_counts)
@@ -119,7 +127,7 @@ def train(
             if data.kind == "arrays":
                 batches[0].epoch = checkpoints.epochs
         callbacks.append(checkpoints)
-    trainer = _trainer(recipe, device, precision, callbacks, pieces, limit)
+    trainer = _trainer(recipe, device, precision, callbacks, pieces, limit, rank)
     with warnings.catch_warnings():
         # Advice on DataLoader workers: data modules are the user's business, and our batches have no workers.
         warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
@@ -130,15 +138,30 @@ def train(
 
 
 def _trainer(
-    recipe: Recipe, device: torch.device, precision: str, callbacks: list[pl.Callback], pieces: int, limit: int
+    recipe: Recipe,
+    device: torch.device,
+    precision: str,
+    callbacks: list[pl.Callback],
+    pieces: int,
+    limit: int,
+    rank: Rank | None,
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    if rank is not None:
+        cards = [torch.device(name).index or 0 for name in rank.devices]
+        together = {
+            "devices": cards if device.type == "cuda" else rank.number,
+            # Networks may have parts that only some of their outputs need.
+            "strategy": DDPStrategy(find_unused_parameters=True),
+            "use_distributed_sampler": False,  # `Share` does that, and validation is not shared out
+        }
     return pl.Trainer(
         max_epochs=None if limit else recipe.epochs,
         max_steps=limit or -1,
         limit_val_batches=1 if limit else 1.0,
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **together,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         accumulate_grad_batches=pieces,
         callbacks=callbacks,
