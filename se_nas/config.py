@@ -42,7 +42,7 @@ class SearchConfig:
         task: What is trained for: classification, or the user's own by import path.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
-        executor: Where trainings run: local, inline, or the user's own by import path.
+        executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
         cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;
@@ -64,7 +64,8 @@ class SearchConfig:
             captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
-        storage: Optuna storage URL; default an SQLite file in the run folder.
+        storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
+            SQLite file in the run folder.
         keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
     """
 

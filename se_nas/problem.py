@@ -20,6 +20,7 @@ from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
 from se_nas.evaluate import train_steps
+from se_nas.executors import ask_elsewhere, slots_elsewhere
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
@@ -82,7 +83,15 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
     )
-    devices = choose_devices(config)
+    elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
+    if elsewhere and config.devices_per_trial > 1:
+        raise ConfigError(
+            f"devices_per_trial is {config.devices_per_trial}, but the executor {config.executor.target!r} gives one "
+            "device to each training",
+            hint="leave it out, or search with --executor local",
+        )
+    devices = elsewhere or choose_devices(config)
+    here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
     data = prepare_data(config.data, folder)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
@@ -90,17 +99,15 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
-    precision = choose_precision(config.train.precision, torch.device(devices_of(devices[0])[0]))
-    if config.executor.target != "inline":
+    precision = _precision(config, elsewhere[0] if elsewhere else None, here)
+    if not elsewhere and config.executor.target != "inline":
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
         config=config,
         data=data,
         task=open_task(config.task),
         space=space,
-        costs=_pricing(
-            config, data, backbone, space, torch.device(devices_of(devices[0])[0]), folder / "measured.json"
-        ),
+        costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
         devices=devices,
         precision=precision,
         start_weights=_weights_checksum(backbone),
@@ -131,6 +138,20 @@ def _trainings_at_once(
         return trainings_at_once(need, free=free, cores=max(1, _cores() // torch.cuda.device_count()))
 
     return at_once
+
+
+def _precision(config: SearchConfig, elsewhere: str | None, here: torch.device) -> Precision:
+    """One precision for all trainings: that of this machine, or what all the others have."""
+    wanted = config.train.precision
+    if elsewhere is None or wanted != "auto":
+        return choose_precision(wanted, here)
+    found = set(ask_elsewhere(config.executor, probe_precision, elsewhere))
+    return "bf16" if found == {"bf16"} else "32"
+
+
+def probe_precision(device: str) -> Precision:
+    """The precision that the machine which runs this would choose for a device."""
+    return choose_precision("auto", torch.device(device))
 
 
 def _pricing(

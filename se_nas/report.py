@@ -16,7 +16,7 @@ from se_nas.files import atomically
 from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
-from se_nas.study import INTERRUPTED, Objective
+from se_nas.study import BLAMELESS, Objective
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
@@ -208,7 +208,7 @@ def summary(
         "ended": ended,
         "budget": budget,
         "trained": sum(t.counts for t in trials),
-        "failed": sum(t.state == "failed" and t.reason != INTERRUPTED for t in trials),
+        "failed": sum(t.state == "failed" and t.reason not in BLAMELESS for t in trials),
         "objective": {
             "metric": objective.metric,
             "direction": objective.direction,

@@ -46,7 +46,7 @@ class Watch(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell again what was seen before the checkpoint: the driver may be another one."""
         verdicts = [trainer.strategy.broadcast(self.channel.report(epoch.epoch, epoch.metrics)) for epoch in self.curve]
-        if verdicts and verdicts[-1] == "stop":
+        if "stop" in verdicts:
             self.stopped = trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
