@@ -178,7 +178,7 @@ class Ranks:
             elif message.kind == "error":
                 if message.out_of_memory:
                     raise MemoryError(message.text)
-                raise TrainingError(message.text)
+                raise TrainingError(self._cause(message.text))
         return tuple(curve), stopped
 
     def _start(self, index: int) -> subprocess.Popen[str]:
@@ -211,6 +211,11 @@ class Ranks:
 
     def _say(self, index: int, value: Any) -> None:
         _write(self.processes[index], value)
+
+    def _cause(self, text: str) -> str:
+        """What a rank tells, or the death of another one, which the first sees as a lost connection only."""
+        killed = [i for i, process in enumerate(self.processes) if (process.poll() or 0) < 0]
+        return self._death(killed[0], done=False).text if killed else text
 
     def _death(self, index: int, *, done: bool) -> Message:
         if done:
