@@ -295,9 +295,9 @@ class Driver:
         return f"the space is exhausted: all {self._spent()} placements that it allows are trained"
 
     def _interrupt(self, again: bool) -> None:
+        self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed
         if again:
             raise KeyboardInterrupt
-        self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed
 
     def _status(self) -> Status:
         return Status(
