@@ -103,7 +103,8 @@ class LocalExecutor:
                     continue
                 request = replace(request, device=self.devices[slot])
                 try:
-                    if process is None or not process.is_alive():  # it fell at its last task, or while it had none
+                    # It fell at its last task, or while it had none: an idle worker says nothing, but its end can be read.
+                    if process is None or pipe.poll() or not process.is_alive():
                         process, pipe = self._start(slot)
                     future.set_result(_converse(process, pipe, (evaluate, request), report))
                 except Exception as error:  # of the worker or of the evaluation: carried to whoever asks
