@@ -16,7 +16,7 @@ import se_nas
 from se_nas.data import open_part, read_info
 from se_nas.errors import RunError
 from se_nas.records import Target
-from se_nas.results import export_selected
+from se_nas.shipping import export
 from se_nas.search import search
 
 NET = """
