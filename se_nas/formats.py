@@ -54,8 +54,8 @@ class Job:
 
     @property
     def example(self) -> Tensor:
-        """Two images: a batch of one would be taken for a constant."""
-        return torch.zeros(2, *self.record.input_shape)
+        """Two images of noise: a batch of one would be taken for a constant."""
+        return torch.randn(2, *self.record.input_shape, generator=torch.Generator().manual_seed(0))
 
     @property
     def description(self) -> dict[str, str]:
@@ -162,6 +162,11 @@ def _write_onnx(job: Job, file: Path, *, half: bool = False) -> None:
         raise _onnx_error(error) from error
     if program is None:
         raise _onnx_error(RuntimeError("the exporter gave nothing"))
+    given = program.model.opset_imports[""]
+    if given != job.opset:  # the exporter only warns where it cannot convert
+        raise RunError(
+            f"the network cannot be written with ONNX opset {job.opset}, only with {given}", hint=f"--opset {given}"
+        )
     program.model.metadata_props.update(job.description)
     program.save(str(file), external_data=False)
 

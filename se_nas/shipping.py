@@ -154,9 +154,7 @@ def _write_and_prove(
         return part_images(run, data, "train", limit=CALIBRATION).images
 
     job = Job(network=network, record=record, folder=folder, calibration=calibration, opset=opset)
-    proofs = []
     with tempfile.TemporaryDirectory() as workshop:
-        for name in names:
+        for name in names:  # first all of them: what cannot be written shows before the long proofs
             write_format(name, job)
-            proofs.append(prove(name, folder, trained, Path(workshop), max_drop=max_drop))
-    return tuple(proofs)
+        return tuple(prove(name, folder, trained, Path(workshop), max_drop=max_drop) for name in names)
