@@ -36,6 +36,9 @@ TOLERANCE = 1e-4
 MAX_DROP = 0.02
 """Accuracy that half precision and quantisation may lose, as a share of the images."""
 
+CHANGED = 10
+"""They may change so many times as many predictions: equal accuracy with other predictions is another network."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
@@ -180,7 +183,7 @@ def prove(name: str, folder: Path, trained: Trained, workshop: Path, *, max_drop
         latency=CostValue(value=statistics.median(times), unit="ms", kind="measured", interval=median_interval(times)),
         versions=report["versions"],
     )
-    _judge(proof, exact=FORMATS[name].exact, max_drop=max_drop)
+    judge(proof, exact=FORMATS[name].exact, max_drop=max_drop)
     return proof
 
 
@@ -231,7 +234,7 @@ def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
     return float(((outputs > 0) == (labels > 0.5)).mean()) if labels.shape == outputs.shape else None
 
 
-def _judge(proof: Proof, *, exact: bool, max_drop: float) -> None:
+def judge(proof: Proof, *, exact: bool, max_drop: float) -> None:
     """RunError unless the file is as good as the trained network."""
     allowed = TOLERANCE * max(1.0, proof.scale)
     said = f"largest difference {proof.difference:.3g}, {100 * proof.agreement:.2f} % of the predictions are the same"
@@ -242,12 +245,20 @@ def _judge(proof: Proof, *, exact: bool, max_drop: float) -> None:
         )
     if exact:
         return
+    changed = 1 - proof.agreement
     if proof.accuracy is None or proof.trained_accuracy is None:
-        drop, what = 1 - proof.agreement, "predictions"
+        drop, what = changed, "predictions"
     else:
         drop, what = proof.trained_accuracy - proof.accuracy, "accuracy"
+    hint = "allow more with --max-drop, or choose another format"
     if not np.isfinite(proof.difference) or drop > max_drop:
         raise RunError(
             f"the exported {proof.file} loses {100 * drop:.2f} points of {what}, more than {100 * max_drop:g}: {said}",
-            hint="allow more with --max-drop, or choose another format",
+            hint=hint,
+        )
+    if changed > CHANGED * max_drop:
+        raise RunError(
+            f"the exported {proof.file} keeps the accuracy but changes {100 * changed:.1f} % of the predictions, "
+            f"more than {100 * CHANGED * max_drop:g} %: it is another network",
+            hint=hint,
         )

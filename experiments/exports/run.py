@@ -28,8 +28,7 @@ from se_nas.formats import FORMATS
 from se_nas.records import Recipe, Target
 
 FILE = Path(__file__).with_name("exports.csv")
-EPOCHS = 2
-TRAIN, VAL = 2000, 1000
+VAL = 1000
 
 CONVNEXT = {"hidden_sizes": [24, 48, 96, 192], "depths": [1, 1, 2, 1], "patch_size": 2}
 NETWORKS = {
@@ -44,7 +43,7 @@ NETWORKS = {
     ),
 }
 COLUMNS = (
-    "network library placement params val_images trained_accuracy format file bytes difference scale agreement "
+    "network library placement params epochs val_images trained_accuracy format file bytes difference scale agreement "
     "accuracy accuracy_difference latency_ms latency_low latency_high torch onnxruntime device error"
 ).split()
 
@@ -75,7 +74,7 @@ def exported(folder: Path, select: str) -> dict[str, Any]:
     return found
 
 
-def rows_of(name: str, archive: Path, work: Path) -> list[dict[str, Any]]:
+def rows_of(name: str, archive: Path, work: Path, epochs: int) -> list[dict[str, Any]]:
     library, backbone = NETWORKS[name]
     space = work / "space.yaml"
     space.write_text("reductions: [none, 4]\n")
@@ -85,7 +84,7 @@ def rows_of(name: str, archive: Path, work: Path) -> list[dict[str, Any]]:
             data=Target(target=f"npz:{archive}"),
             space=str(space),
             executor=Target(target="inline"),
-            train=Recipe(epochs=EPOCHS, batch_size=64, optimizer="adamw", lr=0.003),
+            train=Recipe(epochs=epochs, batch_size=64, optimizer="adamw", lr=0.003),
             budget=2,
             device="cpu",
             keep_weights="all",
@@ -97,6 +96,7 @@ def rows_of(name: str, archive: Path, work: Path) -> list[dict[str, Any]]:
     rows = []
     for format_name, proof in exported(result.folder, f"trial={chosen['trial']}").items():
         row = {"network": name, "library": library, "placement": chosen["placement"], "params": chosen["params"]}
+        row["epochs"] = epochs
         row |= {"format": format_name, "device": device_name("cpu"), "error": ""}
         if isinstance(proof, SeNasError):
             rows.append(row | {"error": proof.what})
@@ -127,15 +127,17 @@ def rows_of(name: str, archive: Path, work: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--train", type=int, default=2000, help="training images")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("names", nargs="*", default=list(NETWORKS))
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "images.npz"
-        train, val = subset(given.data / "train", TRAIN), subset(given.data / "test", VAL)
+        train, val = subset(given.data / "train", given.train), subset(given.data / "test", VAL)
         np.savez(archive, x_train=train[0], y_train=train[1], x_val=val[0], y_val=val[1])
         for name in given.names:
-            rows += rows_of(name, archive, Path(folder))
+            rows += rows_of(name, archive, Path(folder), given.epochs)
             for row in rows[-len(FORMATS) :]:
                 print(*(row.get(c, "") for c in ("network", "format", "difference", "accuracy_difference", "error")))
             sys.stdout.flush()
