@@ -25,12 +25,16 @@ def build_candidate(
     num_classes: int,
     input_shape: tuple[int, ...],
     seed: int,
+    synchronized: bool = False,
 ) -> nn.Module:
     """The network of a placement, in train mode.
 
     The same seed gives every candidate the same backbone weights: each SE block has its own random stream.
+    `synchronized` makes BatchNorm take the statistics of all ranks (GPUs only); the state dict stays as it is.
     """
     model = build_backbone(backbone, num_classes=num_classes, input_shape=input_shape, seed=seed)
+    if synchronized:  # before SE blocks come in, since it makes new modules of those that may carry them
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # of torch
     insert_choices(model, units, placement.choices, seed=seed)
     return model
 

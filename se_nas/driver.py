@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -12,24 +13,36 @@ from dataclasses import replace
 
 import torch
 
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.config import seconds
 from se_nas.early_stopping import EarlyStopping
-from se_nas.errors import RunError, SeNasError
-from se_nas.evaluate import evaluate, result_file
+from se_nas.errors import RunError, SeNasError, WorkerLostError
+from se_nas.evaluate import commit, evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
 from se_nas.propose import Proposer
+from se_nas.ranks import devices_of
 from se_nas.records import Epoch, Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.samplers import open_sampler
-from se_nas.study import INTERRUPTED, LEASE, Study
+from se_nas.shared import widest_choices
+from se_nas.study import BLAMELESS, INTERRUPTED, LOST, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
 
 KEPT_BYTES = 2**30
 """Weights of all trials are kept while they take less than this together (keep_weights: auto)."""
+
+DRIVER_SEEDS = 7919
+"""Distance of the sampler's seeds of drivers that share a study."""
+
+CLOCKS = 600.0
+"""Seconds by which the clocks of two machines may differ; a lease that ended before was given up for certain."""
+
+WAIT = 1.0
+"""Seconds between looks at a study whose last trainings are another driver's."""
 
 HOPELESS = 6
 """So many failed trainings without a single success end a search."""
@@ -42,14 +55,17 @@ class Driver:
         self.problem, self.run, self.study, self.view = problem, run, study, view
         config = problem.config
         problem.costs.prepare()
+        rank = 0 if config.storage is None else study.join(run.owner)
         self.proposer = Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=self._record)
         study.optuna.sampler = open_sampler(
             config.sampler,
             space=problem.space,
-            seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
+            # A resumed sampler must not repeat its first draws, nor two drivers draw the same.
+            seed=config.seed + len(study.trials()) + DRIVER_SEEDS * rank,
             budget=config.budget,
             cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
         )
+        self.offered = widest_choices(problem.space)
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
         self.stopping = EarlyStopping(problem.objective, problem.space) if config.early_stopping else None
@@ -57,14 +73,17 @@ class Driver:
         self.ending = ""
         self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
         self._renewed = time.monotonic()
+        self._leases: dict[int, tuple[float, float]] = {}
+        """Of running trials of other drivers: the lease, and when it was first seen."""
         self._said = False
 
     def drive(self) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words."""
-        self._recover()
-        if self.stopping is not None:
-            self.stopping.learn(self.study.trials())
-        self.proposer.enqueue_references()
+        with self.study.turn:
+            self._recover()
+            if self.stopping is not None:
+                self.stopping.learn(self.study.trials())
+            self.proposer.enqueue_references()
         if self._spent() >= self.problem.config.budget:
             return self._why()
         executor = open_executor(self.problem.config.executor, self.problem.devices)
@@ -77,6 +96,7 @@ class Driver:
         finally:
             executor.shutdown(wait=clean)
         if clean:
+            shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
             self._measure_front()
         return self._why()
 
@@ -92,11 +112,16 @@ class Driver:
         while len(self.running) < executor.slots:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self.ending = self.ending or f"the time of {self.problem.config.max_time} is over"
-            if self.ending or self._spent() + len(self.running) >= self.problem.config.budget:
+            if self.ending:
                 return False
-            trial = self.proposer.next()
+            with self.study.turn:
+                spent, others = self._spent(), len(self._others())
+                if spent >= self.problem.config.budget:
+                    return False
+                over = spent + others + len(self.running) >= self.problem.config.budget
+                trial = None if over else self.proposer.next()
             if trial is None:
-                return bool(self.running)
+                return others > 0 or (not over and bool(self.running))  # what others train may come back to us
             future = executor.submit(evaluate, self._request(trial), self._reporter(trial))
             self.running[future] = trial
             self._show()
@@ -104,6 +129,8 @@ class Driver:
 
     def _collect(self) -> None:
         """Wait a moment for results; tell what is there."""
+        if not self.running:
+            time.sleep(WAIT)
         done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in done:
             trial = self.running.pop(future)
@@ -111,11 +138,28 @@ class Driver:
         if self.ending == "interrupted" and not self._said:
             self._said = True
             self.view.say("finishing what is running; press Ctrl-C again to stop at once")
-        if time.monotonic() - self._renewed > LEASE / 3:
+        if time.monotonic() - self._renewed > self.study.lease / 3:
             self._renewed = time.monotonic()
             for trial in self.running.values():
                 self.study.renew(trial)
+            self._take_over()
         self._show()
+
+    def _others(self) -> list[Trial]:
+        """Running trials of other drivers."""
+        return [t for t in self.study.trials() if t.state == "running" and t.owner != self.run.owner]
+
+    def _take_over(self) -> None:
+        """Have trials tried again whose driver gave no sign of life for a lease, by our clock."""
+        now = time.monotonic()
+        others = self._others()
+        self._leases = {
+            t.number: seen if (seen := self._leases.get(t.number, (0.0, 0.0)))[0] == t.lease else (t.lease, now)
+            for t in others
+        }
+        for trial in others:
+            if now - self._leases[trial.number][1] > self.study.lease:
+                self._orphan(trial)
 
     def _tell(self, trial: Trial, result: Result) -> None:
         record = replace(
@@ -128,7 +172,9 @@ class Driver:
             seconds=result.seconds,
             device=result.device,
             versions=result.versions,
-            commit=result.commit,
+            commit=result.commit or commit(),  # a worker elsewhere runs in no checkout
+            notes=result.notes,
+            graph=result.graph,
         )
         if not self.study.finish(record):
             return
@@ -140,10 +186,12 @@ class Driver:
         if self.stopping is not None and record.counts:
             self.stopping.learn(self.study.trials())
         self.view.finished(record, self._status())
+        for note in record.notes:
+            self.view.say(f"trial {record.number}: {note}")
 
     def _give_up_if_hopeless(self, last: Trial) -> None:
         trials = self.study.trials()
-        failures = [t for t in trials if t.state == "failed" and t.reason != INTERRUPTED]
+        failures = [t for t in trials if t.state == "failed" and t.reason not in BLAMELESS]
         if len(failures) >= HOPELESS and not any(t.counts for t in trials):
             raise RunError(
                 f"the first {len(failures)} trainings all failed; the last one: {last.reason}",
@@ -159,14 +207,15 @@ class Driver:
             file = result_file(self.run.path, trial.number, trial.attempts)
             if file.is_file():
                 self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
-            elif self.run.owned_by_us(trial.owner) or trial.lease < time.time():
+            elif self.run.owned_by_us(trial.owner) or trial.lease < time.time() - CLOCKS:
                 self._orphan(trial)
-        self.study.fail_unrecorded(exclusive=self.problem.config.storage is None)
+        self.study.fail_unrecorded()
 
     def _orphan(self, trial: Trial) -> None:
         record = replace(trial, state="failed", reason=INTERRUPTED)
-        if self.study.finish(record):
-            self.proposer.retry(record)
+        with self.study.turn:
+            if self.study.finish(record):
+                self.proposer.retry(record)
 
     def _record(self, placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
         problem = self.problem
@@ -198,7 +247,11 @@ class Driver:
             backbone=problem.config.backbone,
             folder=str(self.run.path),
             device=problem.devices[0],
-            channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
+            channels_last=wants_channels_last(problem.precision, torch.device(devices_of(problem.devices[0])[0])),
+            checkpoint_minutes=problem.config.checkpoint_minutes,
+            graph=problem.config.graph,
+            offered=self.offered,
+            trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),
         )
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
@@ -266,8 +319,10 @@ def _outcome(future: Future[Result], trial: Trial) -> Result:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | RunError):
         raise error
+    if isinstance(error, WorkerLostError):
+        return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=LOST)
     reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
     return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=reason)
 

@@ -88,6 +88,10 @@ class TrainingError(SeNasError):
     """A training that cannot go on."""
 
 
+class WorkerLostError(TrainingError):
+    """The machine of a worker went away in the middle of an evaluation, which says nothing about the candidate."""
+
+
 class RunError(SeNasError):
     """A run folder or a study that cannot be used."""
 

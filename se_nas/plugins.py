@@ -100,6 +100,20 @@ class Executor(Protocol):
     def shutdown(self, *, wait: bool = True) -> None: ...
 
 
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What the class of an executor has, too, if its slots are not the devices of this machine.
+
+    Both are class methods that are given the arguments of the executor but `devices`.
+    """
+
+    def find_slots(self, *, device: str, workers: int | None, **args: Any) -> tuple[str, ...]:
+        """The device of each slot, as its worker names it; ConfigError for more slots than there can be."""
+
+    def ask_machines(self, function: Callable[..., Any], values: tuple[Any, ...], **args: Any) -> list[Any]:
+        """What a function returns on each machine that has slots."""
+
+
 def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str | None]:
     """The plug-in of a name, and what follows the colon for built-ins of the form ``folder:PATH``.
 
@@ -150,27 +164,36 @@ def _import(module_name: str, path: str) -> Any:
         ) from error
 
 
+def provide_code(file: Path, here: Path) -> None:
+    """Have a Python file of another machine found under its path there, in this process."""
+    _PROVIDED[file] = here
+
+
+_PROVIDED: dict[Path, Path] = {}
+
+
 def _load_file(file: Path) -> Any:
     file = file.expanduser().resolve()
-    if not file.is_file():
+    here = _PROVIDED.get(file, file)
+    if not here.is_file():
         raise PluginError(f"there is no file {str(file)!r}")
     # One module per file, however often it is asked for; pickles of its classes find it by this name.
     name = f"se_nas_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, here)
     if spec is None or spec.loader is None:
         raise PluginError(f"cannot load {str(file)!r} as a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(file.parent))  # the file may import its neighbours
+    sys.path.insert(0, str(here.parent))  # the file may import its neighbours
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's file may raise anything
         del sys.modules[name]
         raise PluginError(f"cannot load {str(file)!r}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(str(file.parent))
+        sys.path.remove(str(here.parent))
     return module
 
 

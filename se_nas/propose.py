@@ -12,7 +12,7 @@ from se_nas.errors import ExhaustedError
 from se_nas.pricing import Pricing
 from se_nas.records import Placement, Trial, random_stream
 from se_nas.space import Space
-from se_nas.study import INTERRUPTED, Study
+from se_nas.study import BLAMELESS, Study
 
 ATTEMPTS = 3
 """A failed placement is tried at most twice more."""
@@ -90,10 +90,7 @@ class Proposer:
             record = replace(record, number=trial.number)
             objection = self._objection(placement, reference=bool(record.role))
             if objection is None:
-                record = self.study.start(trial, record)
-                objection = self._other_driver(record)
-            if objection is None:
-                return record
+                return self.study.start(trial, record)
             self.study.finish(replace(record, state="rejected", reason=objection))
         if (unseen := self._draw()) is None:
             return None
@@ -112,7 +109,7 @@ class Proposer:
             trial.placement.key
             for trial in self.study.trials()
             if trial.state in ("complete", "stopped", "running")
-            or (trial.state == "failed" and trial.reason != INTERRUPTED and trial.attempts >= ATTEMPTS)
+            or (trial.state == "failed" and trial.reason not in BLAMELESS and trial.attempts >= ATTEMPTS)
         }
 
     def retry(self, trial: Trial) -> None:
@@ -122,9 +119,11 @@ class Proposer:
             self.study.enqueue(levels, role=trial.role)
 
     def _failures(self, key: str) -> list[Trial]:
-        """Trainings of a network that failed by themselves; one whose driver ended says nothing."""
+        """Trainings of a network that failed by themselves; one whose driver or machine was lost says nothing."""
         return [
-            t for t in self.study.trials() if t.placement.key == key and t.state == "failed" and t.reason != INTERRUPTED
+            t
+            for t in self.study.trials()
+            if t.placement.key == key and t.state == "failed" and t.reason not in BLAMELESS
         ]
 
     def over_limit(self, placement: Placement) -> str | None:
@@ -139,15 +138,6 @@ class Proposer:
         if not self.space.contains(placement):
             return "only the reference placement uses this reduction"
         return self.over_limit(placement)
-
-    def _other_driver(self, record: Trial) -> str | None:
-        """Whether another driver took the same placement a moment earlier."""
-        rivals = [
-            t.number
-            for t in self.study.trials()
-            if t.state == "running" and t.placement.key == record.placement.key and t.number < record.number
-        ]
-        return f"trial {rivals[0]} trains it" if rivals else None
 
     def _draw(self) -> dict[str, int] | None:
         """A random assignment that is new and within the limits, or None."""

@@ -16,13 +16,25 @@ from se_nas.files import atomically
 from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
-from se_nas.study import INTERRUPTED, Objective
+from se_nas.study import BLAMELESS, Objective
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
 
 COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
-_LATER = ["seed", "replicate", "epochs", "seconds", "attempts", "counts", "reason", "device", "versions", "commit"]
+_LATER = [
+    "seed",
+    "replicate",
+    "epochs",
+    "seconds",
+    "attempts",
+    "counts",
+    "reason",
+    "device",
+    "graph",
+    "versions",
+    "commit",
+]
 
 
 def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
@@ -50,6 +62,7 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
                 "counts": t.counts,
                 "reason": t.reason,
                 "device": t.device,
+                "graph": t.graph,
                 "versions": " ".join(f"{name}={version}" for name, version in t.versions.items()),
                 "commit": t.commit,
             }
@@ -195,7 +208,7 @@ def summary(
         "ended": ended,
         "budget": budget,
         "trained": sum(t.counts for t in trials),
-        "failed": sum(t.state == "failed" and t.reason != INTERRUPTED for t in trials),
+        "failed": sum(t.state == "failed" and t.reason not in BLAMELESS for t in trials),
         "objective": {
             "metric": objective.metric,
             "direction": objective.direction,

@@ -9,6 +9,9 @@
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
     weights/      trained weights
+    checkpoints/  states of long trainings that run
+    graphs/       measurements of how the networks run fastest
+    driver.lock   folder.id    who works here
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
-        self.owner = f"{socket.gethostname()}:{self.path}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._name = f"{socket.gethostname()}:{self.path}:"
+        self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock: filelock.BaseFileLock | None = None
 
     @property
@@ -56,6 +60,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / "driver.lock")
             self._lock.acquire(timeout=0)
+            self._name = f"{socket.gethostname()}:{self.path}:{self._token()}:"
+            self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         except filelock.Timeout as error:
             raise RunError(
                 f"another search is running in {str(self.path)!r}", hint="wait for it, or give another --out"
@@ -70,7 +76,14 @@ class RunFolder:
 
     def owned_by_us(self, owner: str) -> bool:
         """Whether an owner is a driver of this folder: it is dead then, since we hold the lock."""
-        return owner.startswith(f"{socket.gethostname()}:{self.path}:")
+        return owner.startswith(self._name)
+
+    def _token(self) -> str:
+        """A word of this folder alone: machines may have equal names and paths."""
+        file = self.path / "folder.id"
+        if not file.is_file():
+            write_atomically(file, uuid.uuid4().hex[:8].encode())
+        return file.read_text()
 
     def write_config(self, config: SearchConfig) -> None:
         """Keep the resolved configuration."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from se_nas.problem import Problem, is_wider, prepare
 from se_nas.records import to_plain
 from se_nas.results import SearchResult, conclude
 from se_nas.run_folder import STUDY, RunFolder, default_folder, differences
+from se_nas.storage import reading, turn
 from se_nas.study import Study
 from se_nas.view import View
 
@@ -59,6 +61,13 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
     RunError, with the differences, if the study in the folder is of something else.
     """
     storage = problem.config.storage or run.storage
+    with reading(storage):
+        own_turn = turn(storage)
+    with own_turn:
+        return _open_study(problem, run, view, storage)
+
+
+def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> Study:
     study = Study.latest(storage, STUDY)
     if study is None:
         study = Study(storage, STUDY, problem.objective, problem.facts)
@@ -68,6 +77,13 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
                 "the run is of something else, and cannot go on with this:\n  " + "\n  ".join(changed[:12]),
                 where=str(run.path),
                 hint="give another --out, or the settings that the run was made with",
+            )
+        others = [t for t in study.trials() if t.state == "running" and not run.owned_by_us(t.owner)]
+        if any(t.lease > time.time() for t in others):
+            raise RunError(
+                "the space is wider than before, but another search is at work in the study",
+                where=str(run.path),
+                hint="wait for its end (or, if it was killed, for a minute)",
             )
         view.say("the space is wider than before: its trials are carried over")
         study = study.widen(problem.facts, problem.space)
@@ -93,5 +109,5 @@ def _clear_errors(run: RunFolder) -> Iterator[None]:
         raise RunError(
             f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
             where=str(run.path),
-            hint="is the disk full, or the file read-only? The same command goes on where this one stopped",
+            hint="is the disk full, the file read-only or the server away? The same command goes on where it stopped",
         ) from error

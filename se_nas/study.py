@@ -16,20 +16,25 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
 from se_nas.levels import distributions
 from se_nas.records import CostValue, Direction, Trial, Unit, from_plain, to_plain
 from se_nas.space import Space
 from se_nas.space_file import SpaceSpec
+from se_nas.storage import open_storage, reading, shown, study_names, turn
 
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
 
 INTERRUPTED = "interrupted"
-"""Reason of a trial whose driver ended; it says nothing about the placement."""
+"""Reason of a trial whose driver ended."""
+
+LOST = "its machine went away"
+"""Reason of a trial whose worker's machine was lost."""
+
+BLAMELESS = (INTERRUPTED, LOST)
+"""Reasons that say nothing about the placement; it is tried again however often."""
 
 _STATES = {
     "complete": TrialState.COMPLETE,
@@ -54,6 +59,8 @@ class Objective:
 class Study:
     """Trials of one search, or of one phase of it.
 
+    Drivers that share a study take turns: what they see in their `turn` stays as it is until its end.
+
     Parameters
     ----------
     storage:
@@ -62,12 +69,16 @@ class Study:
         What must be equal for the study to go on: kept with a new study, compared by the caller for an old one.
     """
 
+    lease = LEASE
+
     def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._url = storage
         self.storage = open_storage(storage)
+        self.turn = turn(storage)
+        """Held while several steps must be one for other drivers of the study."""
         self.name = name
-        with _reading(storage), _quiet():
+        with reading(storage), _quiet():
             self.optuna = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -120,20 +131,23 @@ class Study:
     @classmethod
     def latest(cls, storage: str, name: str) -> Study | None:
         """The study of this name, in the widest space that it was carried over to; None if there is none."""
-        own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
-        for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
-            study = cls._existing(storage, candidate)
-            if study.optuna.user_attrs.get("carried over", True):
-                return study
-            optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
-        return None
+        with reading(storage):
+            begun = turn(storage)
+        with begun:  # another driver may be making it
+            own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
+            for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
+                study = cls._existing(storage, candidate)
+                if study.optuna.user_attrs.get("carried over", True):
+                    return study
+                optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
+            return None
 
     @classmethod
     def _existing(cls, storage: str, name: str) -> Study:
-        with _reading(storage):
+        with reading(storage):
             attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
         if "facts" not in attrs or "objective" not in attrs:
-            raise RunError(f"study {name!r} was not made by se-nas search", where=storage)
+            raise RunError(f"study {name!r} was not made by se-nas search", where=shown(storage))
         return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
 
     def widen(self, facts: Mapping[str, Any], space: Space) -> Study:
@@ -160,15 +174,19 @@ class Study:
         wider.optuna.set_user_attr("carried over", True)
         return wider
 
-    def fail_unrecorded(self, *, exclusive: bool) -> None:
-        """Fail trials that were asked for and never started, since their driver died in between.
+    def fail_unrecorded(self) -> None:
+        """Fail trials that were asked for and never started, since their driver died in between."""
+        with self.turn:
+            for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if "record" not in frozen.user_attrs:
+                    self.optuna.tell(frozen.number, state=TrialState.FAIL)
 
-        Without `exclusive` use of the storage, only those that are older than a lease.
-        """
-        for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            young = frozen.datetime_start is not None and time.time() - frozen.datetime_start.timestamp() < LEASE
-            if "record" not in frozen.user_attrs and (exclusive or not young):
-                self.optuna.tell(frozen.number, state=TrialState.FAIL)
+    def join(self, owner: str) -> int:
+        """Enter a driver; returns how many there were before it."""
+        with self.turn:
+            drivers: list[str] = [*self.optuna.user_attrs.get("drivers", []), owner]
+            self.optuna.set_user_attr("drivers", drivers)
+        return len(drivers) - 1
 
     def enqueued(self, role: str) -> bool:
         """Whether a trial with this role waits to be asked for."""
@@ -190,17 +208,22 @@ class Study:
 
     def start(self, trial: optuna.Trial, record: Trial) -> Trial:
         """Keep the record of a trial that is about to run."""
-        record = replace(record, number=trial.number, lease=time.time() + LEASE)
+        record = replace(record, number=trial.number, lease=time.time() + self.lease)
         trial.set_user_attr("record", to_plain(record))
         return record
 
     def renew(self, record: Trial) -> None:
         """Give a running trial a new lease; nothing happens if it was told meanwhile."""
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self._trial(record.number).set_user_attr("record", to_plain(replace(record, lease=time.time() + LEASE)))
+        record = replace(record, lease=time.time() + self.lease)
+        with self.turn, contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._trial(record.number).set_user_attr("record", to_plain(record))
 
     def finish(self, record: Trial) -> bool:
         """Keep a finished trial; False if it was finished already (by another driver)."""
+        with self.turn:
+            return self._finish(record)
+
+    def _finish(self, record: Trial) -> bool:
         trial = self._trial(record.number)
         objective = self.objective
         values = None
@@ -236,40 +259,6 @@ class Study:
     def _trial(self, number: int) -> optuna.Trial:
         study_id = self.storage.get_study_id_from_name(self.name)
         return optuna.Trial(self.optuna, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """An Optuna storage; RunError if it cannot be opened.
-
-    An SQLite file waits for a lock instead of failing at once, and is written ahead.
-    """
-    arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    with _reading(url):
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-    if url.startswith("sqlite"):
-        event.listen(storage.engine, "connect", _write_ahead)
-        storage.engine.dispose()  # connections made before the listener
-    return storage
-
-
-def _write_ahead(connection: Any, _: object) -> None:
-    """Log writes ahead: a killed process loses nothing, and few writes wait for the disk."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def study_names(storage: str) -> list[str]:
-    """Names of the studies in a storage, oldest first."""
-    with _reading(storage):
-        return optuna.get_all_study_names(open_storage(storage))
-
-
-@contextlib.contextmanager
-def _reading(url: str) -> Any:
-    try:
-        yield
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        raise RunError(f"cannot use the study storage {url!r}: {str(error).splitlines()[0]}") from error
 
 
 @contextlib.contextmanager

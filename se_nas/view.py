@@ -17,7 +17,7 @@ from rich.table import Table
 
 from se_nas.records import Trial
 from se_nas.report import REFERENCES, points, summary
-from se_nas.study import INTERRUPTED, Objective
+from se_nas.study import BLAMELESS, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Status:
 
     @property
     def failed(self) -> int:
-        return sum(trial.state == "failed" and trial.reason != INTERRUPTED for trial in self.trials)
+        return sum(trial.state == "failed" and trial.reason not in BLAMELESS for trial in self.trials)
 
     @property
     def seconds_left(self) -> float | None:

@@ -85,11 +85,23 @@ def read_info(folder: Path) -> DataInfo:
 def open_part(folder: Path, part: PartName) -> Part:
     """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory."""
     cache = folder / "data"
-    # Copy-on-write, since torch refuses read-only arrays; nobody writes.
-    return Part(
-        images=np.load(cache / f"{part}_images.npy", mmap_mode="c"),
-        labels=np.load(cache / f"{part}_labels.npy"),
-    )
+    return Part(images=_array(cache / f"{part}_images.npy"), labels=_array(cache / f"{part}_labels.npy"))
+
+
+def provide(file: Path, array: np.ndarray) -> None:
+    """Have an array found under the name of a file that is not there: in this process, without a copy."""
+    _PROVIDED[file] = array
+
+
+_PROVIDED: dict[Path, np.ndarray] = {}
+
+
+def _array(file: Path) -> np.ndarray:
+    if file in _PROVIDED:
+        return _PROVIDED[file]
+    # Copy-on-write, since torch warns of read-only arrays; nobody writes.
+    mapped: np.ndarray = np.load(file, mmap_mode="c")
+    return mapped
 
 
 Plan = dict[PartName, tuple[PartName, np.ndarray, np.ndarray]]
