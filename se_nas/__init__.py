@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from se_nas.front import recommend_front
     from se_nas.samplers.known_cost import KnownCostSampler
     from se_nas.search import search
+    from se_nas.shipping import export
 
 __all__ = [
     "KnownCostSampler",
     "SearchConfig",
     "SearchSpace",
     "cost",
+    "export",
     "insert_se",
     "load",
     "recommend_front",
@@ -33,6 +35,7 @@ _HOME = {
     "SearchSpace": "candidate",
     "insert_se": "candidate",
     "cost": "cost",
+    "export": "shipping",
     "load": "export",
     "recommend_front": "front",
     "search": "search",
@@ -47,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(types.ModuleType):
-    """Keeps the functions `cost` and `search` from being hidden by the modules of these names once imported."""
+    """Keeps functions such as `cost` and `search` from being hidden by the modules of these names once imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, types.ModuleType)):

@@ -81,9 +81,23 @@ def build_parser() -> ArgumentParser:
 
     export = _command()
     export.add_argument("run", type=str, help="run folder")
-    export.add_argument("--select", type=str, default="best", help="best, baseline, reference or trial=N")
+    export.add_argument(
+        "--select", type=str, default="best",
+        help="best, knee, baseline, reference, given, trial=N, max-params=X, max-latency=X or max-COST=X",
+    )  # fmt: skip
+    export.add_argument(
+        "--format", type=str, default="safetensors",
+        help="safetensors, python, pt2, pt2-half, onnx, onnx-half, onnx-int8, torchscript; several with commas",
+    )  # fmt: skip
     export.add_argument("--to", type=str, default=None, help="folder to write; default RUN/export-KEY")
-    commands.add_subcommand("export", export, help="write a network of a run to a folder that se_nas.load reads")
+    export.add_argument("--force", action="store_true", help="replace an export that is there already")
+    export.add_argument("--license", type=str, default="", help="license for the model card, such as apache-2.0")
+    export.add_argument("--opset", type=int, default=20, help="version of the ONNX operator set")
+    export.add_argument(
+        "--max_drop", type=float, default=0.02, help="accuracy that half precision and int8 may lose (0.02: 2 points)"
+    )
+    export.add_argument("--json", action="store_true", help="print folder and proofs as JSON")
+    commands.add_subcommand("export", export, help="write a network of a run to a folder, each format proven equal")
     return parser
 
 
@@ -249,9 +263,25 @@ def _report(given: Namespace) -> int:
 
 
 def _export(given: Namespace) -> int:
-    from se_nas.results import export_selected
+    from se_nas.records import to_plain
+    from se_nas.shipping import export
+    from se_nas.view import show_export
 
-    print(export_selected(Path(given.run), given.select, None if given.to is None else Path(given.to)))
+    done = export(
+        given.run,
+        select=given.select,
+        formats=given.format,
+        to=given.to,
+        force=given.force,
+        license=given.license,
+        opset=given.opset,
+        max_drop=given.max_drop,
+    )
+    proofs = to_plain(done.proofs)
+    if given.json:
+        print(json.dumps({"folder": str(done.folder), "proofs": proofs}))
+    else:
+        show_export(str(done.folder), proofs)
     return 0
 
 

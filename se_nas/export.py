@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,15 +14,37 @@ from safetensors import SafetensorError
 from torch import nn
 
 from se_nas.backbones import source_file
+from se_nas.backbones.plain import source_files
 from se_nas.candidate import build_candidate
 from se_nas.data.base import DataInfo
 from se_nas.errors import RunError
-from se_nas.evaluate import weights_file
 from se_nas.files import write_atomically
-from se_nas.records import SCHEMA_VERSION, CostValue, Metric, Placement, Target, Trial, Unit, from_json, to_json
+from se_nas.records import (
+    SCHEMA_VERSION,
+    CostValue,
+    Metric,
+    Placement,
+    RunIdentity,
+    Target,
+    Trial,
+    Unit,
+    from_json,
+    to_json,
+)
 
 PLACEMENT = "placement.json"
 WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The true metric of a network by all trainings of its search together, with its 90 % interval."""
+
+    metric: str
+    mean: float
+    lower: float
+    upper: float
+    trainings: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +66,81 @@ class Exported:
     metrics: dict[str, Metric] = field(default_factory=dict)
     costs: dict[str, CostValue] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    identity: RunIdentity | None = None
+    """How it was trained."""
+    estimate: Estimate | None = None
+    data: DataInfo | None = None
+    """What it was trained on."""
+    license: str = ""
 
 
 def export_trial(
     run: Path, trial: Trial, target: Path, *, backbone: Target, units: tuple[Unit, ...], data: DataInfo
 ) -> Path:
-    """Write the network of a trial to a folder, which is there whole or not at all.
+    """Write the network of a trial to a folder, which is there whole or not at all, in place of one that is there.
 
     RunError if the weights of the trial were not kept.
     """
+    record = describe(trial, backbone=backbone, units=units, data=data)
+    with folder_whole(target) as temporary:
+        write_network(temporary, record, kept_weights(run, trial))
+    return target
+
+
+def kept_weights(run: Path, trial: Trial) -> Path:
+    """The file with the weights of a trial; RunError if they were not kept, with how to get them."""
+    from se_nas.evaluate import weights_file  # imports Lightning, which loading does not need
+
     weights = weights_file(run, trial.number)
-    if not weights.is_file():
-        raise RunError(
-            f"the weights of trial {trial.number} were not kept",
-            hint="choose a trial on the front, or search with --keep_weights all",
-        )
-    temporary = target.with_name(f".{target.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    if (source := source_file(backbone)) is not None:
-        shutil.copy2(source, temporary / source.name)
-    record = Exported(
+    if weights.is_file():
+        return weights
+    there = sorted(int(file.stem) for file in weights.parent.glob("*.safetensors") if file.stem.isdigit())
+    label = trial.placement.label or "the placement"
+    raise RunError(
+        f"the weights of trial {trial.number} were not kept",
+        hint=f"train {label} again with se-nas train, search with --keep_weights all, or choose a trial that has "
+        f"weights: {', '.join(map(str, there)) or 'none has'}",
+    )
+
+
+@contextlib.contextmanager
+def folder_whole(target: Path) -> Iterator[Path]:
+    """A folder beside the target, which takes its place when the block ends without an error, and else is gone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_network(folder: Path, record: Exported, weights: Path) -> None:
+    """Write placement, weights, and the backbone's own file with what it imports from beside it."""
+    for relative, source in source_files(record.backbone).items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, folder / relative)
+    write_atomically(folder / PLACEMENT, to_json(record, indent=2))
+    shutil.copyfile(weights, folder / WEIGHTS)
+
+
+def describe(
+    trial: Trial,
+    *,
+    backbone: Target,
+    units: tuple[Unit, ...],
+    data: DataInfo,
+    estimate: Estimate | None = None,
+    license: str = "",
+) -> Exported:
+    """What ``placement.json`` says of a trial."""
+    return Exported(
         key=trial.placement.key,
         placement=trial.placement,
         backbone=backbone,
@@ -74,12 +153,11 @@ def export_trial(
         metrics=trial.metrics,
         costs=trial.costs,
         versions=trial.versions,
+        identity=trial.identity,
+        estimate=estimate,
+        data=data,
+        license=license,
     )
-    write_atomically(temporary / PLACEMENT, to_json(record, indent=2))
-    shutil.copyfile(weights, temporary / WEIGHTS)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
-    return target
 
 
 def load(folder: str | Path) -> nn.Module:

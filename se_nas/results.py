@@ -38,7 +38,7 @@ class SearchResult:
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
-    config = _stored(study, "config", SearchConfig)
+    config = stored(study, "config", SearchConfig)
     run.write_config(config)
     write_views(run.path, trials, objective, space)
     front = front_table(trials, objective, space)
@@ -65,29 +65,10 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
 
 def report_again(folder: Path) -> dict[str, Any]:
     """Make all views of a run again, from its study alone; returns the summary."""
-    run, study = _existing(folder)
+    run, study = existing_run(folder)
     trained = sum(t.counts for t in study.trials())
-    budget = _stored(study, "config", SearchConfig).budget
+    budget = stored(study, "config", SearchConfig).budget
     return conclude(run, study, f"{trained} of {budget} trainings are there").summary
-
-
-def export_selected(folder: Path, select: str, target: Path | None) -> Path:
-    """Write the network of a trial (``best``, ``baseline``, ``reference`` or ``trial=N``) of a run to a folder."""
-    run, study = _existing(folder)
-    trials, objective = study.trials(), study.objective
-    if select == "best":
-        best = best_row(front_table(trials, objective, study.space), objective)
-        numbers = [] if best is None else [int(best["trial"])]
-    elif select.startswith("trial=") and select[6:].isdigit():
-        numbers = [t.number for t in trials if t.number == int(select[6:])]
-    elif select in ("baseline", "reference"):
-        numbers = [t.number for t in trials if t.role == select and t.state == "complete"]
-    else:
-        raise RunError(f"select is {select!r}", allowed=["best", "baseline", "reference", "trial=N"])
-    if not numbers or next(t for t in trials if t.number == numbers[0]).state != "complete":
-        raise RunError(f"the run has no finished training for {select!r}", where=str(run.path))
-    key = next(t.placement.key for t in trials if t.number == numbers[0])
-    return _export(run, study, numbers[0], target or run.path / f"export-{key}")
 
 
 def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
@@ -95,13 +76,14 @@ def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
         run.path,
         next(t for t in study.trials() if t.number == number),
         target,
-        backbone=_stored(study, "config", SearchConfig).backbone,
+        backbone=stored(study, "config", SearchConfig).backbone,
         units=from_plain(study.facts["space"]["units"], tuple[Unit, ...]),
-        data=_stored(study, "data", DataInfo),
+        data=stored(study, "data", DataInfo),
     )
 
 
-def _existing(folder: Path) -> tuple[RunFolder, Study]:
+def existing_run(folder: Path) -> tuple[RunFolder, Study]:
+    """The folder of a run and its study; RunError if there is none."""
     run = RunFolder(folder)
     study = Study.latest(run.find_storage(), STUDY)
     if study is None:
@@ -109,5 +91,6 @@ def _existing(folder: Path) -> tuple[RunFolder, Study]:
     return run, study
 
 
-def _stored(study: Study, name: str, kind: type[T]) -> T:
+def stored(study: Study, name: str, kind: type[T]) -> T:
+    """What the search kept beside its trials: its ``config`` or its ``data``."""
     return from_plain(study.optuna.user_attrs[name], kind, where=f"study {study.name}")

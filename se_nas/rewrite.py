@@ -126,11 +126,16 @@ def rewritten(base: type[nn.Module], edits: Mapping[str, str]) -> dict[str, Call
     SpaceError
         If a method's source is not there, or does not have that expression.
     """
+    return {name: _compiled(function, definition) for name, (function, definition) in edited(base, edits).items()}
+
+
+def edited(base: type[nn.Module], edits: Mapping[str, str]) -> dict[str, tuple[types.FunctionType, ast.FunctionDef]]:
+    """What `rewritten` compiles: for each method that changes, the method as it is and its changed definition."""
     methods: dict[str, dict[tuple[Span, str], str]] = {}
     for text, attribute in edits.items():
         place, operand = Place.read(text)
         methods.setdefault(place.method, {})[place.span, operand] = attribute
-    return {name: _compiled(base, name, wanted) for name, wanted in methods.items()}
+    return {name: _edited(_method(base, name), name, wanted) for name, wanted in methods.items()}
 
 
 def _method(base: type[nn.Module], name: str) -> types.FunctionType:
@@ -161,8 +166,9 @@ def _definition(function: types.FunctionType) -> ast.FunctionDef:
     raise SpaceError(f"the source of {function.__qualname__} has changed since it was imported")
 
 
-def _compiled(base: type[nn.Module], name: str, wanted: Mapping[tuple[Span, str], str]) -> Callable[..., Any]:
-    function = _method(base, name)
+def _edited(
+    function: types.FunctionType, name: str, wanted: Mapping[tuple[Span, str], str]
+) -> tuple[types.FunctionType, ast.FunctionDef]:
     code = function.__code__
     definition = copy.deepcopy(_definition(function))
     definition.decorator_list = []
@@ -171,11 +177,16 @@ def _compiled(base: type[nn.Module], name: str, wanted: Mapping[tuple[Span, str]
     if missing := [span for span in wanted if span not in edit.done]:
         place = Place(name, missing[0][0])
         raise SpaceError(f"{function.__qualname__} has no expression at {place} that can be changed")
+    return function, definition
+
+
+def _compiled(function: types.FunctionType, definition: ast.FunctionDef) -> Callable[..., Any]:
+    code = function.__code__
     compiled = compile(_module(definition, function), code.co_filename, "exec", code.co_flags & _FUTURE, True)
-    new_code = _find_code(compiled, name)
+    new_code = _find_code(compiled, code.co_name)
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     closure = tuple(cells[variable] for variable in new_code.co_freevars)
-    new = types.FunctionType(new_code, function.__globals__, name, function.__defaults__, closure)
+    new = types.FunctionType(new_code, function.__globals__, code.co_name, function.__defaults__, closure)
     new.__kwdefaults__ = function.__kwdefaults__
     new.__qualname__, new.__module__, new.__doc__ = function.__qualname__, function.__module__, function.__doc__
     new.__annotations__ = function.__annotations__

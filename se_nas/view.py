@@ -189,6 +189,31 @@ def show_result(content: dict[str, Any]) -> None:
     say(f"Files: {content['out']} (trials.csv, front.csv, front.png, front.svg, study.db, best/)")
 
 
+def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
+    """Print the proof of each exported file, and the folder as the last line."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    first = proofs[0]
+    table = Table(title=f"Proven on {first['images']} validation images, each file in a process of its own",
+                  title_justify="left")  # fmt: skip
+    for name in ("file", "KiB", "largest difference", "same predictions", "accuracy", "latency, ms (90 % interval)"):
+        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+    for proof in proofs:
+        latency = proof["latency"]
+        table.add_row(
+            proof["file"],
+            f"{proof['bytes'] / 1024:,.0f}",
+            f"{proof['difference']:.2g} of {proof['scale']:.3g}",
+            f"{100 * proof['agreement']:.2f} %",
+            "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
+            f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
+        )
+    console.print(table)
+    if first["trained_accuracy"] is not None:
+        console.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
+                      highlight=False)  # fmt: skip
+    console.print(folder, highlight=False, markup=False)
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -14,9 +14,10 @@ from helpers import tiny
 
 import se_nas
 from se_nas.data import open_part, read_info
-from se_nas.errors import RunError
-from se_nas.records import Target
-from se_nas.results import export_selected
+from se_nas.errors import RunError, SpaceError
+from se_nas.export import export_trial
+from se_nas.records import Target, Unit, from_plain
+from se_nas.results import existing_run
 from se_nas.search import search
 
 NET = """
@@ -54,8 +55,14 @@ class TestLoad:
         assert accuracy(network, finished, content) == pytest.approx(content["metrics"]["val_accuracy"]["value"])
 
     def test_every_network_on_the_front(self, finished: Path, tmp_path: Path) -> None:
+        run, study = existing_run(finished)
+        units = from_plain(study.facts["space"]["units"], tuple[Unit, ...])
+        trials = {trial.number: trial for trial in study.trials()}
         for file in sorted((finished / "weights").iterdir()):
-            folder = export_selected(finished, f"trial={file.stem}", tmp_path / file.stem)
+            folder = export_trial(
+                run.path, trials[int(file.stem)], tmp_path / file.stem,
+                backbone=Target(target="resnet8"), units=units, data=read_info(finished),
+            )  # fmt: skip
             content = json.loads((folder / "placement.json").read_text())
             network = se_nas.load(str(folder))
             assert accuracy(network, finished, content) == pytest.approx(content["metrics"]["val_accuracy"]["value"])
@@ -128,35 +135,37 @@ class TestErrors:
         with pytest.raises(RunError, match="not valid JSON"):
             se_nas.load(best)
 
-    def test_weights_that_were_not_kept(self, finished: Path, tmp_path: Path) -> None:
-        kept = {file.stem for file in (finished / "weights").iterdir()}
-        other = next(n for n in range(8) if str(n) not in kept)
-        with pytest.raises(RunError, match=r"were not kept|no finished training") as caught:
-            export_selected(finished, f"trial={other}", tmp_path / "x")
-        assert not (tmp_path / "x").exists()
-        assert str(other) in str(caught.value)
+    def test_a_placement_of_another_backbone(self, best: Path) -> None:
+        content = json.loads((best / "placement.json").read_text())
+        content["placement"]["choices"]["stages.7"] = {"kind": "none"}
+        (best / "placement.json").write_text(json.dumps(content))
+        with pytest.raises(SpaceError, match=r"names unit 'stages\.7', which the backbone does not have") as caught:
+            se_nas.load(best)
+        assert "is it a placement of another backbone?" in str(caught.value)
+
+    def test_a_newer_schema(self, best: Path) -> None:
+        content = json.loads((best / "placement.json").read_text())
+        (best / "placement.json").write_text(json.dumps({**content, "schema": 99}))
+        with pytest.raises(RunError, match="schema version 99 is newer than this se-nas"):
+            se_nas.load(best)
+
+
+def test_a_file_of_the_first_version(finished: Path, tmp_path: Path) -> None:
+    """Version 0.1.0 wrote neither data nor identity; its files load for good."""
+    shutil.copytree(finished / "best", tmp_path / "best")
+    file = tmp_path / "best" / "placement.json"
+    first = ("schema", "key", "placement", "backbone", "units", "input_shape", "classes", "mean", "std", "trial",
+             "metrics", "costs", "versions")  # fmt: skip
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({name: content[name] for name in first}))
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(se_nas.load(tmp_path / "best")(x), se_nas.load(finished / "best")(x))
 
 
 def test_all_weights_can_be_kept(tmp_path: Path) -> None:
     result = search(tiny(tmp_path, budget=3, keep_weights="all"))
     numbers = set(result.trials[result.trials["counts"]]["trial"])
     assert {int(f.stem) for f in (result.folder / "weights").iterdir()} == numbers
-    for select in ("baseline", "reference"):
-        folder = export_selected(result.folder, select, None)
-        content = json.loads((folder / "placement.json").read_text())
-        assert folder.name == f"export-{content['key']}"
-        assert accuracy(se_nas.load(folder), result.folder, content) == pytest.approx(
-            content["metrics"]["val_accuracy"]["value"]
-        )
-
-
-def test_export_replaces_a_folder_whole(finished: Path, tmp_path: Path) -> None:
-    target = tmp_path / "net"
-    target.mkdir()
-    (target / "placement.json").write_text("old")
-    export_selected(finished, "best", target)
-    se_nas.load(target)
-    assert [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
 def test_public_names() -> None:

@@ -21,7 +21,7 @@ BACKBONES: dict[str, str] = {
     "pytorchcv:": "se_nas.backbones.libraries:pytorchcv",
     "hf:": "se_nas.backbones.libraries:hf",
 }
-_FIXED: dict[str, dict[str, Any]] = {f"resnet{depth}": {"depth": depth} for depth in (8, 14, 20, 32, 56)}
+FIXED: dict[str, dict[str, Any]] = {f"resnet{depth}": {"depth": depth} for depth in (8, 14, 20, 32, 56)}
 
 
 def build_backbone(target: Target, *, num_classes: int | None, input_shape: tuple[int, ...], seed: int) -> nn.Module:
@@ -50,7 +50,7 @@ def build_backbone(target: Target, *, num_classes: int | None, input_shape: tupl
     offered: dict[str, Any] = {"in_channels": input_shape[0], "input_shape": tuple(input_shape)}
     if num_classes is not None:
         offered["num_classes"] = num_classes
-    args = {**_FIXED.get(target.target, {}), **accepted(factory, offered), **target.args}
+    args = {**FIXED.get(target.target, {}), **accepted(factory, offered), **target.args}
     if argument is not None:
         args["name"] = argument
     check_arguments("backbone", target, factory, args)

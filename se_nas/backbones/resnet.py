@@ -1,15 +1,13 @@
 """CIFAR-style ResNets: three stages of basic blocks, for small images.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2, with projection
-shortcuts (option B) where the shape changes.
+shortcuts (option B) where the shape changes. This file needs torch alone: exports carry it along.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional
-
-from se_nas.errors import BackboneError
 
 
 class BasicBlock(nn.Module):
@@ -41,7 +39,7 @@ class ResNet(nn.Module):
     def __init__(self, depth: int, *, num_classes: int, in_channels: int) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise BackboneError(f"a CIFAR-style ResNet cannot have {depth} layers", allowed=["8", "14", "20", "6n + 2"])
+            raise ValueError(f"a CIFAR-style ResNet cannot have {depth} layers, but 8, 14, 20 or any 6 n + 2")
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         blocks = (depth - 2) // 6
