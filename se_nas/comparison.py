@@ -43,19 +43,26 @@ DRAWS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variances:
-    """Where the noise comes from; ``degrees`` belong to ``interaction``.
+class SeedNoise:
+    """How trainings differ by their seeds, with the images held fixed, pooled over networks.
 
-    ``seed``: variance of one training around its network's mean, with the images held fixed, pooled over
-    networks. ``interaction``: the part of it that differs between networks at equal seeds. ``correlation``: of two
-    networks at equal seeds. ``images`` (``n x n``): covariance of the networks' means by the finite set of images.
+    ``total``: variance of one training around its network's mean, with ``total_degrees`` of freedom (Satterthwaite's);
+    ``interaction``: the part of it that differs between networks at equal seeds, with ``degrees``; ``correlation``: of
+    two networks at equal seeds.
     """
 
-    seed: float
-    seed_degrees: float
+    total: float
+    total_degrees: float
     interaction: float
     degrees: float
     correlation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variances:
+    """Where the noise comes from. ``images`` (``n x n``): covariance of the networks' means by the finite set of images."""
+
+    by_seeds: SeedNoise
     images: Array
     image_terms: tuple[Array, Array]
     """The two mean-square matrices whose difference is ``images``, for the degrees of freedom."""
@@ -65,10 +72,12 @@ class Variances:
 @dataclass(frozen=True, kw_only=True)
 class Differences:
     """Of ``k`` pairs: ``mean``, ``low`` and ``high`` (each by itself), ``family_low`` and ``family_high`` (all at once),
-    ``p`` and ``family_p`` (one-sided: the first is not larger), each ``k`` numbers."""
+    ``p`` and ``family_p`` (one-sided: the first is not larger), each ``k`` numbers. ``error``: standard error;
+    ``image_error``: the part of it by the finite set of images."""
 
     mean: Array
     error: Array
+    image_error: Array
     degrees: Array
     low: Array
     high: Array
@@ -76,6 +85,28 @@ class Differences:
     family_high: Array
     p: Array
     family_p: Array
+
+
+def seed_noise(values: Array) -> SeedNoise:
+    """From values ``networks x seeds``, at least 1 and 2: the mean squares of a two-way layout.
+
+    With network x seed as the residual, the mean squares of seed and residual are ``seed n + rest`` and ``rest``.
+    """
+    n, s = values.shape
+    common = float(n * values.mean(axis=0).var(ddof=1))
+    if n == 1:
+        return SeedNoise(total=common, total_degrees=s - 1.0, interaction=common, degrees=s - 1.0, correlation=0.0)
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    interaction = float((rest**2).sum() / ((n - 1) * (s - 1)))
+    total = (common + (n - 1) * interaction) / n
+    squares = (common**2 + (n - 1) * interaction**2) / (s - 1)
+    return SeedNoise(
+        total=total,
+        total_degrees=(n * total) ** 2 / squares if squares > 0 else float(n * (s - 1)),
+        interaction=interaction,
+        degrees=float((n - 1) * (s - 1)),
+        correlation=(common - interaction) / (n * total) if total > 0 else 0.0,
+    )
 
 
 def variances(scores: Array) -> Variances:
@@ -88,11 +119,7 @@ def variances(scores: Array) -> Variances:
     if min(n, s, m) < 2:
         raise DataError(f"noise cannot be estimated from {n} networks, {s} seeds and {m} images")
     values = scores.mean(axis=2)
-    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
-    interaction = float((rest**2).sum() / ((n - 1) * (s - 1)))
-    common = float(n * ((values.mean(axis=0) - values.mean()) ** 2).sum() / (s - 1))
-    seed = (common + (n - 1) * interaction) / n
-    squares = common**2 + (n - 1) * interaction**2  # sum of (coefficient x mean square)^2 / degrees, times n^2 (s - 1)
+    by_seeds = seed_noise(values)
     per_image = scores.mean(axis=1)
     centred = per_image - per_image.mean(axis=1, keepdims=True)
     between = centred @ centred.T / (m - 1) / m
@@ -100,23 +127,25 @@ def variances(scores: Array) -> Variances:
     flat = left.reshape(n, -1)
     within = flat @ flat.T / ((s - 1) * (m - 1)) / (s * m)
     return Variances(
-        seed=seed,
-        seed_degrees=float((n * seed) ** 2 * (s - 1) / squares) if squares > 0 else float(n * (s - 1)),
-        interaction=interaction,
-        degrees=float((n - 1) * (s - 1)),
-        correlation=(common - interaction) / (n * seed) if seed > 0 else 0.0,
+        by_seeds=by_seeds,
         images=_positive(between - within),
         image_terms=(between, within),
         shape=(n, s, m),
     )
 
 
-def mean_interval(noise: Variances, row: int) -> float:
-    """Half the 90 % interval of a network's mean over all seeds and images, by seeds and images together."""
-    s = noise.shape[1]
-    parts = [noise.seed / s, *(term[row, row] for term in noise.image_terms)]
-    variance = noise.seed / s + noise.images[row, row]
-    return float(np.sqrt(variance) * stdtrit(_satterthwaite(variance, parts, noise, noise.seed_degrees), (1 + LEVEL) / 2))
+def seed_reach(noise: SeedNoise, seeds: int) -> float:
+    """Half the 90 % interval of a mean over so many seeds, on these images."""
+    return float(np.sqrt(noise.total / seeds) * stdtrit(noise.total_degrees, (1 + LEVEL) / 2))
+
+
+def mean_reach(noise: Variances, row: int) -> float:
+    """Half the 90 % interval of a network's mean, by seeds and images together."""
+    s, by_seeds = noise.shape[1], noise.by_seeds
+    parts = [by_seeds.total / s, *(term[row, row] for term in noise.image_terms)]
+    variance = by_seeds.total / s + noise.images[row, row]
+    degrees = _satterthwaite(variance, parts, noise, by_seeds.total_degrees)
+    return float(np.sqrt(variance) * stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def differences(scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]]) -> Differences:
@@ -126,12 +155,13 @@ def differences(scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]
     for k, (one, other) in enumerate(pairs):
         contrast[k, one], contrast[k, other] = 1.0, -1.0
     mean = contrast @ scores.mean(axis=(1, 2))
-    by_seeds = noise.interaction / s
+    by_seeds = noise.by_seeds.interaction / s
     cov = contrast @ (by_seeds * np.eye(n) + noise.images) @ contrast.T
     error = np.sqrt(np.diag(cov))
     terms = [np.einsum("kn,nm,km->k", contrast, term, contrast) for term in noise.image_terms]
+    count = noise.by_seeds.degrees
     degrees = np.array(
-        [_satterthwaite(error[k] ** 2, [2 * by_seeds, *(t[k] for t in terms)], noise, noise.degrees) for k in range(len(pairs))]
+        [_satterthwaite(error[k] ** 2, [2 * by_seeds, *(t[k] for t in terms)], noise, count) for k in range(len(pairs))]
     )
     t = _ratio(mean, error)
     largest = _largest_of_family(_correlation(cov, error), float(degrees.min()))
@@ -141,7 +171,8 @@ def differences(scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]
     family_p = np.clip(np.minimum((above + 1) / (len(largest) + 1), len(pairs) * p), p, 1.0)
     reach, family_reach = error * stdtrit(degrees, (1 + LEVEL) / 2), error * np.quantile(largest, 1 - FAMILY_ERROR)
     return Differences(
-        mean=mean, error=error, degrees=degrees, low=mean - reach, high=mean + reach,
+        mean=mean, error=error, image_error=np.sqrt(np.clip(error**2 - 2 * by_seeds, 0.0, None)),
+        degrees=degrees, low=mean - reach, high=mean + reach,
         family_low=mean - family_reach, family_high=mean + family_reach, p=p, family_p=family_p,
     )  # fmt: skip
 

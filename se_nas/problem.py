@@ -23,7 +23,7 @@ from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
-from se_nas.records import Placement, Precision, Recipe, to_plain
+from se_nas.records import Phase, Placement, Precision, Recipe, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
 from se_nas.space import Space
 from se_nas.space_file import read_space
@@ -67,6 +67,29 @@ class Problem:
             "seed": self.config.seed,
             "space": self.space.to_plain(),
         }
+
+    def trial(
+        self, placement: Placement, *, owner: str, role: str, attempts: int, replicate: int = 0,
+        seed: int | None = None, phase: Phase = "search",
+    ) -> Trial:  # fmt: skip
+        """The record of a training that is about to run; its number is not known yet."""
+        identity = RunIdentity(
+            key=placement.key,
+            seed=self.config.seed if seed is None else seed,
+            replicate=replicate,
+            phase=phase,
+            epochs=self.recipe.epochs,
+            recipe=self.recipe,
+            task=self.config.task,
+            start_weights=self.start_weights,
+            data=self.data.checksum,
+            split=self.data.split,
+            precision=self.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=owner, costs=self.costs(placement),
+        )  # fmt: skip
 
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
