@@ -41,7 +41,7 @@ def open_task(target: Target, *, metric: str | None = None, direction: Direction
     return Compared(task, metric or task.metric, direction or (task.direction if metric is None else loss_rule(metric)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compared:
     """A task of which another metric is compared than its own."""
 
