@@ -161,6 +161,8 @@ class Driver:
             identity=trial.identity,
             backbone=problem.config.backbone,
             folder=str(self.run.path),
+            metric=problem.config.metric,
+            direction=problem.config.direction,
             device=problem.devices[0],
             channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
         )

@@ -42,7 +42,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
             attempt=request.attempt,
             state="stopped" if stopped else "complete",
             reason="stopped early" if stopped else "",
-            metrics=_metrics(curve[-1], open_task(request.identity.task)),
+            metrics=_metrics(curve[-1], _task(request)),
             curve=curve,
         )
         save_weights(candidate, weights_file(folder, request.trial, request.identity.phase))
@@ -72,13 +72,13 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         request.backbone,
         request.units,
         request.placement,
-        num_classes=len(data.classes),
+        num_classes=len(data.classes) or None,
         input_shape=data.input_shape,
         seed=seed,
     )
     curve, stopped = train(
         candidate,
-        task=open_task(identity.task),
+        task=_task(request),
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -91,6 +91,10 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
     if not curve:
         raise TrainingError("the training ended before its first validation")
     return candidate, curve, stopped
+
+
+def _task(request: Request) -> Task:
+    return open_task(request.identity.task, metric=request.metric, direction=request.direction)
 
 
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:

@@ -66,12 +66,12 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
     identity, info = request.identity, read_info(folder)
     candidate = build_candidate(
         request.backbone, request.units, request.placement,
-        num_classes=len(info.classes), input_shape=info.input_shape, seed=0,
+        num_classes=len(info.classes) or None, input_shape=info.input_shape, seed=0,
     )  # fmt: skip
     candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    task = open_task(identity.task)
+    task = open_task(identity.task, metric=request.metric, direction=request.direction)
     module = task.module(candidate, identity.recipe, steps=1, class_counts=torch.ones(max(1, len(info.classes))))
     device = torch.device(request.device)
     per_image = PerImage(task.metric)
