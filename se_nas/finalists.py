@@ -57,16 +57,14 @@ def choose_finalists(trials: Sequence[Trial], objective: Objective, space: Space
         return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
 
     fixed = [finalist(space.baseline, "baseline"), finalist(space.reference, "reference")]
-    taken = {f.placement.key for f in fixed}
-    front = front_table(trials, objective, space)
-    members = front[front["posterior_front" if believed else "observed_front"]]
+    front = table if believed else front_table(trials, objective, space)
+    members = front[front["posterior_front" if believed else "observed_front"].astype(bool)]
     column = "mean" if believed else "metric"
-    worst_first = objective.direction == "minimize"
-    for rows in (members, table):
-        order = rows[~rows["key"].isin(taken)].drop_duplicates("key").sort_values(column, ascending=worst_first)
-        if len(order):
-            keys = list(order["key"])[: top if rows is members else 1]
-            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in keys)]
+    for rows, number in ((members, top), (table, 1)):
+        others = rows[~rows["key"].isin([f.placement.key for f in fixed])].drop_duplicates("key")
+        if len(others):
+            others = others.sort_values(column, ascending=objective.direction == "minimize")
+            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in others["key"].head(number))]
     return fixed
 
 
