@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from se_nas.errors import DataError
 from se_nas.features import Array
@@ -210,13 +210,13 @@ def _positive(matrix: Array) -> Array:
 def _largest_of_family(correlation: Array, degrees: float) -> Array:
     """Sorted draws of the largest of ``k`` t values with this correlation, if nothing differs."""
     values, vectors = np.linalg.eigh(correlation)
-    normal, uniform = _draws(len(correlation))
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    largest = (normal @ root.T).max(axis=1) / np.sqrt(chdtri(degrees, uniform) / degrees)
+    spread = np.sqrt(np.random.default_rng(1).chisquare(degrees, DRAWS) / degrees)
+    largest = (_normal(len(correlation)) @ root.T).max(axis=1) / spread
     return np.asarray(np.sort(largest))
 
 
 @functools.lru_cache(maxsize=8)
-def _draws(k: int) -> tuple[Array, Array]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((DRAWS, k)), rng.random(DRAWS)
+def _normal(k: int) -> Array:
+    """The same draws each time, so that the same data give the same p values."""
+    return np.random.default_rng(0).standard_normal((DRAWS, k))

@@ -26,8 +26,8 @@ HEIGHT, TEXTURE, STRIP, DOTS = 16, 10, 12, 10
 """Of the image, and of its three parts from left to right, in pixels."""
 PERIOD = 4.0
 """Of the gratings, in pixels."""
-BIAS = 0.12
-"""More than half of the dots, or less, that are bright: with 160 dots the mean tells with 99.9 % certainty."""
+BIAS = 0.15
+"""More than half of the dots, or less, that are bright: one dot says little, the mean of 160 all."""
 NOISE = 0.25
 
 
@@ -73,6 +73,6 @@ def draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return grey[:, None], np.where(cue == 1, first, second).astype(np.int64)
 
 
-def context(train: int = 1024, val: int = 512, test: int = 1024, seed: int = 0) -> Context:
+def context(train: int = 512, val: int = 512, test: int = 1024, seed: int = 0) -> Context:
     """The generated images, in numbers for each part."""
     return Context(dict(zip(PARTS, (train, val, test), strict=True)), seed)
