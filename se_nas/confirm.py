@@ -86,7 +86,9 @@ def confirm(
         with view or View(quiet=True) as shown, clear_errors(folder):
             _, study = open_run(folder.path)
             problem = _problem(study, folder, epochs=epochs, workers=workers, device=device)
-            networks = choose_finalists(study.trials(), study.objective, study.space, top)
+            # What an earlier confirm found must change neither the finalists nor what the search promised of them.
+            alone = [replace(trial, repeats=()) for trial in study.trials()]
+            networks = choose_finalists(alone, study.objective, study.space, top)
             chosen = fresh_seeds(problem.config.seed, seeds)
             trials = _train(problem, folder, networks, chosen, shown)
             if problem.recipe.epochs == study.facts["train"]["epochs"]:
