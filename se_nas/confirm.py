@@ -143,7 +143,9 @@ def _train(
         f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; then the test part"
     )
     spent = sum(t.counts for t in study.trials())
-    paid = replace(problem, config=replace(problem.config, budget=max(1, spent + missing), max_time=None))
+    paid = replace(
+        problem, config=replace(problem.config, budget=max(1, spent + missing), max_time=None, early_stopping=False)
+    )
     ended = Driver(paid, run, study, view, plan).drive() if missing else ""
     if ended == "interrupted":
         view.say("interrupted; the same command goes on where this one stopped")

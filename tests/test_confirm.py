@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import tiny, write_npz
 
-from helpers import tiny, write_npz, write_space
 from se_nas.cli import main
 from se_nas.confirm import confirm, read_exam
-from se_nas.confirmed import Confirmed, Difference, Estimate, Verdict, read_confirmed
 from se_nas.confirmed import Confirmation as Record
+from se_nas.confirmed import Confirmed, Verdict, read_confirmed
 from se_nas.data import OPENINGS, openings
 from se_nas.data.context import STRIP, Context, draw
 from se_nas.errors import ConfigError, RunError
 from se_nas.exam import exam_file
-from se_nas.finalists import choose_finalists, fresh_seeds
+from se_nas.finalists import fresh_seeds
 from se_nas.judgement import estimate, judge
 from se_nas.records import Placement, Recipe, Target
 from se_nas.results import open_run
