@@ -134,13 +134,14 @@ def _train(
     if changed := differences(study.facts, problem.facts):
         raise RunError("an earlier confirm was of something else:\n  " + "\n  ".join(changed[:12]), where=str(run.path))
     plan = Plan(problem, study, run.owner, networks, seeds)
-    missing = len(plan.missing())
+    missing = len(plan.missing("complete"))
     total = len(networks) * len(seeds)
     times = [t.trial.seconds / t.trial.identity.epochs for t in networks if t.trial is not None]
     left = missing * problem.recipe.epochs * float(np.mean(times)) / len(problem.devices) if times else 0.0
     view.say(
         f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}) x {len(seeds)} fresh seeds, "
-        f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; then the test part"
+        f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; "
+        "then the test part"
     )
     spent = sum(t.counts for t in study.trials())
     paid = replace(

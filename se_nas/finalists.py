@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from se_nas.errors import RunError
 from se_nas.problem import Problem
 from se_nas.propose import ATTEMPTS
-from se_nas.records import Phase, Placement, Trial, random_stream
+from se_nas.records import Phase, Placement, State, Trial, random_stream
 from se_nas.report import complete_table, front_table
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective, Study
@@ -88,10 +88,10 @@ class Plan:
     def begin(self) -> None:
         """Nothing to prepare: jobs are enqueued one by one."""
 
-    def missing(self) -> list[tuple[Finalist, int]]:
-        """Jobs that are neither trained, nor in training, nor failed too often."""
+    def missing(self, *states: State) -> list[tuple[Finalist, int]]:
+        """Jobs that have no trial in one of these states, and did not fail too often."""
         trials = self.study.trials()
-        settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in ("complete", "running")}
+        settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in states}
         return [
             (network, seed)
             for network, seed in self.jobs
@@ -101,7 +101,7 @@ class Plan:
 
     def next(self) -> Trial | None:
         """The next training, marked as running."""
-        missing = self.missing()
+        missing = self.missing("complete", "running")
         if not missing:
             return None
         network, seed = missing[0]

@@ -160,7 +160,7 @@ class TestBadInput:
     def test_only_failed_trainings(self, tmp_path):
         with pytest.raises(RunError, match="all failed"):
             searched(tmp_path, train=Recipe(epochs=1, batch_size=32, lr=1e30, precision="32"))
-        with pytest.raises(RunError, match="no finished training to confirm: [0-9]+ failed"):
+        with pytest.raises(RunError, match=r"no finished training to confirm: \d+ failed"):
             confirm(tmp_path / "run")
 
     def test_data_changed(self, tmp_path):
@@ -227,7 +227,8 @@ class TestJudgement:
 
     def record(self, judged, direction="maximize"):
         return Record(
-            metric="val_accuracy", direction=direction, unit="share", cost="params", epochs=1, search_epochs=1, seeds=(0, 1, 2, 3),
+            metric="val_accuracy", direction=direction, unit="share", cost="params", epochs=1, search_epochs=1,
+            seeds=(0, 1, 2, 3),
             family=judged.family, test_images=500, openings=1, winner=judged.winner, noise=judged.noise,
             networks=judged.networks, verdict=Verdict(phase="confirm", claim="unknown"),
         )  # fmt: skip

@@ -3,8 +3,8 @@
     python experiments/confirm_simulation/run.py 1000            # all scenarios, 25 minutes on one core; goes on
     python experiments/confirm_simulation/run.py 50 --only none  # a quick look at one
 
-Where a scenario has a search, a search of 50 random placements (three stages, four choices) gives one noisy validation value each; the finalists are
-chosen by `choose_finalists`, which fits the posterior; each is "trained" with fresh seeds: a value on the validation
+Where a scenario has a search, one of 50 random placements (three stages, four choices) gives a noisy validation value
+each; the finalists are chosen by `choose_finalists`, which fits the posterior; each is "trained" with fresh seeds: a value on the validation
 part and right or wrong on every test image; `judge` and `final_verdict` do the rest. An image is right if
 
     mean of the network + seed + network x seed + image + network x image + rest > 0,
@@ -82,9 +82,9 @@ SCENARIOS = [
 def space() -> Space:
     """Three stages of one unit each, with 64 channels: none, 16, 8 or 4."""
     units = [
-        Unit(name=f"u{i}", stage=f"stage{i}", sites=(Site(unit=f"u{i}", position="standard", module=f"u{i}", channels=64, size=(8, 8)),))
-        for i in (1, 2, 3)
-    ]  # fmt: skip
+        Unit(name=u, stage=stage, sites=(Site(unit=u, position="standard", module=u, channels=64, size=(8, 8)),))
+        for u, stage in (("u1", "stage1"), ("u2", "stage2"), ("u3", "stage3"))
+    ]
     return Space(SpaceSpec(reductions=("none", 16.0, 8.0, 4.0)), units)
 
 
@@ -180,7 +180,8 @@ def study(scenario: Scenario, seed: int) -> dict[str, object]:
         networks.append(
             Confirmed(
                 key=key, label=finalist.placement.label, placement=finalist.placement, role=finalist.role,
-                costs=trial.costs if trial else {}, validation=validation, promised=finalist.promised, observed=observed,
+                costs=trial.costs if trial else {}, validation=validation,
+                promised=finalist.promised, observed=observed,
                 optimism=None if finalist.promised is None else finalist.promised - validation.mean,
                 observed_optimism=None if observed is None else observed - validation.mean,
             )
@@ -258,8 +259,10 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "false_over_reference": round(group["false_over_reference"].mean(), 4),
                 "power": round(right / n, 4), "power_at_least": round(1 - upper(n - right, n), 4),
                 "helpful_among_finalists": round(group["helpful_finalists"].mean(), 2),
-                "coverage_90": round(group["covered"].mean(), 4), "family_coverage": round(group["family_covered"].mean(), 4),
-                "mean_coverage_90": round(group["mean_covered"].mean(), 4), "half_width": round(group["half_width"].mean(), 3),
+                "coverage_90": round(group["covered"].mean(), 4),
+                "family_coverage": round(group["family_covered"].mean(), 4),
+                "mean_coverage_90": round(group["mean_covered"].mean(), 4),
+                "half_width": round(group["half_width"].mean(), 3),
                 "optimism": round(group["optimism"].mean(), 3), "optimism_se": round(group["optimism"].sem(), 3),
                 "optimism_single_run": round(group["optimism_single_run"].mean(), 3),
                 "optimism_luckiest_run": round(group["optimism_luckiest_run"].mean(), 3),
