@@ -3,9 +3,10 @@
     python experiments/confirm_simulation/run.py 1000            # all scenarios, 25 minutes on one core; goes on
     python experiments/confirm_simulation/run.py 50 --only none  # a quick look at one
 
-Where a scenario has a search, one of 50 random placements (three stages, four choices) gives a noisy validation value
-each; the finalists are chosen by `choose_finalists`, which fits the posterior; each is "trained" with fresh seeds: a value on the validation
-part and right or wrong on every test image; `judge` and `final_verdict` do the rest. An image is right if
+Where a scenario has a search, one of 50 random placements (three stages, four choices) gives a noisy validation
+value each, and the finalists are chosen by `choose_finalists`, which fits the posterior. Each is "trained" with fresh
+seeds: a value on the validation part and right or wrong on every test image; `judge` and `final_verdict` do the rest.
+An image is right if
 
     mean of the network + seed + network x seed + image + network x image + rest > 0,
 
