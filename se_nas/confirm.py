@@ -44,6 +44,9 @@ from se_nas.study import Study
 from se_nas.verdict import final_verdict
 from se_nas.view import View
 
+CONFIRM = "confirm"
+"""Name of the study, in the storage of the run."""
+
 
 def confirm(
     run: str | Path,
@@ -114,9 +117,8 @@ def _problem(study: Study, run: RunFolder, *, epochs: int | None, workers: int |
         train=config.train if epochs is None else replace(config.train, epochs=epochs),
     )
     problem = prepare(config, run.path)
-    facts = dict(problem.facts)
-    facts["train"] = {**facts["train"], "epochs": study.facts["train"]["epochs"]}
-    if changed := differences(study.facts, facts):
+    facts = {**_without_schedule(problem.facts), "space": problem.facts["space"]}
+    if changed := differences({**_without_schedule(study.facts), "space": study.facts["space"]}, facts):
         raise RunError(
             "what was searched is not there any more as it was:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),
@@ -129,9 +131,9 @@ def _train(
     problem: Problem, run: RunFolder, networks: Sequence[Finalist], seeds: Sequence[int], view: View
 ) -> list[Trial]:
     """Train what is missing; the complete trainings of these networks and seeds."""
-    name = f"confirm, {problem.recipe.epochs} epochs"
-    study = Study(problem.config.storage or run.storage, name, problem.objective, problem.facts)
-    if changed := differences(study.facts, problem.facts):
+    facts = _without_schedule(problem.facts)
+    study = Study(problem.config.storage or run.storage, CONFIRM, problem.objective, facts)
+    if changed := differences(study.facts, facts):
         raise RunError("an earlier confirm was of something else:\n  " + "\n  ".join(changed[:12]), where=str(run.path))
     plan = Plan(problem, study, run.owner, networks, seeds)
     missing = len(plan.missing("complete"))
@@ -152,7 +154,13 @@ def _train(
         view.say("interrupted; the same command goes on where this one stopped")
         raise KeyboardInterrupt
     wanted = {(network.placement.key, seed) for network in networks for seed in seeds}
-    return [t for t in study.trials() if t.state == "complete" and (t.placement.key, t.identity.seed) in wanted]
+    return [t for t in plan.trials() if t.state == "complete" and (t.placement.key, t.identity.seed) in wanted]
+
+
+def _without_schedule(facts: dict[str, Any]) -> dict[str, Any]:
+    """What all trials of a confirm's study share: they may have other schedules, and the search a wider space."""
+    train = {name: value for name, value in facts["train"].items() if name != "epochs"}
+    return {**{name: value for name, value in facts.items() if name != "space"}, "train": train}
 
 
 def _feed(study: Study, trials: Sequence[Trial]) -> None:

@@ -88,9 +88,13 @@ class Plan:
     def begin(self) -> None:
         """Nothing to prepare: jobs are enqueued one by one."""
 
+    def trials(self) -> list[Trial]:
+        """Those of this schedule."""
+        return [t for t in self.study.trials() if t.identity.epochs == self.problem.recipe.epochs]
+
     def missing(self, *states: State) -> list[tuple[Finalist, int]]:
         """Jobs that have no trial in one of these states, and did not fail too often."""
-        trials = self.study.trials()
+        trials = self.trials()
         settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in states}
         return [
             (network, seed)
@@ -105,15 +109,12 @@ class Plan:
         if not missing:
             return None
         network, seed = missing[0]
-        levels = self.problem.space.find(network.placement)
-        if levels is None:
-            raise RunError(f"{network.placement.label} is not in the space of the search")
-        failures = self._failures(network.placement.key, seed, self.study.trials())
+        failures = self._failures(network.placement.key, seed, self.trials())
         record = self.problem.trial(
             network.placement, owner=self.owner, role=network.role, attempts=1 + len(failures), seed=seed,
             replicate=sum("non-finite" in failure.reason for failure in failures), phase="confirm",
         )  # fmt: skip
-        return self.study.start(self.study.ask_for(self.problem.space, levels), record)
+        return self.study.start(self.study.ask_nothing(), record)
 
     def retry(self, trial: Trial) -> None:
         """A failed job is missing again."""

@@ -90,11 +90,14 @@ class TestConfirm:
         for network in confirmed.networks:
             assert network.observed_optimism == pytest.approx(network.observed - network.validation.mean)
 
-    def test_other_schedule_has_no_optimism_and_leaves_the_posterior_alone(self, copy):
+    def test_other_schedule_has_no_optimism_and_leaves_the_posterior_alone(self, copy, confirmed):
         _, study = open_run(copy)
         before = [t.repeats for t in study.trials()]
         result = confirm(copy, top=1, seeds=1, epochs=2)
         assert result.epochs == 2
+        assert not {n for x in result.networks for n in x.trials.values()} & {
+            n for x in confirmed.networks for n in x.trials.values()
+        }
         assert all(n.optimism is None and n.observed_optimism is None for n in result.networks)
         assert [t.repeats for t in open_run(copy)[1].trials()] == before
 
