@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from se_nas.candidate import SearchSpace, insert_se
     from se_nas.config import SearchConfig
+    from se_nas.confirm import confirm
     from se_nas.cost import cost
     from se_nas.export import load
     from se_nas.front import recommend_front
@@ -21,6 +22,7 @@ __all__ = [
     "KnownCostSampler",
     "SearchConfig",
     "SearchSpace",
+    "confirm",
     "cost",
     "export",
     "insert_se",
@@ -33,6 +35,7 @@ _HOME = {
     "KnownCostSampler": "samplers.known_cost",
     "SearchConfig": "config",
     "SearchSpace": "candidate",
+    "confirm": "confirm",
     "insert_se": "candidate",
     "cost": "cost",
     "export": "shipping",

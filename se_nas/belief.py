@@ -31,14 +31,19 @@ BELIEFS: dict[str, Any] = {
     "recommended": False,
     "tied_with": pd.NA,
     "p_better": np.nan,
+    "gain": np.nan,
+    "gain_low": np.nan,
+    "gain_high": np.nan,
+    "p_gain": np.nan,
 }
 
 
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
-    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior), and on stopped ones as
-    far as their curves tell where they would have ended. The front is taken
+    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior), on stopped ones as
+    far as their curves tell where they would have ended, and on what a confirm found for the networks of the search at
+    the same schedule. The front is taken
     among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
     among all placements.
 
@@ -46,7 +51,8 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     of one training); ``p_front``, the probability to be on the true front of the trained networks;
     ``posterior_front``; ``recommended``: on that front, and told apart from the cheaper recommended ones;
     ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_better``: the
-    probability to be better than that one.
+    probability to be better than that one; ``gain``, ``gain_low``, ``gain_high`` (90 % interval) and ``p_gain``: the
+    difference to the backbone without SE, and the probability to be better, where that one is among the trials.
 
     None when there are too few trials, or one lacks a cost of the front.
     """
@@ -66,6 +72,7 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     codes = _codes([levels for _, levels in placed], level_space)
     value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
     stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
+    repeats = [(i, sign * repeat) for i, (t, _) in enumerate(placed) for repeat in t.repeats]
 
     def curve(trial: Trial) -> Array:
         return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
@@ -73,9 +80,17 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
     posterior = fit(
         features,
-        np.concatenate([codes, _codes([stopped[i][1] for i in ends], level_space)]),
-        np.append(value, [mean for mean, _ in ends.values()]),
-        extra_variance=np.append(np.zeros(len(value)), [variance for _, variance in ends.values()]),
+        np.concatenate(
+            [
+                codes,
+                codes[np.array([i for i, _ in repeats], dtype=np.int64)],
+                _codes([stopped[i][1] for i in ends], level_space),
+            ]
+        ),
+        np.concatenate([value, [v for _, v in repeats], [mean for mean, _ in ends.values()]]),
+        extra_variance=np.concatenate(
+            [np.zeros(len(value) + len(repeats)), [variance for _, variance in ends.values()]]
+        ),
     )
     distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
@@ -93,8 +108,19 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
             "recommended": False,
             "tied_with": pd.array([pd.NA] * len(distinct), dtype="Int64"),
             "p_better": np.nan,
+            "gain": np.nan,
+            "gain_low": np.nan,
+            "gain_high": np.nan,
+            "p_gain": np.nan,
         }
     )
+    base = [row for row, i in enumerate(first) if placed[i][0].role == "baseline"]
+    if base:
+        against = distinct[base]
+        bounds = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
+        table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
+        table["gain_low"], table["gain_high"] = bounds
+        table["p_gain"] = posterior.probability_above(distinct, minus=against)
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
         table.loc[member, "recommended"] = bool(rival < 0)

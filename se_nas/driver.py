@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
-import torch
-
 from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.config import seconds
 from se_nas.early_stopping import EarlyStopping
@@ -21,22 +19,15 @@ from se_nas.evaluate import commit, evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
-from se_nas.propose import Proposer
-from se_nas.ranks import devices_of
-from se_nas.records import Epoch, Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
+from se_nas.propose import Proposals
+from se_nas.records import Epoch, Result, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
-from se_nas.samplers import open_sampler
-from se_nas.shared import widest_choices
 from se_nas.study import BLAMELESS, INTERRUPTED, LOST, Study
-from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
 
 KEPT_BYTES = 2**30
 """Weights of all trials are kept while they take less than this together (keep_weights: auto)."""
-
-DRIVER_SEEDS = 7919
-"""Distance of the sampler's seeds of drivers that share a study."""
 
 CLOCKS = 600.0
 """Seconds by which the clocks of two machines may differ; a lease that ended before was given up for certain."""
@@ -49,23 +40,11 @@ HOPELESS = 6
 
 
 class Driver:
-    """Asks, submits, tells: the one process that writes to the study."""
+    """Asks, submits, tells: the one process that writes to the study. What is trained, the proposer says."""
 
-    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View) -> None:
-        self.problem, self.run, self.study, self.view = problem, run, study, view
+    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals) -> None:
+        self.problem, self.run, self.study, self.view, self.proposer = problem, run, study, view, proposer
         config = problem.config
-        problem.costs.prepare()
-        rank = 0 if config.storage is None else study.join(run.owner)
-        self.proposer = Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=self._record)
-        study.optuna.sampler = open_sampler(
-            config.sampler,
-            space=problem.space,
-            # A resumed sampler must not repeat its first draws, nor two drivers draw the same.
-            seed=config.seed + len(study.trials()) + DRIVER_SEEDS * rank,
-            budget=config.budget,
-            cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
-        )
-        self.offered = widest_choices(problem.space)
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
         self.stopping = EarlyStopping(problem.objective, problem.space) if config.early_stopping else None
@@ -83,7 +62,7 @@ class Driver:
             self._recover()
             if self.stopping is not None:
                 self.stopping.learn(self.study.trials())
-            self.proposer.enqueue_references()
+            self.proposer.begin()
         if self._spent() >= self.problem.config.budget:
             return self._why()
         executor = open_executor(self.problem.config.executor, self.problem.devices)
@@ -97,6 +76,7 @@ class Driver:
             executor.shutdown(wait=clean)
         if clean:
             shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
+        if clean and self.proposer.phase == "search":
             self._measure_front()
         return self._why()
 
@@ -122,7 +102,9 @@ class Driver:
                 trial = None if over else self.proposer.next()
             if trial is None:
                 return others > 0 or (not over and bool(self.running))  # what others train may come back to us
-            future = executor.submit(evaluate, self._request(trial), self._reporter(trial))
+            left = max(1.0, (self.problem.config.budget - spent) / len(self.problem.devices))
+            request = self.problem.request(trial, self.run.path, trainings_left=left)
+            future = executor.submit(evaluate, request, self._reporter(trial))
             self.running[future] = trial
             self._show()
         return True
@@ -178,7 +160,7 @@ class Driver:
         )
         if not self.study.finish(record):
             return
-        result_file(self.run.path, trial.number, result.attempt).unlink(missing_ok=True)
+        result_file(self.run.path, trial.number, result.attempt, self.proposer.phase).unlink(missing_ok=True)
         if record.state == "failed":
             self.proposer.retry(record)
             self._give_up_if_hopeless(record)
@@ -204,7 +186,7 @@ class Driver:
         for trial in self.study.trials():
             if trial.state != "running":
                 continue
-            file = result_file(self.run.path, trial.number, trial.attempts)
+            file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
             if file.is_file():
                 self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
             elif self.run.owned_by_us(trial.owner) or trial.lease < time.time() - CLOCKS:
@@ -216,43 +198,6 @@ class Driver:
         with self.study.turn:
             if self.study.finish(record):
                 self.proposer.retry(record)
-
-    def _record(self, placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
-        problem = self.problem
-        identity = RunIdentity(
-            key=placement.key,
-            seed=problem.config.seed,
-            replicate=replicate,
-            epochs=problem.recipe.epochs,
-            recipe=problem.recipe,
-            task=problem.config.task,
-            start_weights=problem.start_weights,
-            data=problem.data.checksum,
-            split=problem.data.split,
-            precision=problem.precision,
-        )
-        return Trial(
-            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
-            owner=self.run.owner, costs=problem.costs(placement),
-        )  # fmt: skip
-
-    def _request(self, trial: Trial) -> Request:
-        problem = self.problem
-        return Request(
-            trial=trial.number,
-            attempt=trial.attempts,
-            placement=trial.placement,
-            units=problem.space.units,
-            identity=trial.identity,
-            backbone=problem.config.backbone,
-            folder=str(self.run.path),
-            device=problem.devices[0],
-            channels_last=wants_channels_last(problem.precision, torch.device(devices_of(problem.devices[0])[0])),
-            checkpoint_minutes=problem.config.checkpoint_minutes,
-            graph=problem.config.graph,
-            offered=self.offered,
-            trainings_left=max(1.0, (problem.config.budget - self._spent()) / len(problem.devices)),
-        )
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
         """What to answer after each epoch of a trial; called in a thread of the executor."""
@@ -273,7 +218,7 @@ class Driver:
         """Keep the weights of the observed and of the posterior front only, where not all may be kept."""
         folder = self.run.path / "weights"
         keep = self.problem.config.keep_weights
-        if keep == "all" or not folder.is_dir():
+        if keep == "all" or not folder.is_dir() or self.proposer.phase != "search":
             return
         if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
             return
@@ -292,7 +237,7 @@ class Driver:
             return self.ending
         if self._spent() >= self.problem.config.budget:
             return f"the budget of {self.problem.config.budget} trainings is spent"
-        return f"the space is exhausted: all {self._spent()} placements that it allows are trained"
+        return self.proposer.nothing_left(self._spent())
 
     def _interrupt(self, again: bool) -> None:
         self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed

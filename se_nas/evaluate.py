@@ -27,7 +27,7 @@ from se_nas.files import atomically, write_atomically
 from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
 from se_nas.ranks import Rank, Ranks, devices_of
-from se_nas.records import Direction, Epoch, Metric, Request, Result, Verdict, checksum, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, Verdict, checksum, random_stream, to_json
 from se_nas.tasks import open_task
 from se_nas.train import more_pieces, out_of_memory, train
 
@@ -49,11 +49,11 @@ def evaluate(request: Request, channel: Channel) -> Result:
             attempt=request.attempt,
             state="stopped" if trained.stopped else "complete",
             reason="stopped early" if trained.stopped else "",
-            metrics=_metrics(trained.curve[-1], open_task(request.identity.task)),
+            metrics=_metrics(trained.curve[-1], _task(request)),
             curve=trained.curve,
             graph=trained.way,
         )
-        save_weights(trained.candidate, weights_file(folder, request.trial))
+        save_weights(trained.candidate, weights_file(folder, request.trial, request.identity.phase))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
@@ -71,7 +71,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
         commit=commit(),
         notes=tuple(checkpoints.notes),
     )
-    write_atomically(result_file(folder, request.trial, request.attempt), to_json(result))
+    write_atomically(result_file(folder, request.trial, request.attempt, request.identity.phase), to_json(result))
     checkpoints.remove()
     return result
 
@@ -150,7 +150,7 @@ def train_candidate(
         request.backbone,
         request.units,
         request.placement,
-        num_classes=len(data.classes),
+        num_classes=len(data.classes) or None,
         input_shape=data.input_shape,
         seed=seed,
         synchronized=rank is not None and request.device.startswith("cuda"),
@@ -164,7 +164,7 @@ def train_candidate(
     prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
     curve, stopped = train(
         prepared.network,
-        task=open_task(identity.task),
+        task=_task(request),
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -184,28 +184,38 @@ def train_candidate(
     return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)
 
 
+def _task(request: Request) -> Task:
+    return open_task(request.identity.task, metric=request.metric, direction=request.direction)
+
+
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
-    """The metrics of the last epoch; losses are in nats and better when smaller."""
+    """The metrics of the last epoch; losses are better when smaller. Units are what the task says, if it does."""
     found = {}
+    units: Mapping[str, str] = getattr(task, "units", {})
     for name, value in last.metrics.items():
         loss = name.endswith("loss")
         direction: Direction = "minimize" if loss else "maximize"
         found[name] = Metric(
             value=value,
             direction=task.direction if name == task.metric else direction,
-            unit="nats" if loss else "share",
+            unit=units.get(name, ""),
         )
     return found
 
 
-def result_file(folder: Path, trial: int, attempt: int) -> Path:
+def result_file(folder: Path, trial: int, attempt: int, phase: Phase = "search") -> Path:
     """Where a worker leaves its result."""
-    return folder / "results" / f"{trial}-{attempt}.json"
+    return folder / "results" / f"{_name(trial, phase)}-{attempt}.json"
 
 
-def weights_file(folder: Path, trial: int) -> Path:
+def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
     """Where a worker leaves the trained weights."""
-    return folder / "weights" / f"{trial}.safetensors"
+    return folder / "weights" / f"{_name(trial, phase)}.safetensors"
+
+
+def _name(trial: int, phase: Phase) -> str:
+    """Each phase counts its trials from 0."""
+    return str(trial) if phase == "search" else f"{phase}-{trial}"
 
 
 def save_weights(network: nn.Module, file: Path) -> None:

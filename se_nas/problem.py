@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from se_nas.backbones import build_backbone
+from se_nas.backbones.adapt import logits_of
 from se_nas.config import SearchConfig, measured_costs
 from se_nas.cost import CostModel
 from se_nas.data import prepare_data
@@ -26,14 +27,16 @@ from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
 from se_nas.ranks import SEPARATOR, devices_of
-from se_nas.records import Placement, Precision, Recipe, Request, RunIdentity, to_plain
+from se_nas.recorder import run_once
+from se_nas.records import Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
+from se_nas.shared import widest_choices
 from se_nas.slots import gpu_need, trainings_at_once
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
-from se_nas.tasks import open_task
-from se_nas.train import choose_precision, wants_channels_last
+from se_nas.tasks import TASKS, open_task
+from se_nas.train import choose_precision, rehearse, wants_channels_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,49 @@ class Problem:
             "space": self.space.to_plain(),
         }
 
+    def trial(
+        self, placement: Placement, *, owner: str, role: str, attempts: int, replicate: int = 0,
+        seed: int | None = None, phase: Phase = "search",
+    ) -> Trial:  # fmt: skip
+        """The record of a training that is about to run; its number is not known yet."""
+        identity = RunIdentity(
+            key=placement.key,
+            seed=self.config.seed if seed is None else seed,
+            replicate=replicate,
+            phase=phase,
+            epochs=self.recipe.epochs,
+            recipe=self.recipe,
+            task=self.config.task,
+            start_weights=self.start_weights,
+            data=self.data.checksum,
+            split=self.data.split,
+            precision=self.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=owner, costs=self.costs(placement),
+        )  # fmt: skip
+
+    def request(self, trial: Trial, folder: Path, *, trainings_left: float = 1.0) -> Request:
+        """What a worker is sent for a trial; the worker may expect so many trainings, this one included."""
+        return Request(
+            trial=trial.number,
+            attempt=trial.attempts,
+            placement=trial.placement,
+            units=self.space.units,
+            identity=trial.identity,
+            backbone=self.config.backbone,
+            folder=str(folder),
+            metric=self.config.metric,
+            direction=self.config.direction,
+            device=self.devices[0],
+            channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            graph=self.config.graph,
+            offered=widest_choices(self.space),
+            trainings_left=trainings_left,
+        )
+
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
@@ -92,20 +138,28 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         )
     devices = elsewhere or choose_devices(config)
     here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
+    task = open_task(config.task, metric=config.metric, direction=config.direction)
     data = prepare_data(config.data, folder)
+    getattr(task, "check", lambda _: None)(data)
     backbone = build_backbone(
-        config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
+        config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
+    if (
+        config.metric is not None
+        or config.task.target not in TASKS
+        or logits_of(run_once(backbone, data.input_shape)) is None
+    ):
+        rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
     precision = _precision(config, elsewhere[0] if elsewhere else None, here)
     if not elsewhere and config.executor.target != "inline":
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
         config=config,
         data=data,
-        task=open_task(config.task),
+        task=task,
         space=space,
         costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
         devices=devices,

@@ -319,6 +319,9 @@ class Request:
     """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
     trainings_left: float = 1.0
     """How many trainings, this one included, the worker may expect."""
+    metric: str | None = None
+    """What is compared instead of the task's own metric."""
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,6 +371,8 @@ class Trial:
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
     notes: tuple[str, ...] = ()
     """What happened on the way; see `Result`."""
+    repeats: tuple[float, ...] = ()
+    """The metric in confirmed trainings of the same network, with fresh seeds and the same schedule."""
     schema: int = SCHEMA_VERSION
 
 

@@ -103,7 +103,7 @@ class LocalExecutor:
                     continue
                 request = replace(request, device=self.devices[slot])
                 try:
-                    # It fell at its last task, or while it had none: an idle worker says nothing, but its end can be read.
+                    # It fell at its last task, or while it had none: then its end can be read.
                     if process is None or pipe.poll() or not process.is_alive():
                         process, pipe = self._start(slot)
                     future.set_result(_converse(process, pipe, (evaluate, request), report))
