@@ -180,7 +180,7 @@ def _examine(problem: Problem, run: RunFolder, trials: Sequence[Trial], view: Vi
         return openings
     if gone := [t for t in waiting if not weights_file(run.path, t.number, "confirm").is_file()]:
         raise RunError(
-            f"{len(gone)} trained networks cannot be examined: their weights are gone, such as confirm-{gone[0].number}",
+            f"{len(gone)} trained networks cannot be examined: their weights are gone (confirm-{gone[0].number})",
             where=str(run.path / "weights"),
             hint="bring the files back, or confirm with --epochs one more: that trains again",
         )
