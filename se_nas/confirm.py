@@ -30,7 +30,7 @@ from se_nas.confirmed import Confirmation, Confirmed, Estimate, Verdict, write_c
 from se_nas.data import open_test, read_info
 from se_nas.driver import Driver
 from se_nas.errors import ConfigError, RunError
-from se_nas.evaluate import commit, versions
+from se_nas.evaluate import commit, versions, weights_file
 from se_nas.exam import exam_file, examine
 from se_nas.executors import open_executor
 from se_nas.finalists import TOP, Finalist, Plan, choose_finalists, fresh_seeds
@@ -178,6 +178,12 @@ def _examine(problem: Problem, run: RunFolder, trials: Sequence[Trial], view: Vi
     waiting = [t for t in trials if not exam_file(run.path, t.number).is_file()]
     if not waiting:
         return openings
+    if gone := [t for t in waiting if not weights_file(run.path, t.number, "confirm").is_file()]:
+        raise RunError(
+            f"{len(gone)} trained networks cannot be examined: their weights are gone (confirm-{gone[0].number})",
+            where=str(run.path / "weights"),
+            hint="bring the files back, or confirm with --epochs one more: that trains again",
+        )
     view.say(f"test part opened (opening {openings} of this run): {len(waiting)} trained networks are examined")
     executor = open_executor(problem.config.executor, problem.devices)
     done = False

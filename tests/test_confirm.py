@@ -187,7 +187,7 @@ class TestBadInput:
         assert [n.test for n in again.networks] == [n.test for n in confirmed.networks]
         shutil.rmtree(copy / "confirm")
         shutil.rmtree(copy / "weights")
-        with pytest.raises(RunError, match="could not be examined"):
+        with pytest.raises(RunError, match="their weights are gone"):
             confirm(copy, top=2, seeds=2)
 
     def test_broken_scores(self, copy, confirmed):
