@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from se_nas.backbones import build_backbone
+from se_nas.backbones.weights import start_from
 from se_nas.patterns import units_of
 from se_nas.records import Placement, Target, Unit
 from se_nas.se import insert_choices
@@ -25,12 +27,15 @@ def build_candidate(
     num_classes: int | None,
     input_shape: tuple[int, ...],
     seed: int,
+    start: Path | None = None,
 ) -> nn.Module:
-    """The network of a placement, in train mode.
+    """The network of a placement, in train mode, from the weights in the file `start` if there is one.
 
     The same seed gives every candidate the same backbone weights: each SE block has its own random stream.
     """
     model = build_backbone(backbone, num_classes=num_classes, input_shape=input_shape, seed=seed)
+    if start is not None:
+        start_from(model, start)
     insert_choices(model, units, placement.choices, seed=seed)
     return model
 

@@ -43,6 +43,8 @@ class SearchConfig:
             that takes the network.
         metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
         direction: maximize or minimize the metric; default as the task says.
+        weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
+            blocks then start as the identity.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, or the user's own by import path.
@@ -67,6 +69,7 @@ class SearchConfig:
     task: Target = field(default_factory=lambda: Target(target="classification"))
     metric: str | None = None
     direction: Direction | None = None
+    weights: str | None = None
     space: str = "stagewise"
     sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
     executor: Target = field(default_factory=lambda: Target(target="local"))

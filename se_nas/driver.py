@@ -17,7 +17,7 @@ from se_nas.errors import RunError, SeNasError
 from se_nas.evaluate import evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
-from se_nas.problem import Problem
+from se_nas.problem import Problem, initialisation
 from se_nas.propose import Proposer
 from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
 from se_nas.report import front_table
@@ -170,6 +170,7 @@ class Driver:
             epochs=problem.recipe.epochs,
             recipe=problem.recipe,
             task=problem.config.task,
+            initialisation=initialisation(problem.config),
             start_weights=problem.start_weights,
             data=problem.data.checksum,
             split=problem.data.split,

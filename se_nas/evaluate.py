@@ -8,13 +8,14 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from se_nas.candidate import build_candidate
 from se_nas.data import read_info
@@ -75,6 +76,7 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         num_classes=len(data.classes) or None,
         input_shape=data.input_shape,
         seed=seed,
+        start=start_file(folder, identity.start_weights) if identity.initialisation == "weights" else None,
     )
     curve, stopped = train(
         candidate,
@@ -121,9 +123,19 @@ def weights_file(folder: Path, trial: int) -> Path:
     return folder / "weights" / f"{trial}.safetensors"
 
 
+def start_file(folder: Path, checksum: str | None) -> Path:
+    """Where the weights lie that every candidate starts from; workers on other machines need this file, too."""
+    return folder / "data" / f"start-{checksum}.safetensors"
+
+
 def save_weights(network: nn.Module, file: Path) -> None:
     """State dict of a network as safetensors, atomically."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_state(network.state_dict(), file)
+
+
+def save_state(state: Mapping[str, Tensor], file: Path) -> None:
+    """Tensors by name as safetensors, atomically."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomically(file) as temporary:
         try:
             save_file(weights, temporary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +14,13 @@ from torch import nn
 
 from se_nas.backbones import build_backbone
 from se_nas.backbones.adapt import logits_of
+from se_nas.backbones.weights import Weights, fit_weights, read_weights, weights_checksum
 from se_nas.config import SearchConfig, measured_costs
 from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
+from se_nas.evaluate import save_state, start_file
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
@@ -46,6 +47,8 @@ class Problem:
     devices: tuple[str, ...]
     precision: Precision
     start_weights: str
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the network was prepared."""
 
     @property
     def objective(self) -> Objective:
@@ -80,6 +83,7 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         task=absolute(config.task),
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
+        weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
     )
     devices = choose_devices(config)
     task = open_task(config.task, metric=config.metric, direction=config.direction)
@@ -88,7 +92,21 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
+    notes: tuple[str, ...] = ()
+    weights: Weights = {}
+    if config.weights is not None:
+        fitted = fit_weights(
+            backbone, read_weights(Path(config.weights)), num_classes=len(data.classes) or None, where=config.weights
+        )
+        backbone.load_state_dict(fitted.weights, strict=False)
+        weights, notes = fitted.weights, tuple(f"weights: {note}" for note in fitted.notes)
+    start = weights_checksum(backbone)
+    if weights:
+        save_state(weights, start_file(folder, start))
     spec = read_space(config.space)
+    if initialisation(config) != "scratch" and spec.init == "default":
+        spec = replace(spec, init="identity")
+        notes += ("SE blocks start as the identity, since the network is pretrained",)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
     if config.task.target not in TASKS or logits_of(run_once(backbone, data.input_shape)) is None:
@@ -101,8 +119,16 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
         devices=devices,
         precision=choose_precision(config.train.precision, torch.device(devices[0])),
-        start_weights=_weights_checksum(backbone),
+        start_weights=start,
+        notes=notes,
     )
+
+
+def initialisation(config: SearchConfig) -> str:
+    """Where the backbone's weights come from: ``weights`` (a file), ``pretrained`` (its library) or ``scratch``."""
+    if config.weights is not None:
+        return "weights"
+    return "pretrained" if config.backbone.args.get("pretrained") else "scratch"
 
 
 def _pricing(
@@ -170,11 +196,3 @@ def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         )
         and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
     )
-
-
-def _weights_checksum(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -46,6 +46,8 @@ def search(config: SearchConfig | None = None, *, view: View | None = None) -> S
     try:
         with view or View(quiet=True) as shown, _clear_errors(run):
             problem = prepare(config, run.path)
+            for note in problem.notes:
+                shown.say(note)
             study = open_study(problem, run, shown)
             ended = Driver(problem, run, study, shown).drive()
             return conclude(run, study, ended)
