@@ -22,7 +22,7 @@ from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
 from se_nas.plugins import Channel, Task
-from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, random_stream, to_json
 from se_nas.tasks import open_task
 from se_nas.train import train
 
@@ -46,7 +46,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
             metrics=_metrics(curve[-1], _task(request)),
             curve=curve,
         )
-        save_weights(candidate, weights_file(folder, request.trial))
+        save_weights(candidate, weights_file(folder, request.trial, request.identity.phase))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
@@ -61,7 +61,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
         versions=versions(),
         commit=commit(),
     )
-    write_atomically(result_file(folder, request.trial, request.attempt), to_json(result))
+    write_atomically(result_file(folder, request.trial, request.attempt, request.identity.phase), to_json(result))
     return result
 
 
@@ -113,14 +113,19 @@ def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
     return found
 
 
-def result_file(folder: Path, trial: int, attempt: int) -> Path:
+def result_file(folder: Path, trial: int, attempt: int, phase: Phase = "search") -> Path:
     """Where a worker leaves its result."""
-    return folder / "results" / f"{trial}-{attempt}.json"
+    return folder / "results" / f"{_name(trial, phase)}-{attempt}.json"
 
 
-def weights_file(folder: Path, trial: int) -> Path:
+def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
     """Where a worker leaves the trained weights."""
-    return folder / "weights" / f"{trial}.safetensors"
+    return folder / "weights" / f"{_name(trial, phase)}.safetensors"
+
+
+def _name(trial: int, phase: Phase) -> str:
+    """Each phase counts its trials from 0."""
+    return str(trial) if phase == "search" else f"{phase}-{trial}"
 
 
 def start_file(folder: Path, checksum: str | None) -> Path:

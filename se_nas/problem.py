@@ -26,7 +26,7 @@ from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
 from se_nas.recorder import run_once
-from se_nas.records import Placement, Precision, Recipe, to_plain
+from se_nas.records import Phase, Placement, Precision, Recipe, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
 from se_nas.space import Space
 from se_nas.space_file import read_space
@@ -73,6 +73,30 @@ class Problem:
             "space": self.space.to_plain(),
         }
 
+    def trial(
+        self, placement: Placement, *, owner: str, role: str, attempts: int, replicate: int = 0,
+        seed: int | None = None, phase: Phase = "search",
+    ) -> Trial:  # fmt: skip
+        """The record of a training that is about to run; its number is not known yet."""
+        identity = RunIdentity(
+            key=placement.key,
+            seed=self.config.seed if seed is None else seed,
+            replicate=replicate,
+            phase=phase,
+            epochs=self.recipe.epochs,
+            recipe=self.recipe,
+            task=self.config.task,
+            initialisation=initialisation(self.config),
+            start_weights=self.start_weights,
+            data=self.data.checksum,
+            split=self.data.split,
+            precision=self.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=owner, costs=self.costs(placement),
+        )  # fmt: skip
+
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
@@ -109,7 +133,11 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         notes += ("SE blocks start as the identity, since the network is pretrained",)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
-    if config.task.target not in TASKS or logits_of(run_once(backbone, data.input_shape)) is None:
+    if (
+        config.metric is not None
+        or config.task.target not in TASKS
+        or logits_of(run_once(backbone, data.input_shape)) is None
+    ):
         rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
     return Problem(
         config=config,

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import html
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+from torch import nn
 
 from se_nas.config import SearchConfig
 from se_nas.data.base import DataInfo
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
-from se_nas.export import export_trial
+from se_nas.export import export_trial, load
 from se_nas.records import Unit, from_plain
-from se_nas.report import best_row, complete_table, front_table, summary, trials_table, write_views
+from se_nas.report import best_row, complete_table, front_figure, front_table, summary, trials_table, write_views
 from se_nas.run_folder import STUDY, RunFolder
-from se_nas.study import Study
+from se_nas.study import Objective, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
+
+SHOWN = ("trial", "placement", "role", "metric", "mean", "lower", "upper", "p_front", "params", "gflops")
+"""Columns of the front that a notebook shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +42,35 @@ class SearchResult:
     ended: str
     """Why the search ended, in words."""
     summary: dict[str, Any]
+    objective: Objective
+
+    def plot(self) -> Figure:
+        """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
+        return front_figure(self.trials, self.front, self.objective)
+
+    def network(self, select: str = "best") -> nn.Module:
+        """A trained network, in eval mode on the CPU: ``best``, ``baseline``, ``reference`` or ``trial=N``."""
+        return load(export_selected(self.folder, select, self.folder / "best" if select == "best" else None))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sentences of the report, the figure and the front."""
+        sentences = "".join(
+            f"<p>{html.escape(line)}</p>" for line in (f"Ended: {self.ended}.", *self.summary["gained"])
+        )
+        if self.front.empty:
+            return sentences
+        file = io.StringIO()
+        self.plot().savefig(file, format="svg")
+        figure = file.getvalue()
+        columns = [c for c in SHOWN if c in self.front and self.front[c].notna().any()]
+        table = self.front[columns].to_html(index=False, float_format="{:.4f}".format)
+        return f"{sentences}{figure[figure.index('<svg') :]}{table}"
 
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
-    config = _stored(study, "config", SearchConfig)
+    config = stored(study, "config", SearchConfig)
     run.write_config(config)
     write_views(run.path, trials, objective, space)
     front = front_table(trials, objective, space)
@@ -60,20 +92,21 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
         best=best,
         ended=ended,
         summary=content,
+        objective=objective,
     )
 
 
 def report_again(folder: Path) -> dict[str, Any]:
     """Make all views of a run again, from its study alone; returns the summary."""
-    run, study = _existing(folder)
+    run, study = open_run(folder)
     trained = sum(t.counts for t in study.trials())
-    budget = _stored(study, "config", SearchConfig).budget
+    budget = stored(study, "config", SearchConfig).budget
     return conclude(run, study, f"{trained} of {budget} trainings are there").summary
 
 
 def export_selected(folder: Path, select: str, target: Path | None) -> Path:
     """Write the network of a trial (``best``, ``baseline``, ``reference`` or ``trial=N``) of a run to a folder."""
-    run, study = _existing(folder)
+    run, study = open_run(folder)
     trials, objective = study.trials(), study.objective
     if select == "best":
         best = best_row(front_table(trials, objective, study.space), objective)
@@ -95,13 +128,14 @@ def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
         run.path,
         next(t for t in study.trials() if t.number == number),
         target,
-        backbone=_stored(study, "config", SearchConfig).backbone,
+        backbone=stored(study, "config", SearchConfig).backbone,
         units=from_plain(study.facts["space"]["units"], tuple[Unit, ...]),
-        data=_stored(study, "data", DataInfo),
+        data=stored(study, "data", DataInfo),
     )
 
 
-def _existing(folder: Path) -> tuple[RunFolder, Study]:
+def open_run(folder: Path) -> tuple[RunFolder, Study]:
+    """A run folder and the study of its search; RunError if there is none."""
     run = RunFolder(folder)
     study = Study.latest(run.find_storage(), STUDY)
     if study is None:
@@ -109,5 +143,8 @@ def _existing(folder: Path) -> tuple[RunFolder, Study]:
     return run, study
 
 
-def _stored(study: Study, name: str, kind: type[T]) -> T:
+def stored(study: Study, name: str, kind: type[T]) -> T:
+    """A record that the search left in its study; RunError if it died before."""
+    if name not in study.optuna.user_attrs:
+        raise RunError(f"study {study.name!r} has no {name}: its search ended before it began", hint="search again")
     return from_plain(study.optuna.user_attrs[name], kind, where=f"study {study.name}")

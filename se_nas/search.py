@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,31 +26,48 @@ from se_nas.config import SearchConfig
 from se_nas.driver import Driver
 from se_nas.errors import RunError
 from se_nas.problem import Problem, is_wider, prepare
-from se_nas.records import to_plain
+from se_nas.propose import Proposer
+from se_nas.records import Placement, Trial, to_plain
 from se_nas.results import SearchResult, conclude
 from se_nas.run_folder import STUDY, RunFolder, default_folder, differences
+from se_nas.samplers import open_sampler
+from se_nas.settings import configured
 from se_nas.study import Study
 from se_nas.view import View
 
 
-def search(config: SearchConfig | None = None, *, view: View | None = None) -> SearchResult:
+def search(
+    config: SearchConfig | None = None,
+    *,
+    on_trial: Callable[[Trial], object] | None = None,
+    view: View | None = None,
+    **settings: Any,  # those of the command line, and live objects
+) -> SearchResult:
     """Search, or go on with the search in the run folder of the configuration.
+
+    ``search(backbone="resnet20", data="digits", budget=50, epochs=5)`` is the command line's search; see
+    `se_nas.settings.configured` for what a setting may be.
+
+    Parameters
+    ----------
+    on_trial:
+        Is called with every trial when it has ended. If it returns ``"stop"``, nothing new is trained.
 
     Raises
     ------
     SeNasError
         For anything that the user can mend; what was finished before is kept.
     """
-    config = config or SearchConfig()
+    config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     run.lock()
     try:
-        with view or View(quiet=True) as shown, _clear_errors(run):
+        with view or View(quiet=True) as shown, clear_errors(run):
             problem = prepare(config, run.path)
             for note in problem.notes:
                 shown.say(note)
             study = open_study(problem, run, shown)
-            ended = Driver(problem, run, study, shown).drive()
+            ended = Driver(problem, run, study, shown, proposals(problem, run, study), on_trial).drive()
             return conclude(run, study, ended)
     finally:
         run.unlock()
@@ -80,8 +98,26 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
     return study
 
 
+def proposals(problem: Problem, run: RunFolder, study: Study) -> Proposer:
+    """What the search trains: proposals of the configured sampler. Measures first what predicted costs need."""
+    config = problem.config
+    problem.costs.prepare()
+    study.optuna.sampler = open_sampler(
+        config.sampler,
+        space=problem.space,
+        seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
+        budget=config.budget,
+        cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
+    )
+
+    def record(placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
+        return problem.trial(placement, owner=run.owner, role=role, attempts=attempts, replicate=replicate)
+
+    return Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=record)
+
+
 @contextlib.contextmanager
-def _clear_errors(run: RunFolder) -> Iterator[None]:
+def clear_errors(run: RunFolder) -> Iterator[None]:
     """Errors of the disk and of the study file in words that help."""
     try:
         yield

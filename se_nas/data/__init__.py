@@ -1,12 +1,14 @@
 """Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
 
-The test part is sealed: nothing here decodes or caches it until `open_test` is called.
+The test part is sealed: nothing here decodes or caches it until `open_test` is called, which keeps a log.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,50 @@ def read_info(folder: Path) -> DataInfo:
     """What `prepare_data` found out."""
     file = folder / "data" / "data.json"
     return from_json(file.read_bytes(), DataInfo, where=str(file))
+
+
+OPENINGS = "test_openings.jsonl"
+"""File of a run folder: one line for each time that its test part was opened."""
+
+
+def open_test(folder: Path, *, purpose: str) -> int:
+    """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
+
+    The same purpose again is the same opening, which goes on after an interruption.
+
+    Raises
+    ------
+    DataError
+        If the data set has changed, or has no test part.
+    """
+    info = read_info(folder)
+    digest = hashlib.sha256()
+    if info.kind == "arrays":
+        source, split = open_source(info.target)
+        plan = split_plan(source, split)
+        if _split_checksum(plan) != info.split:
+            raise DataError("the data set is split otherwise than when it was searched", where=str(folder))
+        if len(plan["test"][1]) == 0:
+            raise DataError("the test part of the data set is empty", where=str(folder))
+        if not (folder / "data" / "test_labels.npy").is_file():  # written last
+            _write_part(folder / "data", "test", source, plan["test"], digest)
+    log = openings(folder)
+    if all(opening["purpose"] != purpose for opening in log):
+        entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
+        log.append(entry)
+        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in log).encode())
+    return len(log)
+
+
+def openings(folder: Path) -> list[dict[str, Any]]:
+    """What the log of a run folder says about its test part: purpose, time and number of images of each opening."""
+    file = folder / OPENINGS
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines() if line]
+    except ValueError as error:
+        raise DataError(f"the log of test openings is broken: {error}", where=str(file)) from error
 
 
 def open_part(folder: Path, part: PartName) -> Part:
@@ -210,5 +256,9 @@ def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerpri
         test=len(plan["test"][1]),
         fingerprint=fingerprint,
         checksum=digest,
-        split=checksum({part: [origin, indices.tolist()] for part, (origin, indices, _) in plan.items()}),
+        split=_split_checksum(plan),
     )
+
+
+def _split_checksum(plan: Plan) -> str:
+    return checksum({part: [origin, indices.tolist()] for part, (origin, indices, _) in plan.items()})

@@ -91,6 +91,16 @@ class ClassificationModule(pl.LightningModule):
         correct = (logits.argmax(1) == labels).sum()
         self._totals += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
 
+    def image_scores(self, batch: Any) -> dict[str, Tensor]:
+        """What each image contributes to the metrics that are means over images: tensors (batch,)."""
+        images, labels = batch[:2]
+        logits = self(images).float()
+        return {
+            "val_accuracy": (logits.argmax(1) == labels).float(),
+            "val_top5": _in_top(logits, labels).float(),
+            "val_loss": functional.cross_entropy(logits, labels, reduction="none"),
+        }
+
     def on_validation_epoch_end(self) -> None:
         correct, loss, number = self._totals.tolist()
         self.log("val_accuracy", correct / number)
