@@ -50,7 +50,7 @@ class SearchResult:
 
     def network(self, select: str = "best") -> nn.Module:
         """A trained network, in eval mode on the CPU: ``best``, ``baseline``, ``reference`` or ``trial=N``."""
-        return load(export_selected(self.folder, select, self.folder / "best" if select == "best" else None))
+        return load(self.folder / "best" if select == "best" else export_selected(self.folder, select, None))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the sentences of the report, the figure and the front."""
