@@ -20,7 +20,7 @@ import se_nas
 from se_nas.backbones.resnet import resnet
 from se_nas.config import SearchConfig
 from se_nas.data.npz import Npz
-from se_nas.errors import ConfigError, PluginError
+from se_nas.errors import ConfigError, PluginError, SpaceError
 from se_nas.records import Recipe, Target, Trial
 from se_nas.settings import configured, target_of
 from se_nas.tasks.classification import ClassificationModule
@@ -244,19 +244,17 @@ class TestOwnStudy:
     def test_the_known_cost_sampler_beside_other_hyperparameters(self) -> None:
         """It proposes the placement; what it does not know, it draws at random."""
         import optuna
-        from optuna.distributions import IntDistribution
 
         model, shape = Segmenter(), (1, 16, 16)
         space = se_nas.SearchSpace.from_model(model, input_shape=shape, space={"reductions": ["none", 4, 2]})
-        ranges = {name: IntDistribution(0, len(levels) - 1) for name, levels in space.parameters.items()}
 
         def cost_of(placement: Any) -> float:
             return float(se_nas.cost(se_nas.insert_se(model, placement, input_shape=shape), input_shape=shape).params)
 
         def price(params: dict[str, Any]) -> float:
-            return cost_of(space.placement({name: params[name] for name in space.parameters}))
+            return cost_of(space.from_params(params))
 
-        sampler = se_nas.KnownCostSampler(ranges, price, seed=0)
+        sampler = se_nas.KnownCostSampler(space.distributions, price, seed=0)
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
         def objective(trial: optuna.Trial) -> tuple[float, float]:
@@ -266,5 +264,15 @@ class TestOwnStudy:
         study.optimize(objective, n_trials=5)
         seen = [tuple(trial.params[name] for name in space.parameters) for trial in study.trials]
         assert len(set(seen)) == 5
+        assert all(cost_of(space.from_params(trial.params)) == trial.values[1] for trial in study.trials)
         assert len({trial.params["lr"] for trial in study.trials}) == 5
         assert np.isfinite([trial.values for trial in study.trials]).all()
+
+    def test_parameters_that_are_none_of_the_space(self) -> None:
+        space = se_nas.SearchSpace.from_model(Segmenter(), input_shape=(1, 16, 16), space={"reductions": ["none", 4]})
+        first = next(iter(space.parameters))
+        with pytest.raises(SpaceError, match="is None"):
+            space.from_params({"lr": 0.1})
+        with pytest.raises(SpaceError, match=f"{first!r} is 7"):
+            space.from_params(dict.fromkeys(space.parameters, 7))
+        assert space.from_params({**dict.fromkeys(space.parameters, 0), "lr": 0.1}).key == space.baseline.key
