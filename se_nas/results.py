@@ -16,10 +16,11 @@ from se_nas.data.base import DataInfo
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
-from se_nas.records import Unit, from_plain
+from se_nas.records import Unit, from_plain, to_plain
 from se_nas.report import best_row, complete_table, front_figure, front_table, summary, trials_table, write_views
 from se_nas.run_folder import STUDY, RunFolder
 from se_nas.study import Objective, Study
+from se_nas.verdict import provisional_verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +77,8 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     front = front_table(trials, objective, space)
     best = best_row(front, objective)
     content = summary(trials, objective, folder=run.path, budget=config.budget, ended=ended, space=space)
+    units = {m.unit for t in trials for name, m in t.metrics.items() if name == objective.metric}
+    content["verdict"] = to_plain(provisional_verdict(content, unit=units.pop() if len(units) == 1 else ""))
     complete = complete_table(trials, objective, space)
     here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
     if best is not None and here is not None:
