@@ -50,7 +50,7 @@ def export_trial(
 
     RunError if the weights of the trial were not kept.
     """
-    weights = weights_file(run, trial.number)
+    weights = weights_file(run, trial.number, trial.identity.phase)
     if not weights.is_file():
         raise RunError(
             f"the weights of trial {trial.number} were not kept",

@@ -114,8 +114,11 @@ class Problem:
         )
 
 
-def prepare(config: SearchConfig, folder: Path) -> Problem:
-    """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
+def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) -> Problem:
+    """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
+
+    With `include_val` the training part has the images of the validation part, too.
+    """
     config = replace(
         config,
         backbone=absolute(config.backbone),
@@ -127,7 +130,7 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     )
     devices = choose_devices(config)
     task = open_task(config.task, metric=config.metric, direction=config.direction)
-    data = prepare_data(config.data, folder)
+    data = prepare_data(config.data, folder, include_val=include_val)
     getattr(task, "check", lambda _: None)(data)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed

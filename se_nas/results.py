@@ -18,7 +18,7 @@ from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
 from se_nas.records import Unit, from_plain, to_plain
 from se_nas.report import best_row, complete_table, front_figure, front_table, summary, trials_table, write_views
-from se_nas.run_folder import STUDY, RunFolder
+from se_nas.run_folder import FINAL, STUDY, RunFolder
 from se_nas.study import Objective, Study
 from se_nas.verdict import provisional_verdict
 
@@ -80,7 +80,8 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     units = {m.unit for t in trials for name, m in t.metrics.items() if name == objective.metric}
     content["verdict"] = to_plain(provisional_verdict(content, unit=units.pop() if len(units) == 1 else ""))
     complete = complete_table(trials, objective, space)
-    here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
+    kept = {t.number for t in trials if weights_file(run.path, t.number, t.identity.phase).is_file()}
+    here = best_row(complete[complete["trial"].isin(kept)], objective)
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
@@ -140,7 +141,8 @@ def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
 def open_run(folder: Path) -> tuple[RunFolder, Study]:
     """A run folder and the study of its search; RunError if there is none."""
     run = RunFolder(folder)
-    study = Study.latest(run.find_storage(), STUDY)
+    storage = run.find_storage()
+    study = Study.latest(storage, STUDY) or Study.latest(storage, FINAL)
     if study is None:
         raise RunError(f"the storage of {str(run.path)!r} has no search in it", hint="run se-nas search first")
     return run, study
