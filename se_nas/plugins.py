@@ -205,6 +205,8 @@ def absolute(target: Target) -> Target:
     if head.endswith(".py"):
         return Target(target=f"{Path(head).expanduser().resolve()}:{tail}", args=target.args)
     prefix, colon, rest = target.target.partition(":")
+    if isinstance(root := target.args.get("root"), str):
+        target = Target(target=target.target, args={**target.args, "root": str(Path(root).expanduser().resolve())})
     if colon and Path(rest).expanduser().exists():
         return Target(target=f"{prefix}:{Path(rest).expanduser().resolve()}", args=target.args)
     return target

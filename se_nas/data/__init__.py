@@ -26,6 +26,8 @@ DATASETS: dict[str, str] = {
     "digits": "se_nas.data.digits:digits",
     "folder:": "se_nas.data.folder:folder",
     "npz:": "se_nas.data.npz:npz",
+    "torchvision:": "se_nas.data.libraries:torchvision",
+    "hf:": "se_nas.data.libraries:hf",
 }
 
 SPLIT_ARGS = {"val_fraction": 0.2, "test_fraction": 0.2, "split_seed": 0}
