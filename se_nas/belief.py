@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from se_nas.candidates import Candidates
-from se_nas.features import Features
+from se_nas.features import Array, Features
 from se_nas.front import believed_front, front_probability
-from se_nas.levels import LevelSpace, distributions
+from se_nas.levels import Codes, LevelSpace, distributions
 from se_nas.posterior import fit
 from se_nas.records import Trial
 from se_nas.space import Space
+from se_nas.stopping import expected_ends
 from se_nas.study import Objective
 
 #: A posterior is shown from this many trainings more than there are decisions: fewer say little beside the prior.
@@ -40,8 +41,9 @@ BELIEFS: dict[str, Any] = {
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
-    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior) and on what a confirm
-    found for their networks at the same schedule. The front is taken
+    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior), on stopped ones as far as
+    their curves tell where they would have ended, and on what a confirm found for their networks at the same schedule.
+    The front is taken
     among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
     among all placements.
 
@@ -67,10 +69,23 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     sign = -1.0 if objective.direction == "minimize" else 1.0
     level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
     features = Features(level_space.meanings)
-    codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
+    codes = _codes([levels for _, levels in placed], level_space)
+    value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
     values = [(t.metrics[objective.metric].value, *t.repeats) for t, _ in placed]
     rows = np.repeat(codes, [len(v) for v in values], axis=0)
-    posterior = fit(features, rows, sign * np.concatenate(values))
+    seen = sign * np.concatenate(values)
+    stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
+
+    def curve(trial: Trial) -> Array:
+        return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
+
+    ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
+    posterior = fit(
+        features,
+        np.concatenate([rows, _codes([stopped[i][1] for i in ends], level_space)]),
+        np.append(seen, [mean for mean, _ in ends.values()]),
+        extra_variance=np.append(np.zeros(len(seen)), [variance for _, variance in ends.values()]),
+    )
     distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
     candidates = Candidates(codes=distinct, cost=cost, phi=features(distinct))
@@ -96,9 +111,9 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     base = [row for row, i in enumerate(first) if placed[i][0].role == "baseline"]
     if base:
         against = distinct[base]
-        ends = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
+        bounds_of_gain = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
         table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
-        table["gain_low"], table["gain_high"] = ends
+        table["gain_low"], table["gain_high"] = bounds_of_gain
         table["p_gain"] = posterior.probability_above(distinct, minus=against)
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
@@ -108,3 +123,7 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]
     return beliefs.set_axis([trial.number for trial, _ in placed], axis=0)
+
+
+def _codes(rows: Sequence[Mapping[str, int]], space: LevelSpace) -> Codes:
+    return np.array([[row[name] for name in space.names] for row in rows], dtype=np.int64).reshape(-1, len(space.names))

@@ -90,7 +90,7 @@ def complete_table(trials: Sequence[Trial], objective: Objective, space: Space |
     """
     complete = [t for t in trials if t.state == "complete"]
     table = trials_table(complete, objective)
-    beliefs = None if space is None else believe(complete, objective, space)
+    beliefs = None if space is None else believe(trials, objective, space)
     for name, nothing in BELIEFS.items():
         table[name] = [nothing if beliefs is None else beliefs[name].get(n, nothing) for n in table["trial"]]
     return table
