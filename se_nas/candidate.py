@@ -30,14 +30,18 @@ def build_candidate(
     input_shape: tuple[int, ...],
     seed: int,
     start: Path | None = None,
+    synchronized: bool = False,
 ) -> nn.Module:
     """The network of a placement, in train mode, from the weights in the file `start` if there is one.
 
     The same seed gives every candidate the same backbone weights: each SE block has its own random stream.
+    `synchronized` makes BatchNorm take the statistics of all ranks (GPUs only); the state dict stays as it is.
     """
     model = build_backbone(backbone, num_classes=num_classes, input_shape=input_shape, seed=seed)
     if start is not None:
         start_from(model, start)
+    if synchronized:  # before SE blocks come in, since it makes new modules of those that may carry them
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # of torch
     insert_choices(model, units, placement.choices, seed=seed)
     return model
 

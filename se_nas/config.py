@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from se_nas.errors import ConfigError
-from se_nas.records import Direction, Recipe, Target
+from se_nas.records import Direction, Graph, Recipe, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,13 @@ class SearchConfig:
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
+        trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
+            machine allow on a GPU, and one for each core on a CPU.
+        checkpoint_minutes: A long training leaves a checkpoint when the last is so old, and goes on from it after a
+            crash; 0 for never.
+        devices_per_trial: Devices that train one candidate together, each a share of every batch (Lightning DDP).
+        graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
+            captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL; default an SQLite file in the run folder.
@@ -85,6 +92,10 @@ class SearchConfig:
     max_time: str | None = None
     workers: int | None = None
     device: str = "auto"
+    trials_per_device: int | None = None
+    checkpoint_minutes: float = 5.0
+    devices_per_trial: int = 1
+    graph: Graph = "auto"
     seed: int = 0
     out: str | None = None
     storage: str | None = None
@@ -93,7 +104,14 @@ class SearchConfig:
     def __post_init__(self) -> None:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
         _check("workers", self.workers, self.workers is None or self.workers >= 1, "a whole number from 1")
+        per_device = self.trials_per_device
+        _check("trials_per_device", per_device, per_device is None or per_device >= 1, "a whole number from 1")
+        _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        together = self.devices_per_trial
+        _check("devices_per_trial", together, together >= 1, "a whole number from 1")
+        shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"
+        _check("batch_size", shared_out, self.train.batch_size % together == 0, "a multiple of devices_per_trial")
         own = [name for name in self.measure if ":" in name]
         for name in self.measure:
             _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")

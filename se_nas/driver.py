@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.config import seconds
 from se_nas.early_stopping import EarlyStopping
 from se_nas.errors import RunError, SeNasError
@@ -68,6 +70,8 @@ class Driver:
                 clean = True
         finally:
             executor.shutdown(wait=clean)
+        if clean:
+            shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
         if clean and self.proposer.phase == "search":
             self._measure_front()
         return self._why()
@@ -89,7 +93,9 @@ class Driver:
             trial = self.proposer.next()
             if trial is None:
                 return bool(self.running)
-            future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
+            left = (self.problem.config.budget - self._spent()) / len(self.problem.devices)
+            request = self.problem.request(trial, self.run.path, left=left)
+            future = executor.submit(evaluate, request, self._reporter(trial))
             self.running[future] = trial
             self._show()
         return True
@@ -121,6 +127,8 @@ class Driver:
             device=result.device,
             versions=result.versions,
             commit=result.commit,
+            notes=result.notes,
+            graph=result.graph,
         )
         if not self.study.finish(record):
             return
@@ -132,6 +140,8 @@ class Driver:
         if self.stopping is not None and record.counts:
             self.stopping.learn(self.study.trials())
         self.view.finished(record, self._status())
+        for note in record.notes:
+            self.view.say(f"trial {record.number}: {note}")
         if self.on_trial is not None and self.on_trial(record) == "stop":
             self.ending = self.ending or f"stopped by on_trial after trial {record.number}"
 

@@ -9,22 +9,27 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from se_nas.candidate import build_candidate
+from se_nas.checkpoint import FOLDER as CHECKPOINTS
+from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
+from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
-from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, random_stream, to_json
+from se_nas.ranks import Rank, Ranks, devices_of
+from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, Verdict, checksum, random_stream, to_json
 from se_nas.tasks import open_task
-from se_nas.train import train
+from se_nas.train import more_pieces, out_of_memory, train
 
 
 def evaluate(request: Request, channel: Channel) -> Result:
@@ -36,37 +41,109 @@ def evaluate(request: Request, channel: Channel) -> Result:
     torch.set_num_threads(request.threads)
     folder = Path(request.folder)
     start = time.perf_counter()
+    checkpoints = checkpoints_of(request)
     try:
-        candidate, curve, stopped = _train(request, folder, channel)
+        trained = _train(request, channel, checkpoints)
         result = Result(
             trial=request.trial,
             attempt=request.attempt,
-            state="stopped" if stopped else "complete",
-            reason="stopped early" if stopped else "",
-            metrics=_metrics(curve[-1], _task(request)),
-            curve=curve,
+            state="stopped" if trained.stopped else "complete",
+            reason="stopped early" if trained.stopped else "",
+            metrics=_metrics(trained.curve[-1], _task(request)),
+            curve=trained.curve,
+            graph=trained.way,
         )
-        save_weights(candidate, weights_file(folder, request.trial, request.identity.phase))
+        save_weights(trained.candidate, weights_file(folder, request.trial, request.identity.phase))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
+        if not isinstance(error, SeNasError):  # the device or the network may be in any state
+            forget_network()
         reason = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
         result = Result(
             trial=request.trial, attempt=request.attempt, state="failed", reason=reason.splitlines()[0][:500]
         )
     result = replace(
         result,
-        seconds=time.perf_counter() - start,
+        seconds=checkpoints.seconds_before + time.perf_counter() - start,
         device=device_name(request.device),
         versions=versions(),
         commit=commit(),
+        notes=tuple(checkpoints.notes),
     )
     write_atomically(result_file(folder, request.trial, request.attempt, request.identity.phase), to_json(result))
+    checkpoints.remove()
     return result
 
 
-def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module, tuple[Epoch, ...], bool]:
-    identity = request.identity
+def checkpoints_of(request: Request) -> Checkpoints:
+    """The checkpoints of this training: of whatever attempt has the same identity, with the same versions."""
+    fingerprint = checksum([request.identity, request.backbone, versions()])
+    file = Path(request.folder) / CHECKPOINTS / f"{checksum(request.identity)}.pt"
+    return Checkpoints(file, fingerprint=fingerprint, minutes=request.checkpoint_minutes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A candidate after its training. `way` says how its network ran; see `se_nas.network`."""
+
+    candidate: nn.Module
+    curve: tuple[Epoch, ...]
+    stopped: bool
+    way: str = "plain"
+
+
+def _train(request: Request, channel: Channel, checkpoints: Checkpoints) -> Trained:
+    """Train, from the checkpoint if there is one; with ever smaller pieces of a batch if memory does not do."""
+    data = read_info(Path(request.folder))
+    batch = min(request.identity.recipe.batch_size, data.train)
+    ranks = len(devices_of(request.device))
+    checkpoints.read()
+    pieces = checkpoints.pieces
+    while True:
+        try:
+            return train_candidate(request, channel, checkpoints=checkpoints, pieces=pieces)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            fewer = more_pieces(batch // ranks, pieces)
+            if fewer is None:
+                what = "one image at a time" if batch else "the batches of the data module, which cannot be cut"
+                raise TrainingError(f"out of memory with {what}") from error
+        # Out of the handler, whose traceback keeps the tensors alive.
+        pieces = fewer
+        checkpoints.notes.append(
+            f"out of memory: batches of {batch // pieces} with gradients of {pieces} added up "
+            f"(the same {batch} images a step; BatchNorm sees {batch // pieces})"
+        )
+        checkpoints.drop_state()
+        forget_network()
+        garbage_collection_cuda()
+
+
+def train_steps(request: Request, number: int) -> None:
+    """Train for so many batches of a request, with one validation batch after each epoch; nothing is kept."""
+    train_candidate(request, _Silent(), steps=number)
+
+
+class _Silent:
+    """A channel to nobody."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+        return "continue"
+
+
+def train_candidate(
+    request: Request,
+    channel: Channel,
+    *,
+    checkpoints: Checkpoints | None = None,
+    pieces: int = 1,
+    steps: int = 0,
+    rank: Rank | None = None,
+) -> Trained:
+    """Build and train the candidate of a request: on its device, on its devices together, or as one of their ranks."""
+    identity, folder = request.identity, Path(request.folder)
     data = read_info(folder)
     seed = identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
     candidate = build_candidate(
@@ -77,22 +154,35 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         input_shape=data.input_shape,
         seed=seed,
         start=start_file(folder, identity.start_weights) if identity.initialisation == "weights" else None,
+        synchronized=rank is not None and request.device.startswith("cuda"),
     )
+    if rank is None and len(devices_of(request.device)) > 1:
+        with Ranks(request, pieces=pieces) as ranks:
+            curve, stopped = ranks.train(channel)
+            candidate.load_state_dict(load_file(ranks.weights))
+        return Trained(candidate=candidate, curve=curve, stopped=stopped)
+    ordinary = rank is None and pieces == 1 and not steps
+    prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
     curve, stopped = train(
-        candidate,
+        prepared.network,
         task=_task(request),
         recipe=identity.recipe,
         data=data,
         folder=folder,
         seed=seed,
-        device=torch.device(request.device),
+        device=torch.device(request.device if rank is None else rank.devices[rank.index]),
         precision=identity.precision,
         channels_last=request.channels_last,
         channel=channel,
+        checkpoints=checkpoints,
+        pieces=pieces,
+        limit=steps,
+        rank=rank,
     )
-    if not curve:
+    if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
-    return candidate, curve, stopped
+    prepared.finish()
+    return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)
 
 
 def _task(request: Request) -> Task:
@@ -177,8 +267,9 @@ def _git(*args: str) -> str:
 
 @functools.cache
 def device_name(device: str) -> str:
-    """Name of the hardware, such as ``cpu (AMD EPYC)``."""
-    if device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
+    """Name of the hardware, such as ``cpu (AMD EPYC)`` or ``cuda:0,cuda:1 (NVIDIA H200)``."""
+    first = devices_of(device)[0]
+    if first.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(torch.device(first))})"
     name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
     return f"{device} ({name or platform.machine()})"

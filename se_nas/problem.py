@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,17 @@ from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
-from se_nas.evaluate import save_state, start_file
+from se_nas.evaluate import save_state, start_file, train_steps
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
+from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.recorder import run_once
-from se_nas.records import Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
+from se_nas.records import Choice, Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
+from se_nas.shared import widest_choices
+from se_nas.slots import gpu_need, trainings_at_once
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
@@ -97,8 +101,13 @@ class Problem:
             owner=owner, costs=self.costs(placement),
         )  # fmt: skip
 
-    def request(self, trial: Trial, folder: Path) -> Request:
-        """What a worker is sent for a trial."""
+    @functools.cached_property
+    def offered(self) -> dict[str, tuple[Choice, ...]]:
+        """Unit -> the widest blocks of the space, for a network that all candidates share."""
+        return widest_choices(self.space)
+
+    def request(self, trial: Trial, folder: Path, *, left: float = 1.0) -> Request:
+        """What a worker is sent for a trial, of so many trainings that are left for it."""
         return Request(
             trial=trial.number,
             attempt=trial.attempts,
@@ -110,7 +119,11 @@ class Problem:
             metric=self.config.metric,
             direction=self.config.direction,
             device=self.devices[0],
-            channels_last=wants_channels_last(self.precision, torch.device(self.devices[0])),
+            channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            graph=self.config.graph,
+            offered=self.offered,
+            trainings_left=max(1.0, left),
         )
 
 
@@ -158,14 +171,19 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
         or logits_of(run_once(backbone, data.input_shape)) is None
     ):
         rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
+    precision = choose_precision(config.train.precision, torch.device(devices_of(devices[0])[0]))
+    if config.executor.target != "inline":
+        devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
         config=config,
         data=data,
         task=task,
         space=space,
-        costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
+        costs=_pricing(
+            config, data, backbone, space, torch.device(devices_of(devices[0])[0]), folder / "measured.json"
+        ),
         devices=devices,
-        precision=choose_precision(config.train.precision, torch.device(devices[0])),
+        precision=precision,
         start_weights=start,
         notes=notes,
     )
@@ -176,6 +194,32 @@ def initialisation(config: SearchConfig) -> str:
     if config.weights is not None:
         return "weights"
     return "pretrained" if config.backbone.args.get("pretrained") else "scratch"
+
+
+def _trainings_at_once(
+    config: SearchConfig, data: DataInfo, space: Space, folder: Path, precision: Precision
+) -> Callable[[str], int]:
+    """How many trainings a GPU takes, measured with the reference placement, which has SE everywhere."""
+
+    def at_once(gpu: str) -> int:
+        device = torch.device(gpu)
+        placement = space.reference
+        request = Request(
+            trial=-1, placement=placement, units=space.units, backbone=config.backbone, folder=str(folder), device=gpu,
+            metric=config.metric, direction=config.direction, channels_last=wants_channels_last(precision, device),
+            identity=RunIdentity(
+                key=placement.key, seed=config.seed, epochs=1, recipe=config.train, task=config.task,
+                data=data.checksum, split=data.split, precision=precision,
+            ),
+        )  # fmt: skip
+        try:
+            need = gpu_need(lambda number: train_steps(request, number), device)
+        except Exception:  # memory is too small, or the user's code fails: the first training will say so
+            return 1
+        free, _ = torch.cuda.mem_get_info(device)
+        return trainings_at_once(need, free=free, cores=max(1, _cores() // torch.cuda.device_count()))
+
+    return at_once
 
 
 def _pricing(
@@ -200,8 +244,14 @@ def _pricing(
     )
 
 
-def choose_devices(config: SearchConfig) -> tuple[str, ...]:
-    """The device of each slot: one slot for each GPU or each core, or as many as `workers` says."""
+def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = None) -> tuple[str, ...]:
+    """The device of each slot; with `devices_per_trial`, a slot has several, with commas between.
+
+    As many slots as `workers` says, or `trials_per_device` for each device; else one for each core, or for each GPU as
+    many as `at_once` says that it takes (one without it).
+    """
+    if config.devices_per_trial > 1:
+        return _together(config)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.device.startswith("cuda"):
         wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
@@ -209,9 +259,29 @@ def choose_devices(config: SearchConfig) -> tuple[str, ...]:
             raise ConfigError(f"device is {config.device!r}, but there are {gpus} GPUs", hint="give --device cpu")
     else:
         wanted = [f"cuda:{i}" for i in range(gpus)] if config.device == "auto" else []
+    each = config.trials_per_device
+    if each and config.workers and config.workers > each * max(1, len(wanted)):
+        raise ConfigError(
+            f"workers is {config.workers}, but trials_per_device is {each} on {max(1, len(wanted))} devices",
+            hint="give one of the two",
+        )
     if wanted:
-        return tuple(wanted[i % len(wanted)] for i in range(config.workers or len(wanted)))
-    return ("cpu",) * (config.workers or _cores())
+        slots = config.workers or (each or (at_once(wanted[0]) if at_once else 1)) * len(wanted)
+        return tuple(wanted[i % len(wanted)] for i in range(slots))
+    return ("cpu",) * (config.workers or each or _cores())
+
+
+def _together(config: SearchConfig) -> tuple[str, ...]:
+    number = config.devices_per_trial
+    single = choose_devices(replace(config, devices_per_trial=1, workers=None, trials_per_device=None))
+    if single[0] == "cpu":
+        slots = [SEPARATOR.join(["cpu"] * number)] * max(1, len(single) // number)
+    else:
+        cards = tuple(dict.fromkeys(single))
+        slots = [SEPARATOR.join(cards[i : i + number]) for i in range(0, len(cards) - number + 1, number)]
+        if not slots:
+            raise ConfigError(f"devices_per_trial is {number}, but there are {len(cards)} GPUs to use")
+    return tuple(slots[i % len(slots)] for i in range(config.workers or len(slots) * (config.trials_per_device or 1)))
 
 
 def _cores() -> int:

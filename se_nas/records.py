@@ -22,6 +22,7 @@ State = Literal["running", "complete", "failed", "stopped", "rejected"]
 Direction = Literal["maximize", "minimize"]
 Verdict = Literal["continue", "stop"]
 Precision = Literal["auto", "32", "bf16"]
+Graph = Literal["auto", "plain", "shared", "compiled"]
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner")
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
@@ -314,6 +315,13 @@ class Request:
     metric: str | None = None
     """What is compared instead of the task's own metric."""
     direction: Direction | None = None
+    checkpoint_minutes: float = 5.0
+    """Age from which a checkpoint inside the training is replaced; 0: none is written."""
+    graph: Graph = "plain"
+    offered: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
+    trainings_left: float = 1.0
+    """How many trainings, this one included, the worker may expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +338,9 @@ class Result:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    notes: tuple[str, ...] = ()
+    """What happened on the way, in words: a batch cut for lack of memory, a training that went on."""
+    graph: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,10 +365,14 @@ class Trial:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
+    graph: str = ""
+    """How the network ran: ``plain``, ``shared`` or ``compiled``; equal within rounding."""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
     repeats: tuple[float, ...] = ()
     """The metric in confirmed trainings of the same network, with fresh seeds and the same schedule."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way; see `Result`."""
     schema: int = SCHEMA_VERSION
 
 

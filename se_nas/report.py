@@ -25,7 +25,19 @@ REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given"
 """Role -> what the reference point is called."""
 
 COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
-_LATER = ["seed", "replicate", "epochs", "seconds", "attempts", "counts", "reason", "device", "versions", "commit"]
+_LATER = [
+    "seed",
+    "replicate",
+    "epochs",
+    "seconds",
+    "attempts",
+    "counts",
+    "reason",
+    "device",
+    "graph",
+    "versions",
+    "commit",
+]
 
 
 def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
@@ -53,6 +65,7 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
                 "counts": t.counts,
                 "reason": t.reason,
                 "device": t.device,
+                "graph": t.graph,
                 "versions": " ".join(f"{name}={version}" for name, version in t.versions.items()),
                 "commit": t.commit,
             }

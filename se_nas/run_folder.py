@@ -9,6 +9,8 @@
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
     weights/      trained weights
+    checkpoints/  states of long trainings that run
+    graphs/       measurements of how the networks run fastest
 """
 
 from __future__ import annotations

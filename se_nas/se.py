@@ -24,7 +24,8 @@ GATE_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 _EDGES = ("input", "output")
-_REPLACED = ("block", "gate", "inline")
+REPLACED = ("block", "gate", "inline")
+"""Edges of sites where an SE block that the network had already stands; a new one takes its place."""
 
 
 class SEBlock(nn.Module):
@@ -144,10 +145,18 @@ def insert_block(model: nn.Module, site: Site, choice: Choice, *, seed: int) -> 
     had already (edges ``block`` and ``gate``) is replaced. The block's weights come from a random stream of their own,
     from seed and unit.
     """
-    module = _module(model, site)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "se", site.unit))
         block = (SEGate if site.edge == "gate" else SEBlock)(site.channels, choice)
+    place_block(model, site, block)
+
+
+def place_block(model: nn.Module, site: Site, block: nn.Module, *, suffix: str = "") -> None:
+    """Put a block at a site of the model, in place and in the model's dtype, device and mode; see `insert_block`.
+
+    `suffix` makes its name there another one, so that several blocks of one unit can stand side by side.
+    """
+    module = _module(model, site)
     parameter = next((p for p in chain(module.parameters(), model.parameters()) if p.is_floating_point()), None)
     if parameter is not None:
         block = block.to(device=parameter.device, dtype=parameter.dtype)
@@ -155,7 +164,7 @@ def insert_block(model: nn.Module, site: Site, choice: Choice, *, seed: int) -> 
     if site.edge in ("block", "gate"):
         _exchange(model, module, block)
         return
-    name = {"output": "se_block", "input": "se_block_in"}.get(site.edge, "se_" + re.sub(r"\W", "_", site.unit))
+    name = {"output": "se_block", "input": "se_block_in"}.get(site.edge, "se_" + re.sub(r"\W", "_", site.unit)) + suffix
     if name in module._modules:
         raise SpaceError(f"module {site.module!r} has an SE block already", where=f"unit {site.unit}")
     if walks_children(module):
@@ -244,7 +253,7 @@ def _give(model: nn.Module, unit: Unit, choice: Choice, *, seed: int) -> None:
     if choice.kind == "keep":
         return
     site = unit.site(choice.position) if choice.kind == "se" else None
-    if unit.existing is not None and (site is None or site.edge not in _REPLACED):
+    if unit.existing is not None and (site is None or site.edge not in REPLACED):
         remove_block(model, unit.sites[0])
     if site is not None:
         insert_block(model, site, choice, seed=seed)

@@ -7,8 +7,7 @@ import logging
 import math
 import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,18 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
 
+from se_nas.checkpoint import Checkpoints
 from se_nas.data import open_part, open_source
 from se_nas.data.base import DataInfo
 from se_nas.data.batches import Batches
 from se_nas.data.module import AnyDataModule
 from se_nas.errors import SeNasError, TrainingError, did_you_mean
 from se_nas.plugins import Channel, Task
+from se_nas.ranks import Rank, Share
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
 VALIDATION_BATCH = 512
@@ -38,6 +41,18 @@ class Watch(pl.Callback):
         self.curve: list[Epoch] = []
         self.stopped = False
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": [[e.epoch, e.metrics] for e in self.curve]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = [Epoch(epoch=epoch, metrics=dict(metrics)) for epoch, metrics in state_dict["curve"]]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell again what was seen before the checkpoint: the driver may be another one."""
+        verdicts = [trainer.strategy.broadcast(self.channel.report(epoch.epoch, epoch.metrics)) for epoch in self.curve]
+        if "stop" in verdicts:
+            self.stopped = trainer.should_stop = True
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
@@ -49,7 +64,8 @@ class Watch(pl.Callback):
         # Others may have no value, such as that of a class which is not in the validation part.
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.curve.append(Epoch(epoch=epoch, metrics=metrics))
-        if self.channel.report(epoch, metrics) == "stop" and epoch < (trainer.max_epochs or 0):
+        verdict = trainer.strategy.broadcast(self.channel.report(epoch, metrics))
+        if verdict == "stop" and epoch < (trainer.max_epochs or 0):
             self.stopped = True
             trainer.should_stop = True
 
@@ -66,10 +82,26 @@ def train(
     precision: str,
     channels_last: bool,
     channel: Channel,
+    checkpoints: Checkpoints | None = None,
+    pieces: int = 1,
+    limit: int = 0,
+    rank: Rank | None = None,
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
     Returns the curve, one entry per epoch, and whether the channel stopped the training before its last epoch.
+
+    Parameters
+    ----------
+    checkpoints:
+        Where the training leaves its state, and goes on from if a state was read.
+    pieces:
+        Into how many equal pieces each batch is cut, whose gradients are added up, to save memory. The gradient is
+        that of the whole batch, but BatchNorm sees the statistics of a piece.
+    limit:
+        End after so many batches, with one batch in each validation; 0: train to the end.
+    rank:
+        This process's part in a training on several devices, whose process group is there already.
 
     Raises
     ------
@@ -79,12 +111,34 @@ def train(
     if channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     torch.manual_seed(random_stream(seed, "training"))
-    loaders, facts = _loaders(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
-    module = task.module(candidate, recipe, **facts)
+    if rank is not None and device.type == "cuda":  # dropout differs between ranks, the order of images does not
+        torch.cuda.manual_seed(random_stream(seed, "training", rank.index))
+    ready = checkpoints.restore_random if checkpoints else None
+    loaders, facts = _loaders(
+        data,
+        folder,
+        recipe,
+        seed=seed,
+        device=device,
+        channels_last=channels_last,
+        pieces=pieces,
+        rank=rank,
+        ready=ready,
+    )
+    module = task.module(candidate, recipe, **{**facts, "steps": max(facts["steps"], limit)})
     watch = Watch(channel, task.metric)
-    trainer = _trainer(recipe, device, precision, watch)
+    callbacks: list[pl.Callback] = [watch]
+    if checkpoints is not None:
+        checkpoints.pieces = pieces
+        if checkpoints.fits(module):
+            loaders["ckpt_path"] = checkpoints.file
+            if data.kind == "arrays":
+                batches = loaders["train_dataloaders"]
+                (batches.batches if rank else batches).epoch = checkpoints.epochs
+        callbacks.append(checkpoints)
+    trainer = _trainer(recipe, device, precision, callbacks, pieces, limit, rank)
     with _quiet():
-        trainer.fit(module, **loaders)
+        trainer.fit(module, weights_only=True, **loaders)
     return tuple(watch.curve), watch.stopped
 
 
@@ -99,7 +153,8 @@ def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo
         with torch.random.fork_rng(devices=[]), _quiet():
             torch.manual_seed(0)
             module = task.module(candidate, recipe, **facts)
-            trainer = _trainer(replace(recipe, epochs=1), device, "32", limit=2)
+            trainer = _trainer(recipe, device, "32", [], 1, 2, None)
+            trainer.limit_train_batches = 2  # an epoch, with a validation at its end
             trainer.fit(module, **loaders)
     except SeNasError:
         raise
@@ -127,7 +182,16 @@ def _place(error: Exception) -> str | None:
 
 
 def _loaders(
-    data: DataInfo, folder: Path, recipe: Recipe, *, seed: int, device: torch.device, channels_last: bool
+    data: DataInfo,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    channels_last: bool,
+    pieces: int = 1,
+    rank: Rank | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `Trainer.fit` is given, and the facts that a task may use."""
     facts: dict[str, Any] = {
@@ -136,12 +200,13 @@ def _loaders(
     }  # fmt: skip
     if data.kind == "module":
         module, _ = open_source(data.target)
-        return {"datamodule": AnyDataModule(module)}, {**facts, "steps": _steps_of(module, recipe)}
-    batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
+        loaders = {"datamodule": AnyDataModule(module, ready=ready, rank=rank)}
+        return loaders, {**facts, "steps": _steps_of(module, recipe)}
+    batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last, pieces=pieces)
     if not data.target_shape and data.target_type == "integer":
         facts["class_counts"] = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
-    loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
-    return loaders, {**facts, "steps": len(batches[0]) * recipe.epochs}
+    shared = {"train_dataloaders": Share(batches[0], rank) if rank else batches[0], "val_dataloaders": batches[1]}
+    return shared, {**facts, "steps": len(batches[0]) // pieces * recipe.epochs}
 
 
 @contextlib.contextmanager
@@ -158,34 +223,72 @@ def _quiet() -> Iterator[None]:
 
 
 def _trainer(
-    recipe: Recipe, device: torch.device, precision: str, *callbacks: pl.Callback, limit: int | None = None
+    recipe: Recipe,
+    device: torch.device,
+    precision: str,
+    callbacks: list[pl.Callback],
+    pieces: int,
+    limit: int,
+    rank: Rank | None,
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    if rank is not None:
+        cards = [torch.device(name).index or 0 for name in rank.devices]
+        together = {
+            "devices": cards if device.type == "cuda" else rank.number,
+            # Networks may have parts that only some of their outputs need.
+            "strategy": DDPStrategy(find_unused_parameters=True),
+            "use_distributed_sampler": False,  # `Share` does that, and validation is not shared out
+        }
     return pl.Trainer(
-        max_epochs=recipe.epochs,
+        max_epochs=None if limit else recipe.epochs,
+        max_steps=limit or -1,
+        limit_val_batches=1 if limit else 1.0,
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **together,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
-        callbacks=list(callbacks),
+        accumulate_grad_batches=pieces,
+        callbacks=callbacks,
         plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_train_batches=limit,
-        limit_val_batches=limit,
     )
 
 
 def _batches(
-    data: DataInfo, folder: Path, recipe: Recipe, *, seed: int, device: torch.device, channels_last: bool
+    data: DataInfo,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    channels_last: bool,
+    pieces: int = 1,
 ) -> tuple[Batches, Batches]:
     common: dict[str, Any] = {"mean": data.mean, "std": data.std, "device": device, "channels_last": channels_last}
+    training: dict[str, Any] = {"batch_size": recipe.batch_size, "augment": recipe.augment, "pieces": pieces}
     return (
-        Batches(open_part(folder, "train"), batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, **common),
-        Batches(open_part(folder, "val"), batch_size=VALIDATION_BATCH, **common),
+        Batches(open_part(folder, "train"), seed=seed, **training, **common),
+        Batches(open_part(folder, "val"), batch_size=max(1, VALIDATION_BATCH // pieces), **common),
     )
+
+
+def more_pieces(batch: int, pieces: int) -> int | None:
+    """At least twice as many pieces as before that a batch can be cut into equally; None if there are none.
+
+    >>> more_pieces(128, 1), more_pieces(100, 5), more_pieces(6, 6)
+    (2, 10, None)
+    """
+    return next((n for n in range(2 * pieces, batch + 1) if batch % n == 0), None)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a GPU or of the machine was too small."""
+    return isinstance(error, MemoryError) or bool(is_oom_error(error))
 
 
 def _steps_of(module: Any, recipe: Recipe) -> int:

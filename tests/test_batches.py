@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from se_nas.data.base import Part
-from se_nas.data.batches import Batches, augmented
+from se_nas.data.batches import Batches, ahead, augmented
 
 CPU = torch.device("cpu")
 
@@ -165,3 +166,50 @@ class TestAugmentation:
         assert torch.equal(one[1], two[1])
         assert not torch.equal(one[0], one[1])
         assert not torch.equal(one[0], epochs(1)[0])
+
+
+class TestPieces:
+    @pytest.mark.parametrize("pieces", [1, 2, 3, 6])
+    def test_the_same_images_alike_in_smaller_batches(self, pieces: int) -> None:
+        whole = list(batches(part(), seed=5, augment="shift-flip"))
+        loader = batches(part(), seed=5, augment="shift-flip", pieces=pieces)
+        cut = list(loader)
+        assert len(cut) == len(loader) == 3 * pieces
+        assert {len(y) for _, y in cut} == {6 // pieces}
+        assert torch.equal(torch.cat([x for x, _ in cut]), torch.cat([x for x, _ in whole]))
+        assert torch.equal(torch.cat([y for _, y in cut]), torch.cat([y for _, y in whole]))
+
+    def test_unequal_pieces_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="a batch of 6 cannot be cut into 4 equal pieces"):
+            batches(part(), seed=0, pieces=4)
+
+
+class TestAhead:
+    @pytest.mark.parametrize("depth", [0, 1, 2, 50])
+    def test_is_map(self, depth: int) -> None:
+        assert list(ahead(lambda n: n * n, range(20), depth)) == [n * n for n in range(20)]
+
+    def test_runs_ahead_and_no_further(self) -> None:
+        made: list[int] = []
+        results = ahead(lambda n: made.append(n) or n, range(10), 2)
+        assert next(results) == 0
+        until(lambda: made == [0, 1, 2], timeout=5, what="three results")
+        assert next(results) == 1
+        until(lambda: made == [0, 1, 2, 3], timeout=5, what="one result more")
+        assert list(results) == list(range(2, 10))
+
+    def test_errors_arrive(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            list(ahead(lambda n: 1 // n, [1, 0], 2))
+
+
+@pytest.mark.gpu
+def test_parts_that_do_not_fit_are_fetched_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda:0")
+    resident = [(x.cpu(), y.cpu()) for x, y in batches(part(), seed=0, device=device, augment="shift")]
+    monkeypatch.setattr("se_nas.data.batches.RESIDENT_SHARE", 0.0)
+    fetched = list(batches(part(), seed=0, device=device, augment="shift"))
+    assert all(x.device.type == "cuda" for x, _ in fetched)
+    for (x, y), (a, b) in zip(resident, fetched, strict=True):
+        assert torch.equal(x, a.cpu())
+        assert torch.equal(y, b.cpu())

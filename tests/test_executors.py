@@ -108,6 +108,29 @@ class TestWorkers:
         second = any_executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).reason
         assert first != second
 
+    def test_a_worker_that_dies_between_evaluations_costs_none(self) -> None:
+        executor = LocalExecutor(("cpu",))
+        try:
+            pid = int(executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).reason)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: not alive(pid), timeout=10, what="the end of the worker")
+            assert executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).state == "complete"
+        finally:
+            in_time(executor.shutdown, PATIENCE, "the end of the executor")
+
+    def test_workers_that_cannot_start_are_an_error(self, any_executor: Executor) -> None:
+        if isinstance(any_executor, InlineExecutor):
+            pytest.skip("it starts none")
+        assert any_executor.submit(helpers.evaluate_suicide, request(), go_on).exception(PATIENCE) is not None
+
+        def full(slot: int) -> None:
+            raise OSError(11, "Resource temporarily unavailable")
+
+        start, any_executor._start = any_executor._start, full
+        assert isinstance(any_executor.submit(helpers.evaluate_pid, request(), go_on).exception(PATIENCE), OSError)
+        any_executor._start = start
+        assert any_executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).state == "complete"
+
     def test_one_thread(self, two: LocalExecutor) -> None:
         assert two.submit(helpers.evaluate_threads, request(), go_on).result(PATIENCE).reason == "1"
 

@@ -17,11 +17,12 @@ from torch.nn import functional
 from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data
 from se_nas.errors import ConfigError, PluginError
-from se_nas.evaluate import evaluate, result_file, weights_file
+from se_nas.evaluate import evaluate, result_file, train_steps, weights_file
+from se_nas.plugins import load
 from se_nas.records import Choice, Epoch, Placement, Recipe, Request, Result, Target, from_json
 from se_nas.tasks import open_task
 from se_nas.tasks.classification import Classification, make_optimizer, make_schedule
-from se_nas.train import choose_precision
+from se_nas.train import choose_precision, out_of_memory
 
 QUICK = Recipe(epochs=1, batch_size=256)
 
@@ -264,8 +265,112 @@ def test_unknown_task_is_named() -> None:
     assert "did you mean 'classification'?" in str(caught.value)
 
 
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_so_many_steps(digits: Path, tmp_path: Path, steps: int) -> None:
+    """Across epochs of five batches."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Net.calls += self.training\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def net(num_classes): return Net(64, num_classes)\n"
+    )
+    asked = asking(digits, Recipe(epochs=1, batch_size=200))
+    train_steps(replace(asked, backbone=Target(target=f"{tmp_path / 'net.py'}:net"), units=()), steps)
+    assert load(f"{tmp_path / 'net.py'}:Net").calls == steps
+    assert not (digits / "results" / "0-1.json").exists()
+
+
 @pytest.mark.gpu
 def test_trains_on_a_gpu(digits: Path) -> None:
     result = evaluate(asking(digits, device="cuda:0", trial=20), Recording())
     assert result.state == "complete", result.reason
     assert result.device.startswith("cuda:0 (")
+
+
+# Raises what torch raises when memory is too small, where more than so many images train at once.
+NARROW = """
+import torch
+from torch import nn
+
+class Narrow(nn.Module):
+    def __init__(self, most, error, num_classes, norm):
+        super().__init__()
+        self.most, self.error = most, error
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        if self.training and len(x) > self.most:
+            if self.error == "real":
+                torch.empty(2**60)
+            raise {"cuda": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+                   "numpy": MemoryError()}[self.error]
+        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+def net(num_classes, most, error="real", norm=False):
+    return Narrow(most, error, num_classes, norm)
+"""
+
+
+class TestOutOfMemory:
+    def asking(self, digits: Path, tmp_path: Path, most: int, batch: int = 128, **args: Any) -> Request:
+        (tmp_path / "narrow.py").write_text(NARROW)
+        recipe = Recipe(epochs=2 if batch == 128 else 1, batch_size=batch, augment="shift-flip")
+        target = Target(target=f"{tmp_path / 'narrow.py'}:net", args={"most": most, **args})
+        return replace(asking(digits, recipe, trial=30), backbone=target, units=())
+
+    @pytest.mark.parametrize("error", ["real", "cuda", "numpy"])
+    def test_the_batch_is_halved_until_it_fits(self, digits: Path, tmp_path: Path, error: str) -> None:
+        result = evaluate(self.asking(digits, tmp_path, 40, error=error, norm=True), Recording())
+        assert result.state == "complete", result.reason
+        assert result.notes == (
+            "out of memory: batches of 64 with gradients of 2 added up "
+            "(the same 128 images a step; BatchNorm sees 64)",
+            "out of memory: batches of 32 with gradients of 4 added up "
+            "(the same 128 images a step; BatchNorm sees 32)",
+        )  # fmt: skip
+        assert [e.epoch for e in result.curve] == [1, 2]
+
+    @pytest.mark.parametrize(("batch", "most"), [(128, 40), (127, 126), (100, 12)])
+    def test_without_norms_the_training_is_the_same(self, digits: Path, tmp_path: Path, batch: int, most: int) -> None:
+        """Same seed, same images, same augmentation, same steps: equal up to rounding."""
+        whole = evaluate(self.asking(digits, tmp_path, batch, batch), Recording())
+        pieces = evaluate(self.asking(digits, tmp_path, most, batch), Recording())
+        assert whole.notes == ()
+        assert pieces.notes != ()
+        for one, two in zip(whole.curve, pieces.curve, strict=True):
+            assert two.metrics == pytest.approx(one.metrics, rel=1e-3)
+
+    def test_not_even_one_image(self, digits: Path, tmp_path: Path) -> None:
+        result = evaluate(self.asking(digits, tmp_path, 0, batch=8), Recording())
+        assert (result.state, result.reason) == ("failed", "out of memory with one image at a time")
+        assert len(result.notes) == 3
+
+    def test_other_errors_are_not_taken_for_it(self, digits: Path, tmp_path: Path) -> None:
+        assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        assert out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+
+    def test_the_checkpoint_knows_the_pieces(self, digits: Path, tmp_path: Path) -> None:
+        class Killed(BaseException):
+            pass
+
+        class Broken(Recording):
+            def report(self, epoch: int, metrics: Any) -> Any:
+                if epoch == 2:
+                    raise Killed
+                return "continue"
+
+        asked = replace(self.asking(digits, tmp_path, 64, norm=True), checkpoint_minutes=1e-9)
+        whole = evaluate(replace(asked, checkpoint_minutes=0), Recording())
+        with pytest.raises(Killed):
+            evaluate(asked, Broken())
+        resumed = evaluate(asked, Recording())
+        assert resumed.curve == whole.curve
+        assert resumed.notes == (
+            "out of memory: batches of 64 with gradients of 2 added up (the same 128 images a step; BatchNorm sees 64)",
+            "went on after epoch 1 of an attempt that was broken off",
+        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +16,12 @@ from se_nas.records import random_stream
 
 # A part moves to a GPU if it takes at most this share of the memory that is free there.
 RESIDENT_SHARE = 0.4
+
+# Batches that are fetched ahead where the part stays in the memory of the machine.
+AHEAD = 2
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Batches:
@@ -30,6 +39,13 @@ class Batches:
     augment:
         ``none``, ``shift`` or ``shift-flip``; see `Recipe`. Targets with the size of the images move with them.
         Other numbers that are no integers may be places in the image, so their images are left as they are.
+    pieces:
+        Each training batch comes as so many batches of equal size, with the same images, augmented alike.
+
+    Raises
+    ------
+    ValueError
+        If a batch cannot be cut into so many equal pieces.
     """
 
     def __init__(
@@ -43,13 +59,14 @@ class Batches:
         seed: int | None = None,
         augment: str = "none",
         channels_last: bool = False,
+        pieces: int = 1,
     ) -> None:
-        self.images = torch.from_numpy(part.images)
-        self.labels = torch.from_numpy(part.labels)
         self.device = device
-        if device.type == "cuda" and self.images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.images, self.labels = _resident(torch.from_numpy(part.images), torch.from_numpy(part.labels), device)
         self.batch_size = min(batch_size, len(self.labels))
+        self.pieces = pieces
+        if self.batch_size % pieces:
+            raise ValueError(f"a batch of {self.batch_size} cannot be cut into {pieces} equal pieces")
         shape = (1, -1) + (1,) * (self.images.dim() - 2)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
         self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)
@@ -62,32 +79,62 @@ class Batches:
 
     def __len__(self) -> int:
         n = len(self.labels)
-        return n // self.batch_size if self.seed is not None else -(-n // self.batch_size)
+        return n // self.batch_size * self.pieces if self.seed is not None else -(-n // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.seed is None:
-            for start in range(0, len(self.labels), self.batch_size):
-                yield self._batch(slice(start, start + self.batch_size))
+            starts = range(0, len(self.labels), self.batch_size)
+            yield from self._batches(slice(start, start + self.batch_size) for start in starts)
             return
         order = torch.Generator().manual_seed(random_stream(self.seed, "batches", self.epoch))
         shifts = torch.Generator().manual_seed(random_stream(self.seed, "augmentation", self.epoch))
         self.epoch += 1
         permutation = torch.randperm(len(self.labels), generator=order).to(self.labels.device)
-        for step in range(len(self)):
-            images, labels = self._batch(permutation[step * self.batch_size : (step + 1) * self.batch_size])
+        whole = len(self.labels) // self.batch_size * self.batch_size
+        for images, labels in self._batches(torch.split(permutation[:whole], self.batch_size)):
             if self.dense:
-                yield augmented_together(images, labels, self.augment, shifts)
+                moved, labels = augmented_together(images, labels, self.augment, shifts)
             else:
-                yield augmented(images, self.augment, shifts), labels
+                moved = augmented(images, self.augment, shifts)
+            yield from zip(moved.chunk(self.pieces), labels.chunk(self.pieces), strict=True)
 
-    def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def _batches(self, rows: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        here = self.images.device.type == self.device.type
+        for images, labels in map(self._rows, rows) if here else ahead(self._rows, rows, AHEAD):
+            on_device = images.to(self.device, non_blocking=True).to(torch.float32)
+            normal = (on_device - self.mean) * self.scale
+            kind = torch.float32 if labels.is_floating_point() else torch.int64
+            targets = labels.to(self.device, non_blocking=True).to(kind)
+            yield normal.contiguous(memory_format=self.format), targets
+
+    def _rows(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images and labels as they are stored; pinned if a GPU must fetch them."""
         images, labels = self.images[rows], self.labels[rows]
-        if images.device != self.device:
-            images = images.pin_memory().to(self.device, non_blocking=True)
-            labels = labels.to(self.device)
-        images = (images.to(torch.float32) - self.mean) * self.scale
-        labels = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
-        return images.contiguous(memory_format=self.format), labels
+        if self.device.type == "cuda" and images.device.type == "cpu":
+            return images.pin_memory(), labels.pin_memory()
+        return images, labels
+
+
+def _resident(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A part in the memory of the GPU, still as it is stored (uint8), if there is room for it."""
+    if device.type == "cuda" and images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        try:
+            return images.to(device), labels.to(device)
+        except torch.OutOfMemoryError:  # another training was faster
+            pass
+    return images, labels
+
+
+def ahead(function: Callable[[T], U], values: Iterable[T], depth: int) -> Iterator[U]:
+    """As `map`, with the next `depth` results made by a thread while the present one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[U]] = deque()
+        for value in values:
+            waiting.append(thread.submit(function, value))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from se_nas.data.base import DataInfo
 from se_nas.errors import DataError
+from se_nas.ranks import Rank, Share
 from se_nas.records import Target, checksum
 
 IMAGES = ("image", "images", "pixel_values", "img", "x", "input")
@@ -24,9 +25,12 @@ class AnyDataModule(pl.LightningDataModule):
     Only the methods that training and validation need are passed on, so the test part stays closed.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, ready: Callable[[], None] | None = None, rank: Rank | None = None) -> None:
         super().__init__()
         self.inner = inner
+        self.rank = rank
+        self.ready = ready
+        """Called when the training batches are made and none has been taken."""
 
     def prepare_data(self) -> None:
         self.inner.prepare_data()
@@ -36,7 +40,10 @@ class AnyDataModule(pl.LightningDataModule):
         self.inner.setup(stage)
 
     def train_dataloader(self) -> Any:
-        return self.inner.train_dataloader()
+        loader = self.inner.train_dataloader()
+        if self.ready is not None:
+            self.ready()
+        return loader if self.rank is None else Share(loader, self.rank)
 
     def val_dataloader(self) -> Any:
         return self.inner.val_dataloader()

@@ -93,25 +93,20 @@ class LocalExecutor:
         """Keep a worker at this slot and hand it one task after the other."""
         process: Any = None
         pipe: Any = None
+        with contextlib.suppress(OSError):  # the first task tries again, and says why not
+            process, pipe = self._start(slot)
         try:
-            while True:
-                if process is None and not self._ending:
-                    process, pipe = self._start(slot)
-                task = self._tasks.get()
-                if task is None:
-                    return
+            while (task := self._tasks.get()) is not None:
                 evaluate, request, report, future = task
                 if self._ending:
                     future.cancel()
                     continue
                 request = replace(request, device=self.devices[slot])
                 try:
+                    if process is None or not process.is_alive():  # it fell at its last task, or while it had none
+                        process, pipe = self._start(slot)
                     future.set_result(_converse(process, pipe, (evaluate, request), report))
-                except WorkerDiedError as error:
-                    future.set_exception(error)
-                    pipe.close()
-                    process = None
-                except Exception as error:  # raised by the evaluation: carried to whoever asks for the result
+                except Exception as error:  # of the worker or of the evaluation: carried to whoever asks
                     future.set_exception(error)
         finally:
             if process is not None:

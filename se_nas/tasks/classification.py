@@ -128,7 +128,7 @@ class ClassificationModule(pl.LightningModule):
             if (self._f1.num_classes or 0) > TOP:
                 self.log("val_top5", in_top5 / number)
         self.log("val_loss", loss / number)
-        self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches))
+        self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.candidate, self.recipe, fused=self.device.type in ("cpu", "cuda"))
