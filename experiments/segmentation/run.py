@@ -28,7 +28,8 @@ def write_masks(file: Path, *, number: int, side: int = 32, seed: int = 0) -> Pa
     for image, mask in zip(images, masks, strict=True):
         for round_ in (True, True, False, False):
             (cy, cx), r = generator.uniform(4, side - 4, 2), generator.uniform(2.5, 6)
-            shape = (y - cy) ** 2 + (x - cx) ** 2 < r**2 if round_ else (abs(y - cy) < 0.85 * r) & (abs(x - cx) < 0.85 * r)
+            disc, square = (y - cy) ** 2 + (x - cx) ** 2 < r**2, (abs(y - cy) < 0.85 * r) & (abs(x - cx) < 0.85 * r)
+            shape = disc if round_ else square
             image += 45 * shape
             mask[shape] = round_
     np.savez(file, x=images.clip(0, 255).astype(np.uint8), y=masks)
