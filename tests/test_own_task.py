@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-import se_nas
 from se_nas.cli import main
 from se_nas.data import open_part, prepare_data
 from se_nas.data.base import Part
@@ -168,11 +167,7 @@ def segmentation(folder: Path, **changes: Any) -> Any:
     data = Target(target=f"npz:{write_masks(folder / 'masks.npz')}")
     settings = {"backbone": Target(target=f"{HERE}:UNet"), "data": data, "task": Target(target=f"{HERE}:LitSegmenter")}
     return tiny(folder, **{**settings, "train": Recipe(epochs=2, batch_size=8, precision="32"),
-                           "space": {"reductions": ["none", 4]}, **changes})  # fmt: skip
-
-
-def searched(config: Any) -> Any:
-    return se_nas.search(config)
+                           "space": "stagewise", **changes})  # fmt: skip
 
 
 class TestSearch:
@@ -213,6 +208,7 @@ class TestSearch:
         with pytest.raises(Exception, match="non-finite val_dice in epoch 1"):
             search(config)
 
+    @pytest.mark.slow
     def test_from_the_command_line_in_another_process(self, tmp_path: Path) -> None:
         write_masks(tmp_path / "masks.npz")
         (tmp_path / "mine.py").write_text(Path(HERE).read_text().split("def write_masks")[0].replace(
