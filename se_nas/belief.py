@@ -71,8 +71,10 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     features = Features(level_space.meanings)
     codes = _codes([levels for _, levels in placed], level_space)
     value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
+    values = [(t.metrics[objective.metric].value, *t.repeats) for t, _ in placed]
+    rows = np.repeat(codes, [len(v) for v in values], axis=0)
+    seen = sign * np.concatenate(values)
     stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
-    repeats = [(i, sign * repeat) for i, (t, _) in enumerate(placed) for repeat in t.repeats]
 
     def curve(trial: Trial) -> Array:
         return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
@@ -80,17 +82,9 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
     posterior = fit(
         features,
-        np.concatenate(
-            [
-                codes,
-                codes[np.array([i for i, _ in repeats], dtype=np.int64)],
-                _codes([stopped[i][1] for i in ends], level_space),
-            ]
-        ),
-        np.concatenate([value, [v for _, v in repeats], [mean for mean, _ in ends.values()]]),
-        extra_variance=np.concatenate(
-            [np.zeros(len(value) + len(repeats)), [variance for _, variance in ends.values()]]
-        ),
+        np.concatenate([rows, _codes([stopped[i][1] for i in ends], level_space)]),
+        np.append(seen, [mean for mean, _ in ends.values()]),
+        extra_variance=np.append(np.zeros(len(seen)), [variance for _, variance in ends.values()]),
     )
     distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
@@ -117,9 +111,9 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     base = [row for row, i in enumerate(first) if placed[i][0].role == "baseline"]
     if base:
         against = distinct[base]
-        bounds = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
+        bounds_of_gain = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
         table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
-        table["gain_low"], table["gain_high"] = bounds
+        table["gain_low"], table["gain_high"] = bounds_of_gain
         table["p_gain"] = posterior.probability_above(distinct, minus=against)
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from optuna.distributions import IntDistribution
 from torch import nn
 
 from se_nas.backbones import build_backbone
+from se_nas.backbones.weights import start_from
+from se_nas.errors import SpaceError
 from se_nas.patterns import units_of
 from se_nas.records import Placement, Target, Unit
 from se_nas.se import insert_choices
@@ -25,14 +29,17 @@ def build_candidate(
     num_classes: int | None,
     input_shape: tuple[int, ...],
     seed: int,
+    start: Path | None = None,
     synchronized: bool = False,
 ) -> nn.Module:
-    """The network of a placement, in train mode.
+    """The network of a placement, in train mode, from the weights in the file `start` if there is one.
 
     The same seed gives every candidate the same backbone weights: each SE block has its own random stream.
     `synchronized` makes BatchNorm take the statistics of all ranks (GPUs only); the state dict stays as it is.
     """
     model = build_backbone(backbone, num_classes=num_classes, input_shape=input_shape, seed=seed)
+    if start is not None:
+        start_from(model, start)
     if synchronized:  # before SE blocks come in, since it makes new modules of those that may carry them
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # of torch
     insert_choices(model, units, placement.choices, seed=seed)
@@ -96,8 +103,23 @@ class SearchSpace(Space):
 
         Levels that only the reference placement uses are not offered.
         """
+        params = {name: trial.suggest_int(name, range_.low, range_.high) for name, range_ in self.distributions.items()}
+        return self.from_params(params)
+
+    @property
+    def distributions(self) -> dict[str, IntDistribution]:
+        """What `suggest` draws from, for samplers that are told the space, and for ``study.ask(distributions)``."""
+        return {name: IntDistribution(0, len(self.searched(name)) - 1) for name in self.parameters}
+
+    def from_params(self, params: Mapping[str, Any]) -> Placement:
+        """The placement of the parameters of a trial; those that are not of this space are left alone.
+
+        SpaceError if one is missing or out of range.
+        """
         levels = {}
         for name in self.parameters:
             allowed = self.searched(name)
-            levels[name] = allowed[trial.suggest_int(name, 0, len(allowed) - 1)]
+            if (value := params.get(name)) not in range(len(allowed)):
+                raise SpaceError(f"parameter {name!r} is {value!r}", allowed=[f"0 to {len(allowed) - 1}"])
+            levels[name] = allowed[int(params[name])]
         return self.placement(levels)

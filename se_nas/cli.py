@@ -1,4 +1,4 @@
-"""The command line: ``se-nas search | confirm | sites | cost | report | export``.
+"""The command line: ``se-nas search | confirm | train | sites | cost | report | export``.
 
 Heavy libraries are imported inside the commands, so that ``--help`` and a wrong option are answered at once.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from se_nas.config import Limits, SearchConfig
+from se_nas.config import SHARED, Limits, SearchConfig, TrainConfig
 from se_nas.errors import ConfigError, SeNasError, did_you_mean
 from se_nas.records import Recipe, Target
 
@@ -85,6 +85,13 @@ def build_parser() -> ArgumentParser:
     confirm.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     commands.add_subcommand("confirm", confirm, help="retrain the finalists with fresh seeds, then open the test part")
 
+    train = _command()
+    train.add_argument("--config", action="config", help="YAML file with any of these options, or of a run")
+    train.add_class_arguments(TrainConfig, None)
+    train.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
+    train.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    commands.add_subcommand("train", train, help="train one placement for good, then open the test part")
+
     report = _command()
     report.add_argument("run", type=str, help="run folder")
     report.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -131,6 +138,8 @@ def _backbone_arguments(command: ArgumentParser) -> None:
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     arguments = _rewritten(arguments)
+    if arguments[:1] == ["train"]:
+        arguments = ["train", *_of_the_run(arguments[1:]), *arguments[1:]]
     try:
         parsed = parser.parse_args(arguments)
         instantiated: Namespace = parser.instantiate(parsed)
@@ -157,7 +166,26 @@ def _rewritten(arguments: list[str]) -> list[str]:
     return result
 
 
-def _read_config(file: str) -> str:
+def _of_the_run(arguments: list[str]) -> list[str]:
+    """The settings of the run that the placement file lies in, as a configuration that later options override."""
+    values = [a.partition("=")[2] or b for a, b in zip(arguments, [*arguments[1:], ""], strict=True)
+              if a.partition("=")[0] == "--placement"]  # fmt: skip
+    file = Path(values[-1]).expanduser() if values and values[-1].endswith(".json") else None
+    if file is None or not file.is_file():
+        return []
+    for folder in (file.parent, file.parent.parent):
+        if (folder / "config.yaml").is_file():
+            return ["--config", _read_config(str(folder / "config.yaml"), only=(*SHARED[:-1],))]
+    try:
+        raw = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return []  # said where the placement is read
+    return (
+        ["--config", json.dumps({"backbone": raw["backbone"]})] if isinstance(raw, dict) and "backbone" in raw else []
+    )
+
+
+def _read_config(file: str, only: Sequence[str] | None = None) -> str:
     """A configuration file as one line of JSON, its keys checked; a plain string stands for a target."""
     try:
         raw = yaml.safe_load(Path(file).expanduser().read_text())
@@ -168,14 +196,16 @@ def _read_config(file: str) -> str:
     if not isinstance(raw, Mapping):
         raise ConfigError("a configuration is a mapping of keys to values", where=file)
     content = {k: {"target": v} if k in TARGETS and isinstance(v, str) else v for k, v in raw.items()}
-    _check_keys(content, SearchConfig, file, "")
-    return json.dumps(content)
+    known: Any = SearchConfig if "placement" not in content else TrainConfig
+    _check_keys(content, known, file, "")
+    return json.dumps({k: v for k, v in content.items() if only is None or k in only})
 
 
 def _check_keys(content: Mapping[str, Any], kind: Any, file: str, path: str) -> None:
     known = {f.name for f in dataclasses.fields(kind)}
-    known |= {"quiet", "json"} if kind is SearchConfig else set()  # --print_config prints them
-    nested = {"train": Recipe, "max": Limits, **dict.fromkeys(TARGETS, Target)} if kind is SearchConfig else {}
+    whole = kind in (SearchConfig, TrainConfig)
+    known |= {"quiet", "json"} if whole else set()  # --print_config prints them
+    nested = {"train": Recipe, "max": Limits, **dict.fromkeys(TARGETS, Target)} if whole else {}
     for key, value in content.items():
         if key not in known:
             raise ConfigError(
@@ -253,6 +283,25 @@ def _confirm(given: Namespace) -> int:
     return 0
 
 
+def _train(given: Namespace) -> int:
+    config = TrainConfig(**{f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)})
+    from se_nas.final import train_placement
+    from se_nas.view import View
+
+    result = train_placement(config, view=View(quiet=given.quiet or given.json))
+    if given.json:
+        placement = result.trial.placement
+        content = {
+            "out": str(result.folder), "placement": placement.label, "key": placement.key,
+            "validation": result.trial.metrics[result.metric].value, "test": result.test,
+            "openings": result.openings, "note": result.note,
+        }  # fmt: skip
+        print(json.dumps(content))
+    else:
+        print("\n".join(result.sentences))
+    return 0
+
+
 def _sites(given: Namespace) -> int:
     found = _described(given)
     if given.json:
@@ -323,6 +372,7 @@ def _export(given: Namespace) -> int:
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "search": _search,
     "confirm": _confirm,
+    "train": _train,
     "sites": _sites,
     "cost": _cost,
     "report": _report,

@@ -43,6 +43,8 @@ class SearchConfig:
             that takes the network.
         metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
         direction: maximize or minimize the metric; default as the task says.
+        weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
+            blocks then start as the identity.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
@@ -77,6 +79,7 @@ class SearchConfig:
     task: Target = field(default_factory=lambda: Target(target="classification"))
     metric: str | None = None
     direction: Direction | None = None
+    weights: str | None = None
     space: str = "stagewise"
     sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
     executor: Target = field(default_factory=lambda: Target(target="local"))
@@ -125,6 +128,56 @@ class SearchConfig:
         check_recipe(self.train)
         if self.max_time is not None:
             seconds(self.max_time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One long training of a chosen placement.
+
+    Args:
+        placement: A placement.json that se-nas wrote, or none, keep, all:R, STAGE=R,... . Settings that are not given
+            are those of the run that the file lies in, or at least its backbone.
+        backbone: The CNN, as for a search.
+        data: The data set.
+        task: What is trained for.
+        metric: The logged value that is shown; default the task's own.
+        direction: maximize or minimize the metric.
+        weights: Start from the weights in this file.
+        space: The search space, which names the units that a placement speaks of.
+        train: How it is trained.
+        include_val: Train on the validation part, too; its values are then those of images that were trained on.
+        executor: Where it is trained.
+        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        seed: Seed of everything random.
+        out: The folder; an existing training goes on where it stopped.
+    """
+
+    placement: str
+    backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
+    data: Target = field(default_factory=lambda: Target(target="digits"))
+    task: Target = field(default_factory=lambda: Target(target="classification"))
+    metric: str | None = None
+    direction: Direction | None = None
+    weights: str | None = None
+    space: str = "stagewise"
+    train: Recipe = field(default_factory=Recipe)
+    include_val: bool = False
+    executor: Target = field(default_factory=lambda: Target(target="local"))
+    device: str = "auto"
+    seed: int = 0
+    out: str = "runs/train"
+
+    def search(self) -> SearchConfig:
+        """The same as a search of one training."""
+        return SearchConfig(**{name: getattr(self, name) for name in SHARED}, workers=1, budget=1, keep_weights="all")
+
+    def __post_init__(self) -> None:
+        self.search()
+
+
+SHARED = ("backbone", "data", "task", "metric", "direction", "weights", "space", "train", "executor", "device", "seed",
+          "out")  # fmt: skip
+"""Settings that a training has in common with a search."""
 
 
 COSTS = ("gflops", "macs", "params", "activations")

@@ -42,12 +42,17 @@ HOPELESS = 6
 class Driver:
     """Asks, submits, tells: the one process that writes to the study. What is trained, the proposer says."""
 
-    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals) -> None:
+    def __init__(
+        self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals,
+        on_trial: Callable[[Trial], object] | None = None,
+    ) -> None:  # fmt: skip
         self.problem, self.run, self.study, self.view, self.proposer = problem, run, study, view, proposer
+        self.on_trial = on_trial
         config = problem.config
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
-        self.stopping = EarlyStopping(problem.objective, problem.space) if config.early_stopping else None
+        searches = config.early_stopping and proposer.phase == "search"
+        self.stopping = EarlyStopping(problem.objective, problem.space) if searches else None
         self.stopped: dict[int, str] = {}
         self.ending = ""
         self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
@@ -102,8 +107,8 @@ class Driver:
                 trial = None if over else self.proposer.next()
             if trial is None:
                 return others > 0 or (not over and bool(self.running))  # what others train may come back to us
-            left = max(1.0, (self.problem.config.budget - spent) / len(self.problem.devices))
-            request = self.problem.request(trial, self.run.path, trainings_left=left)
+            left = (self.problem.config.budget - spent) / len(self.problem.devices)
+            request = self.problem.request(trial, self.run.path, left=left)
             future = executor.submit(evaluate, request, self._reporter(trial))
             self.running[future] = trial
             self._show()
@@ -170,6 +175,8 @@ class Driver:
         self.view.finished(record, self._status())
         for note in record.notes:
             self.view.say(f"trial {record.number}: {note}")
+        if self.on_trial is not None and self.on_trial(record) == "stop":
+            self.ending = self.ending or f"stopped by on_trial after trial {record.number}"
 
     def _give_up_if_hopeless(self, last: Trial) -> None:
         trials = self.study.trials()

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from se_nas.candidate import build_candidate
 from se_nas.checkpoint import FOLDER as CHECKPOINTS
@@ -153,6 +153,7 @@ def train_candidate(
         num_classes=len(data.classes) or None,
         input_shape=data.input_shape,
         seed=seed,
+        start=start_file(folder, identity.start_weights) if identity.initialisation == "weights" else None,
         synchronized=rank is not None and request.device.startswith("cuda"),
     )
     if rank is None and len(devices_of(request.device)) > 1:
@@ -218,9 +219,19 @@ def _name(trial: int, phase: Phase) -> str:
     return str(trial) if phase == "search" else f"{phase}-{trial}"
 
 
+def start_file(folder: Path, checksum: str | None) -> Path:
+    """Where the weights lie that every candidate starts from; workers on other machines need this file, too."""
+    return folder / "data" / f"start-{checksum}.safetensors"
+
+
 def save_weights(network: nn.Module, file: Path) -> None:
     """State dict of a network as safetensors, atomically."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_state(network.state_dict(), file)
+
+
+def save_state(state: Mapping[str, Tensor], file: Path) -> None:
+    """Tensors by name as safetensors, atomically."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomically(file) as temporary:
         try:
             save_file(weights, temporary)

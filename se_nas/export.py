@@ -91,7 +91,7 @@ def kept_weights(run: Path, trial: Trial) -> Path:
     """The file with the weights of a trial; RunError if they were not kept, with how to get them."""
     from se_nas.evaluate import weights_file  # imports Lightning, which loading does not need
 
-    weights = weights_file(run, trial.number)
+    weights = weights_file(run, trial.number, trial.identity.phase)
     if weights.is_file():
         return weights
     there = sorted(int(file.stem) for file in weights.parent.glob("*.safetensors") if file.stem.isdigit())

@@ -11,7 +11,7 @@ from se_nas.propose import ATTEMPTS
 from se_nas.records import Phase, Placement, State, Trial, random_stream
 from se_nas.report import complete_table, front_table
 from se_nas.space import Space
-from se_nas.study import INTERRUPTED, Objective, Study
+from se_nas.study import BLAMELESS, Objective, Study
 
 TOP = 3
 """Finalists if nothing else is asked for."""
@@ -127,5 +127,5 @@ class Plan:
         return [
             t
             for t in trials
-            if t.state == "failed" and t.reason != INTERRUPTED and (t.placement.key, t.identity.seed) == (key, seed)
+            if t.state == "failed" and t.reason not in BLAMELESS and (t.placement.key, t.identity.seed) == (key, seed)
         ]

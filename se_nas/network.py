@@ -224,7 +224,7 @@ class Bench:
     def backbone(self) -> nn.Module:
         return build_backbone(
             self.request.backbone,
-            num_classes=len(self.data.classes),
+            num_classes=len(self.data.classes) or None,
             input_shape=self.data.input_shape,
             seed=self.request.identity.seed,
         )

@@ -114,11 +114,34 @@ class Elsewhere(Protocol):
         """What a function returns on each machine that has slots."""
 
 
+LIVE = "live:"
+"""Names of objects of this process, which no file and no other process knows."""
+
+_KEPT: dict[str, Any] = {}
+
+
+def keep_live(name: str, value: Any) -> str:
+    """Keep an object for `resolve` in this process; returns its name. A later object takes the place of a namesake."""
+    _KEPT[LIVE + name] = value
+    return LIVE + name
+
+
+def _live(kind: str, name: str) -> Any:
+    if name not in _KEPT:
+        raise PluginError(
+            f"{kind} {name!r} was an object of another Python process",
+            hint="give the object to se_nas.search again, or a function from a module that can be imported",
+        )
+    return _KEPT[name]
+
+
 def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str | None]:
     """The plug-in of a name, and what follows the colon for built-ins of the form ``folder:PATH``.
 
     PluginError, with the known names and the nearest, if there is none.
     """
+    if name.startswith(LIVE):
+        return _live(kind, name), None
     prefix, colon, rest = name.partition(":")
     if name in builtins and not colon:
         return load(builtins[name]), None
@@ -199,10 +222,14 @@ def _load_file(file: Path) -> Any:
 
 def absolute(target: Target) -> Target:
     """The target with the path in it, if it has one, made absolute, so that it holds from any folder."""
+    if target.target.startswith(LIVE):
+        return target
     head, colon, tail = target.target.rpartition(":")
     if head.endswith(".py"):
         return Target(target=f"{Path(head).expanduser().resolve()}:{tail}", args=target.args)
     prefix, colon, rest = target.target.partition(":")
+    if isinstance(root := target.args.get("root"), str):
+        target = Target(target=target.target, args={**target.args, "root": str(Path(root).expanduser().resolve())})
     if colon and Path(rest).expanduser().exists():
         return Target(target=f"{prefix}:{Path(rest).expanduser().resolve()}", args=target.args)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,12 +15,13 @@ from torch import nn
 
 from se_nas.backbones import build_backbone
 from se_nas.backbones.adapt import logits_of
+from se_nas.backbones.weights import Weights, fit_weights, read_weights, weights_checksum
 from se_nas.config import SearchConfig, measured_costs
 from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
-from se_nas.evaluate import train_steps
+from se_nas.evaluate import save_state, start_file, train_steps
 from se_nas.executors import ask_elsewhere, slots_elsewhere
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
@@ -28,7 +29,7 @@ from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
 from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.recorder import run_once
-from se_nas.records import Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
+from se_nas.records import Choice, Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
 from se_nas.shared import widest_choices
 from se_nas.slots import gpu_need, trainings_at_once
@@ -51,6 +52,8 @@ class Problem:
     devices: tuple[str, ...]
     precision: Precision
     start_weights: str
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the network was prepared."""
 
     @property
     def objective(self) -> Objective:
@@ -88,6 +91,7 @@ class Problem:
             epochs=self.recipe.epochs,
             recipe=self.recipe,
             task=self.config.task,
+            initialisation=initialisation(self.config),
             start_weights=self.start_weights,
             data=self.data.checksum,
             split=self.data.split,
@@ -98,8 +102,13 @@ class Problem:
             owner=owner, costs=self.costs(placement),
         )  # fmt: skip
 
-    def request(self, trial: Trial, folder: Path, *, trainings_left: float = 1.0) -> Request:
-        """What a worker is sent for a trial; the worker may expect so many trainings, this one included."""
+    @functools.cached_property
+    def offered(self) -> dict[str, tuple[Choice, ...]]:
+        """Unit -> the widest blocks of the space, for a network that all candidates share."""
+        return widest_choices(self.space)
+
+    def request(self, trial: Trial, folder: Path, *, left: float = 1.0) -> Request:
+        """What a worker is sent for a trial, of so many trainings that are left for it."""
         return Request(
             trial=trial.number,
             attempt=trial.attempts,
@@ -114,13 +123,16 @@ class Problem:
             channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
             checkpoint_minutes=self.config.checkpoint_minutes,
             graph=self.config.graph,
-            offered=widest_choices(self.space),
-            trainings_left=trainings_left,
+            offered=self.offered,
+            trainings_left=max(1.0, left),
         )
 
 
-def prepare(config: SearchConfig, folder: Path) -> Problem:
-    """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
+def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) -> Problem:
+    """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
+
+    With `include_val` the training part has the images of the validation part, too.
+    """
     config = replace(
         config,
         backbone=absolute(config.backbone),
@@ -128,6 +140,7 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         task=absolute(config.task),
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
+        weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
     )
     elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
     if elsewhere and config.devices_per_trial > 1:
@@ -139,12 +152,26 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     devices = elsewhere or choose_devices(config)
     here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
     task = open_task(config.task, metric=config.metric, direction=config.direction)
-    data = prepare_data(config.data, folder)
+    data = prepare_data(config.data, folder, include_val=include_val)
     getattr(task, "check", lambda _: None)(data)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
+    notes: tuple[str, ...] = ()
+    weights: Weights = {}
+    if config.weights is not None:
+        fitted = fit_weights(
+            backbone, read_weights(Path(config.weights)), num_classes=len(data.classes) or None, where=config.weights
+        )
+        backbone.load_state_dict(fitted.weights, strict=False)
+        weights, notes = fitted.weights, tuple(f"weights: {note}" for note in fitted.notes)
+    start = weights_checksum(backbone)
+    if weights:
+        save_state(weights, start_file(folder, start))
     spec = read_space(config.space)
+    if initialisation(config) != "scratch" and spec.init == "default":
+        spec = replace(spec, init="identity")
+        notes += ("SE blocks start as the identity, since the network is pretrained",)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
     if (
@@ -164,8 +191,16 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
         devices=devices,
         precision=precision,
-        start_weights=_weights_checksum(backbone),
+        start_weights=start,
+        notes=notes,
     )
+
+
+def initialisation(config: SearchConfig) -> str:
+    """Where the backbone's weights come from: ``weights`` (a file), ``pretrained`` (its library) or ``scratch``."""
+    if config.weights is not None:
+        return "weights"
+    return "pretrained" if config.backbone.args.get("pretrained") else "scratch"
 
 
 def _trainings_at_once(
@@ -178,7 +213,7 @@ def _trainings_at_once(
         placement = space.reference
         request = Request(
             trial=-1, placement=placement, units=space.units, backbone=config.backbone, folder=str(folder), device=gpu,
-            channels_last=wants_channels_last(precision, device),
+            metric=config.metric, direction=config.direction, channels_last=wants_channels_last(precision, device),
             identity=RunIdentity(
                 key=placement.key, seed=config.seed, epochs=1, recipe=config.train, task=config.task,
                 data=data.checksum, split=data.split, precision=precision,
@@ -299,11 +334,3 @@ def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         )
         and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
     )
-
-
-def _weights_checksum(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -312,6 +312,9 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    metric: str | None = None
+    """What is compared instead of the task's own metric."""
+    direction: Direction | None = None
     checkpoint_minutes: float = 5.0
     """Age from which a checkpoint inside the training is replaced; 0: none is written."""
     graph: Graph = "plain"
@@ -319,9 +322,6 @@ class Request:
     """Unit -> the widest SE block for each combination of settings of the space, for a network that all share."""
     trainings_left: float = 1.0
     """How many trainings, this one included, the worker may expect."""
-    metric: str | None = None
-    """What is compared instead of the task's own metric."""
-    direction: Direction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,10 +369,10 @@ class Trial:
     """How the network ran: ``plain``, ``shared`` or ``compiled``; equal within rounding."""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
-    notes: tuple[str, ...] = ()
-    """What happened on the way; see `Result`."""
     repeats: tuple[float, ...] = ()
     """The metric in confirmed trainings of the same network, with fresh seeds and the same schedule."""
+    notes: tuple[str, ...] = ()
+    """What happened on the way; see `Result`."""
     schema: int = SCHEMA_VERSION
 
 

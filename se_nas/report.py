@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
 from se_nas.study import BLAMELESS, Objective
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
@@ -150,7 +153,7 @@ def write_views(folder: Path, trials: Sequence[Trial], objective: Objective, spa
     return files
 
 
-def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> list[Path]:
+def front_figure(table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> Figure:
     """The figure of the front: all trials, the front as steps, the reference points by name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only figures need it
     from matplotlib.figure import Figure
@@ -184,6 +187,12 @@ def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective
     axes.set_ylabel(f"{objective.metric} (validation)")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
+    return figure
+
+
+def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> list[Path]:
+    """Write the figure of the front as ``front.png`` and ``front.svg``."""
+    figure = front_figure(table, front, objective)
     files = [folder / "front.png", folder / "front.svg"]
     for file in files:
         with atomically(file) as temporary:

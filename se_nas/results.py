@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import html
+import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+from torch import nn
 
 from se_nas.config import SearchConfig
 from se_nas.data.base import DataInfo
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
-from se_nas.export import export_trial
+from se_nas.export import export_trial, load
 from se_nas.records import Unit, from_plain, to_plain
-from se_nas.report import best_row, complete_table, front_table, summary, trials_table, write_views
-from se_nas.run_folder import STUDY, RunFolder
-from se_nas.study import Study
+from se_nas.report import best_row, complete_table, front_figure, front_table, summary, trials_table, write_views
+from se_nas.run_folder import FINAL, STUDY, RunFolder
+from se_nas.selection import select as select_trial
+from se_nas.study import Objective, Study
 from se_nas.verdict import provisional_verdict
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 T = TypeVar("T")
+
+SHOWN = ("trial", "placement", "role", "metric", "mean", "lower", "upper", "p_front", "params", "gflops")
+"""Columns of the front that a notebook shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +45,34 @@ class SearchResult:
     ended: str
     """Why the search ended, in words."""
     summary: dict[str, Any]
+    objective: Objective
+
+    def plot(self) -> Figure:
+        """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
+        return front_figure(self.trials, self.front, self.objective)
+
+    def network(self, select: str = "best") -> nn.Module:
+        """A trained network, in eval mode on the CPU; which, as `se_nas.selection.select` says."""
+        if select == "best":
+            return load(self.folder / "best")
+        run, study = existing_run(self.folder)
+        trial = select_trial(study.trials(), study.objective, study.space, select)
+        with tempfile.TemporaryDirectory() as folder:
+            return load(_export(run, study, trial.number, Path(folder) / "network"))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sentences of the report, the figure and the front."""
+        sentences = "".join(
+            f"<p>{html.escape(line)}</p>" for line in (f"Ended: {self.ended}.", *self.summary["gained"])
+        )
+        if self.front.empty:
+            return sentences
+        file = io.StringIO()
+        self.plot().savefig(file, format="svg")
+        figure = file.getvalue()
+        columns = [c for c in SHOWN if c in self.front and self.front[c].notna().any()]
+        table = self.front[columns].to_html(index=False, float_format="{:.4f}".format)
+        return f"{sentences}{figure[figure.index('<svg') :]}{table}"
 
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
@@ -48,7 +87,8 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     units = {m.unit for t in trials for name, m in t.metrics.items() if name == objective.metric}
     content["verdict"] = to_plain(provisional_verdict(content, unit=units.pop() if len(units) == 1 else ""))
     complete = complete_table(trials, objective, space)
-    here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
+    kept = {t.number for t in trials if weights_file(run.path, t.number, t.identity.phase).is_file()}
+    here = best_row(complete[complete["trial"].isin(kept)], objective)
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
@@ -63,6 +103,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
         best=best,
         ended=ended,
         summary=content,
+        objective=objective,
     )
 
 
@@ -88,7 +129,8 @@ def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
 def existing_run(folder: Path) -> tuple[RunFolder, Study]:
     """The folder of a run and its study; RunError if there is none."""
     run = RunFolder(folder)
-    study = Study.latest(run.find_storage(), STUDY)
+    storage = run.find_storage()
+    study = Study.latest(storage, STUDY) or Study.latest(storage, FINAL)
     if study is None:
         raise RunError(f"the storage of {str(run.path)!r} has no search in it", hint="run se-nas search first")
     return run, study

@@ -31,6 +31,8 @@ from se_nas.files import write_atomically
 from se_nas.records import Target, to_plain
 
 STUDY = "search"
+FINAL = "train"
+"""Names of the study of a search, and of that of one long training."""
 
 
 class RunFolder:

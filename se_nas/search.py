@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +32,7 @@ from se_nas.records import Placement, Trial, to_plain
 from se_nas.results import SearchResult, conclude
 from se_nas.run_folder import STUDY, RunFolder, default_folder, differences
 from se_nas.samplers import open_sampler
+from se_nas.settings import configured
 from se_nas.storage import reading, turn
 from se_nas.study import Study
 from se_nas.view import View
@@ -39,22 +41,38 @@ DRIVER_SEEDS = 7919
 """Distance of the sampler's seeds of drivers that share a study."""
 
 
-def search(config: SearchConfig | None = None, *, view: View | None = None) -> SearchResult:
+def search(
+    config: SearchConfig | None = None,
+    *,
+    on_trial: Callable[[Trial], object] | None = None,
+    view: View | None = None,
+    **settings: Any,  # those of the command line, and live objects
+) -> SearchResult:
     """Search, or go on with the search in the run folder of the configuration.
+
+    ``search(backbone="resnet20", data="digits", budget=50, epochs=5)`` is the command line's search; see
+    `se_nas.settings.configured` for what a setting may be.
+
+    Parameters
+    ----------
+    on_trial:
+        Is called with every trial when it has ended. If it returns ``"stop"``, nothing new is trained.
 
     Raises
     ------
     SeNasError
         For anything that the user can mend; what was finished before is kept.
     """
-    config = config or SearchConfig()
+    config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     run.lock()
     try:
         with view or View(quiet=True) as shown, clear_errors(run):
             problem = prepare(config, run.path)
+            for note in problem.notes:
+                shown.say(note)
             study = open_study(problem, run, shown)
-            ended = Driver(problem, run, study, shown, proposals(problem, run, study)).drive()
+            ended = Driver(problem, run, study, shown, proposals(problem, run, study), on_trial).drive()
             return conclude(run, study, ended)
     finally:
         run.unlock()

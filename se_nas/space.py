@@ -330,6 +330,8 @@ class Space:
             raise SpaceError(f"cannot read the placement file {str(file)!r}: {error.strerror}") from error
         except ValueError as error:
             raise SpaceError(f"{str(file)!r} is not valid JSON: {error}") from error
+        if isinstance(raw, dict) and "units" in raw:
+            self._check_backbone(from_plain(raw["units"], tuple[Unit, ...], where=str(file)), file)
         raw = raw.get("placement", raw) if isinstance(raw, dict) else raw
         if isinstance(raw, str):
             return self.parse(raw)
@@ -339,6 +341,17 @@ class Space:
         names = {unit.name for unit in self.units}
         check_names(placement.choices, tuple(names), what="unit", where=f"{file}; is it of another backbone?")
         return placement
+
+    def _check_backbone(self, units: Sequence[Unit], file: Path) -> None:
+        theirs, ours = ({u.name: u.sites[0].channels for u in among} for among in (units, self.units))
+        if theirs != ours:
+            first = next(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
+            raise SpaceError(
+                f"the placement is of another backbone: unit {first!r} has {theirs.get(first, 'no')} channels there, "
+                f"{ours.get(first, 'no')} here",
+                where=str(file),
+                hint="give the backbone that it was made for",
+            )
 
     def to_plain(self) -> dict[str, Any]:
         """The space as plain data: what a study stores and a resumed one is compared with."""

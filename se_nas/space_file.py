@@ -49,7 +49,7 @@ class SpaceSpec:
 
 
 def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
-    """A search space from a YAML file, the name of a built-in one, or a mapping.
+    """A search space from a YAML file, the name of a built-in one, or a mapping, also as text in braces.
 
     SpaceError names a misspelt key or a wrong value.
 
@@ -60,7 +60,7 @@ def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
         return _specify(source, where="the search space")
     where = str(source)
     try:
-        raw = yaml.safe_load(_find_file(where))
+        raw = yaml.safe_load(where if where.startswith("{") else _find_file(where))
     except yaml.YAMLError as error:
         raise SpaceError(f"not valid YAML: {error}", where=where) from error
     if not isinstance(raw, Mapping):

@@ -107,14 +107,17 @@ def _widened(old: nn.Conv1d | nn.Conv2d | nn.Conv3d, channels: int) -> nn.Module
         padding_mode=old.padding_mode,
     )
     with torch.no_grad():
-        picked = torch.arange(channels) % old.in_channels
-        weight = (
-            old.weight.sum(1, keepdim=True) if channels == 1 else old.weight[:, picked] * old.in_channels / channels
-        )
-        new.weight.copy_(weight)
+        new.weight.copy_(fitted_channels(old.weight, channels))
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     return new
+
+
+def fitted_channels(weight: Tensor, channels: int) -> Tensor:
+    """Weights (out, in, *kernel) of a first convolution for another number of input channels."""
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % weight.shape[1]] * weight.shape[1] / channels
 
 
 def adapt_pooling(model: nn.Module, input_shape: Shape) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ DATASETS: dict[str, str] = {
     "context": "se_nas.data.context:context",
     "folder:": "se_nas.data.folder:folder",
     "npz:": "se_nas.data.npz:npz",
+    "torchvision:": "se_nas.data.libraries:torchvision",
+    "hf:": "se_nas.data.libraries:hf",
 }
 
 SPLIT_ARGS = {"val_fraction": 0.2, "test_fraction": 0.2, "split_seed": 0}
@@ -45,8 +49,10 @@ def open_source(target: Target) -> tuple[Any, dict[str, Any]]:
     return factory(**args), split
 
 
-def prepare_data(target: Target, folder: Path) -> DataInfo:
+def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> DataInfo:
     """Read and split a data set into ``folder/data``, or find it there unchanged.
+
+    With `include_val` the training part has the images of the validation part, too.
 
     Raises
     ------
@@ -57,8 +63,10 @@ def prepare_data(target: Target, folder: Path) -> DataInfo:
     if hasattr(source, "train_dataloader"):
         from se_nas.data.module import describe_module  # imports Lightning, which arrays do not need
 
+        if include_val:
+            raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
         return _keep(folder / "data", describe_module(source, target))
-    fingerprint = checksum([target, source.fingerprint()])
+    fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
     cache = folder / "data"
     if (cache / "data.json").is_file():
         info = read_info(folder)
@@ -69,8 +77,10 @@ def prepare_data(target: Target, folder: Path) -> DataInfo:
     cache.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     for part in PARTS[:2]:
-        _write_part(cache, part, source, plan[part], digest)
-    return _keep(cache, _describe(cache, target, source, plan, fingerprint, digest.hexdigest()[:16]))
+        more = [plan["val"]] if include_val and part == "train" else []
+        _write_part(cache, part, source, [plan[part], *more], digest)
+    info = _describe(cache, target, source, plan, fingerprint, digest.hexdigest()[:16])
+    return _keep(cache, replace(info, includes_val=include_val))
 
 
 def _keep(cache: Path, info: DataInfo) -> DataInfo:
@@ -109,7 +119,7 @@ def open_test(folder: Path, *, purpose: str) -> int:
         if len(plan["test"][1]) == 0:
             raise DataError("the test part of the data set is empty", where=str(folder))
         if not (folder / "data" / "test_labels.npy").is_file():  # written last
-            _write_part(folder / "data", "test", source, plan["test"], digest)
+            _write_part(folder / "data", "test", source, [plan["test"]], digest)
     log = openings(folder)
     if all(opening["purpose"] != purpose for opening in log):
         entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
@@ -151,8 +161,11 @@ def _array(file: Path) -> np.ndarray:
     return mapped
 
 
-Plan = dict[PartName, tuple[PartName, np.ndarray, np.ndarray]]
-"""Part -> the part of the source that it comes from, the indices there, and their labels."""
+Rows = tuple[PartName, np.ndarray, np.ndarray]
+"""Images of one part of the source: its name, their indices there, and their labels."""
+
+Plan = dict[PartName, Rows]
+"""Part -> where its images come from."""
 
 
 def split_plan(source: Source, split: dict[str, Any]) -> Plan:
@@ -220,20 +233,21 @@ def _check_plan(plan: Plan, classes: tuple[str, ...]) -> None:
             raise DataError(f"the {name} part has labels outside 0 to {len(classes) - 1}")
 
 
-def _write_part(
-    cache: Path, part: str, source: Source, rows: tuple[PartName, np.ndarray, np.ndarray], digest: Any
-) -> None:
-    origin, indices, labels = rows
-    images: Any = None
-    done = 0
-    for chunk in source.images(origin, indices):
-        if images is None:
-            shape = (len(indices), *chunk.shape[1:])
-            images = np.lib.format.open_memmap(cache / f"{part}_images.npy", mode="w+", dtype=chunk.dtype, shape=shape)
-        images[done : done + len(chunk)] = chunk
-        digest.update(chunk.tobytes())
-        done += len(chunk)
-    images.flush()
+def _write_part(cache: Path, part: str, source: Source, rows: Sequence[Rows], digest: Any) -> None:
+    number, images, done = sum(len(indices) for _, indices, _ in rows), None, 0
+    for origin, indices, _ in rows:
+        for chunk in source.images(origin, indices):
+            if images is None:
+                file, shape = cache / f"{part}_images.npy", (number, *chunk.shape[1:])
+                images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=shape)
+            if chunk.shape[1:] != images.shape[1:]:
+                raise DataError(f"validation images have shape {chunk.shape[1:]}, training images {images.shape[1:]}")
+            images[done : done + len(chunk)] = chunk
+            digest.update(chunk.tobytes())
+            done += len(chunk)
+    if images is not None:
+        images.flush()
+    labels = np.concatenate([targets for _, _, targets in rows])
     labels = labels.astype(np.int64) if is_class_number(labels) else np.ascontiguousarray(labels)
     np.save(cache / f"{part}_labels.npy", labels)
     digest.update(labels.tobytes())
@@ -264,7 +278,7 @@ def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerpri
         target_type="float" if np.issubdtype(plan["train"][2].dtype, np.floating) else "integer",
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 0, std, 1.0).tolist()),
-        train=len(plan["train"][1]),
+        train=len(images),
         val=len(plan["val"][1]),
         test=len(plan["test"][1]),
         fingerprint=fingerprint,

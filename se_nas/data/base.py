@@ -56,6 +56,8 @@ class DataInfo:
     checksum: str
     split: str
     """Checksum of which image went to which part."""
+    includes_val: bool = False
+    """Whether the training part has the images of the validation part, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

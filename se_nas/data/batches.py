@@ -93,18 +93,18 @@ class Batches:
         whole = len(self.labels) // self.batch_size * self.batch_size
         for images, labels in self._batches(torch.split(permutation[:whole], self.batch_size)):
             if self.dense:
-                images, labels = augmented_together(images, labels, self.augment, shifts)
+                moved, labels = augmented_together(images, labels, self.augment, shifts)
             else:
-                images = augmented(images, self.augment, shifts)
-            yield from zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True)
+                moved = augmented(images, self.augment, shifts)
+            yield from zip(moved.chunk(self.pieces), labels.chunk(self.pieces), strict=True)
 
     def _batches(self, rows: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
         here = self.images.device.type == self.device.type
         for images, labels in map(self._rows, rows) if here else ahead(self._rows, rows, AHEAD):
             on_device = images.to(self.device, non_blocking=True).to(torch.float32)
             normal = (on_device - self.mean) * self.scale
-            labels = labels.to(self.device, non_blocking=True)
-            targets = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
+            kind = torch.float32 if labels.is_floating_point() else torch.int64
+            targets = labels.to(self.device, non_blocking=True).to(kind)
             yield normal.contiguous(memory_format=self.format), targets
 
     def _rows(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from se_nas.data.base import PARTS, PartName, chunks
+from se_nas.data.pixels import GREY, Pixels
 from se_nas.errors import DataError, did_you_mean
 from se_nas.records import checksum
-
-_GREY = {"1", "L", "I", "I;16", "F", "LA"}
 
 
 class ImageFolder:
@@ -35,11 +34,10 @@ class ImageFolder:
             )
         self._readable = {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
         self._listed: dict[str, tuple[list[Path], np.ndarray] | None] = {}
-        files = self._list("train")
-        self._mode = (
-            "L" if files and all(_mode(f) in _GREY for f in files[0][:: max(1, len(files[0]) // 100)]) else "RGB"
-        )
-        self._shape: tuple[tuple[int, ...], Path] | None = None
+        listed = self._list("train")
+        files = [] if listed is None else listed[0][:: max(1, len(listed[0]) // 100)]
+        grey = bool(files) and all(_mode(file) in GREY for file in files)
+        self._pixels = Pixels(grey=grey, size=size)
 
     def _list(self, part: PartName) -> tuple[list[Path], np.ndarray] | None:
         if part not in self._listed:
@@ -79,24 +77,10 @@ class ImageFolder:
         """One image as (channels, height, width), uint8."""
         try:
             with Image.open(file) as opened:
-                image = opened.convert(self._mode)
-            if self._size is not None:
-                smaller = min(image.size) >= self._size
-                how = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-                image = image.resize((self._size, self._size), how)
-            pixels = np.asarray(image)
+                image = opened.convert(self._pixels.mode)
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
             raise DataError(f"the image {str(file)!r} is broken: {error}", hint="remove it or repair it") from error
-        pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if self._shape is None:
-            self._shape = pixels.shape, file
-        if pixels.shape != self._shape[0]:
-            raise DataError(
-                f"images differ in size: {str(self._shape[1])!r} has {_text(self._shape[0])}, "
-                f"{str(file)!r} has {_text(pixels.shape)}",
-                hint="give --data.args.size N to resize all to N x N",
-            )
-        return pixels
+        return self._pixels.array(image, str(file))
 
     def fingerprint(self) -> str:
         rows = []
@@ -109,8 +93,6 @@ class ImageFolder:
 
 def folder(path: str, size: int | None = None) -> ImageFolder:
     """Images in class folders; `size` resizes all of them to size x size pixels."""
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise DataError(f"size is {size!r}", allowed=["a whole number of pixels"])
     return ImageFolder(path, size)
 
 
@@ -120,7 +102,3 @@ def _mode(file: Path) -> str:
             return image.mode
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise DataError(f"the image {str(file)!r} is broken: {error}", hint="remove it or repair it") from error
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]} x {shape[1]} pixels"
