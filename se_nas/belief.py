@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pandas as pd
 from se_nas.candidates import Candidates
 from se_nas.features import Features
 from se_nas.front import believed_front, front_probability
-from se_nas.levels import LevelSpace, distributions
-from se_nas.posterior import fit
+from se_nas.levels import Codes, LevelSpace, distributions
+from se_nas.posterior import Posterior, fit
 from se_nas.records import Trial
 from se_nas.space import Space
 from se_nas.study import Objective
@@ -33,6 +34,43 @@ BELIEFS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A posterior with the trainings that it was fitted on.
+
+    ``codes`` (``n x d``) are their levels in ``levels``; the posterior is of ``sign`` times the metric, so that larger
+    is better.
+    """
+
+    posterior: Posterior
+    levels: LevelSpace
+    codes: Codes
+    trials: tuple[Trial, ...]
+    sign: float
+
+
+def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitted | None:
+    """The posterior of all complete trials (:func:`se_nas.posterior.fit`, flat prior); None if they are too few."""
+    placed = [
+        (trial, levels)
+        for trial in trials
+        if trial.state == "complete" and (levels := space.find(trial.placement)) is not None
+    ]
+    if len(placed) < len(space.decisions) + MORE_THAN_DECISIONS:
+        return None
+    sign = -1.0 if objective.direction == "minimize" else 1.0
+    level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
+    codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
+    value = np.array([sign * trial.metrics[objective.metric].value for trial, _ in placed])
+    return Fitted(
+        posterior=fit(Features(level_space.meanings), codes, value),
+        levels=level_space,
+        codes=codes,
+        trials=tuple(trial for trial, _ in placed),
+        sign=sign,
+    )
+
+
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
@@ -49,25 +87,15 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     None when there are too few trials, or one lacks a cost of the front.
     """
     axes = [objective.cost, *objective.more]
-    placed = [
-        (trial, levels)
-        for trial in trials
-        if trial.state == "complete" and (levels := space.find(trial.placement)) is not None
-    ]
-    if len(placed) < len(space.decisions) + MORE_THAN_DECISIONS:
+    told = fitted(trials, objective, space)
+    if told is None or any(name not in trial.costs for trial in told.trials for name in axes):
         return None
-    if any(name not in trial.costs for trial, _ in placed for name in axes):
-        return None
-    sign = -1.0 if objective.direction == "minimize" else 1.0
-    level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
-    features = Features(level_space.meanings)
-    codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
-    posterior = fit(features, codes, np.array([sign * t.metrics[objective.metric].value for t, _ in placed]))
-    distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-    cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
-    candidates = Candidates(codes=distinct, cost=cost, phi=features(distinct))
+    posterior, sign = told.posterior, told.sign
+    distinct, first, row_of = np.unique(told.codes, axis=0, return_index=True, return_inverse=True)
+    cost = np.array([[float(told.trials[i].costs[name].value) for name in axes] for i in first])
+    candidates = Candidates(codes=distinct, cost=cost, phi=posterior.features(distinct))
     front = believed_front(posterior, candidates)
-    number = np.array([placed[i][0].number for i in first])
+    number = np.array([told.trials[i].number for i in first])
     bounds = np.sort(sign * np.stack(posterior.interval(distinct)), axis=0)
     table = pd.DataFrame(
         {
@@ -88,4 +116,4 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
         if rival >= 0:
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]
-    return beliefs.set_axis([trial.number for trial, _ in placed], axis=0)
+    return beliefs.set_axis([trial.number for trial in told.trials], axis=0)

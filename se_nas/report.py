@@ -1,4 +1,4 @@
-"""Views of a study: tables, the front figure, and what they say in a few lines. Nothing here is a truth of its own."""
+"""Tables of a study, and what they say in a few lines. Nothing here is a truth of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pandas as pd
 from se_nas.belief import BELIEFS, believe
 from se_nas.cost import COST_UNITS
 from se_nas.errors import CostError
-from se_nas.files import atomically
 from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
@@ -88,8 +87,9 @@ def complete_table(trials: Sequence[Trial], objective: Objective, space: Space |
     complete = [t for t in trials if t.state == "complete"]
     table = trials_table(complete, objective)
     beliefs = None if space is None else believe(complete, objective, space)
+    told: dict[str, dict[int, Any]] = {} if beliefs is None else beliefs.to_dict()
     for name, nothing in BELIEFS.items():
-        table[name] = [nothing if beliefs is None else beliefs[name].get(n, nothing) for n in table["trial"]]
+        table[name] = [told.get(name, {}).get(n, nothing) for n in table["trial"]]
     return table
 
 
@@ -123,59 +123,6 @@ def best_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
         return None
     column = "mean" if front["mean"].notna().any() else "metric"
     return front.sort_values([column, objective.cost], ascending=[objective.direction == "minimize", True]).iloc[0]
-
-
-def write_views(folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> list[Path]:
-    """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
-    table, front = trials_table(trials, objective), front_table(trials, objective, space)
-    files = [folder / "trials.csv", folder / "front.csv"]
-    for frame, file in zip((table, front), files, strict=True):
-        with atomically(file) as temporary:
-            frame.to_csv(temporary, index=False)
-    if not front.empty:
-        files += draw_front(folder, table, front, objective)
-    return files
-
-
-def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> list[Path]:
-    """The figure of the front: all trials, the front as steps, the reference points by name."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only figures need it
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    done = table[table["state"] == "complete"]
-    base = done[done["role"] == "baseline"]
-    zero = float(base[objective.cost].iloc[0]) if len(base) else 0.0
-    share = 100 / zero if zero else 1.0
-
-    def x(frame: pd.DataFrame) -> Any:
-        return (frame[objective.cost].astype(float) - zero) * share
-
-    axes.scatter(x(done), done["metric"], s=18, color="0.65", label=f"trained once ({len(done)})")
-    seen, believed = front[front["observed_front"]], front[front["posterior_front"]]
-    axes.step(x(seen), seen["metric"], where="post", color="#0072B2", lw=1.2)
-    axes.scatter(x(seen), seen["metric"], s=34, color="#0072B2", zorder=3, label="observed front (single runs)")
-    if len(believed):
-        error = np.abs(believed[["lower", "upper"]].to_numpy(float).T - believed["mean"].to_numpy(float))
-        axes.errorbar(x(believed), believed["mean"].astype(float), error, fmt="o-", ms=5, lw=1.2, capsize=3,
-                      color="#009E73", zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
-    for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
-        rows = done[done["role"] == role]
-        if rows.empty:
-            continue
-        axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
-                     linewidths=1.6, zorder=4, label=label)  # fmt: skip
-    axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
-    axes.set_ylabel(f"{objective.metric} (validation)")
-    axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=8)
-    files = [folder / "front.png", folder / "front.svg"]
-    for file in files:
-        with atomically(file) as temporary:
-            figure.savefig(temporary, dpi=150)
-    return files
 
 
 def summary(

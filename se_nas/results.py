@@ -14,7 +14,8 @@ from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial
 from se_nas.records import Unit, from_plain
-from se_nas.report import best_row, complete_table, front_table, summary, trials_table, write_views
+from se_nas.figures import write_views
+from se_nas.report import best_row, complete_table, front_table, summary, trials_table
 from se_nas.run_folder import STUDY, RunFolder
 from se_nas.study import Study
 

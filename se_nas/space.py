@@ -70,6 +70,7 @@ class Space:
                 if len(values := getattr(spec, setting)) > 1:
                     self.parameters[f"{decision.name}.{setting}"] = values
         self._check_reductions()
+        self._found: dict[str, dict[str, int] | None] = {}
 
     def _wished(self, name: str, units: tuple[Unit, ...]) -> tuple[Reduction, ...]:
         """What the specification says for a stage.
@@ -223,7 +224,12 @@ class Space:
 
     def find(self, placement: Placement) -> dict[str, int] | None:
         """Levels that build the same network, or None. The first of several."""
-        return self._find(placement, {name: list(range(len(values))) for name, values in self.parameters.items()})
+        key = placement.key
+        if key not in self._found:
+            allowed = {name: list(range(len(values))) for name, values in self.parameters.items()}
+            self._found[key] = self._find(placement, allowed)
+        found = self._found[key]
+        return None if found is None else dict(found)
 
     def _find(self, placement: Placement, allowed: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
         if any(c.kind != "none" and name not in self._names for name, c in placement.choices.items()):
