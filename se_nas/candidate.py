@@ -22,7 +22,7 @@ def build_candidate(
     units: tuple[Unit, ...],
     placement: Placement,
     *,
-    num_classes: int,
+    num_classes: int | None,
     input_shape: tuple[int, ...],
     seed: int,
 ) -> nn.Module:

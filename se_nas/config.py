@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from se_nas.errors import ConfigError
-from se_nas.records import Recipe, Target
+from se_nas.records import Direction, Recipe, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,10 @@ class SearchConfig:
     Args:
         backbone: The CNN: resnet8, resnet14, resnet20, resnet32, resnet56, package.module:factory or file.py:factory.
         data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
-        task: What is trained for: classification, or the user's own by import path.
+        task: What is trained for: classification, or the user's own by import path, such as a LightningModule class
+            that takes the network.
+        metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
+        direction: maximize or minimize the metric; default as the task says.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, or the user's own by import path.
@@ -62,6 +65,8 @@ class SearchConfig:
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
     data: Target = field(default_factory=lambda: Target(target="digits"))
     task: Target = field(default_factory=lambda: Target(target="classification"))
+    metric: str | None = None
+    direction: Direction | None = None
     space: str = "stagewise"
     sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
     executor: Target = field(default_factory=lambda: Target(target="local"))

@@ -18,11 +18,10 @@ from se_nas.evaluate import evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
-from se_nas.propose import Proposer
-from se_nas.records import Placement, Request, Result, RunIdentity, Trial, Verdict, from_json
+from se_nas.propose import Proposals
+from se_nas.records import Request, Result, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
-from se_nas.samplers import open_sampler
 from se_nas.study import INTERRUPTED, LEASE, Study
 from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
@@ -35,20 +34,11 @@ HOPELESS = 6
 
 
 class Driver:
-    """Asks, submits, tells: the one process that writes to the study."""
+    """Asks, submits, tells: the one process that writes to the study. What is trained, the proposer says."""
 
-    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View) -> None:
-        self.problem, self.run, self.study, self.view = problem, run, study, view
+    def __init__(self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals) -> None:
+        self.problem, self.run, self.study, self.view, self.proposer = problem, run, study, view, proposer
         config = problem.config
-        problem.costs.prepare()
-        self.proposer = Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=self._record)
-        study.optuna.sampler = open_sampler(
-            config.sampler,
-            space=problem.space,
-            seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
-            budget=config.budget,
-            cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
-        )
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
         self.ending = ""
@@ -59,7 +49,7 @@ class Driver:
     def drive(self) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words."""
         self._recover()
-        self.proposer.enqueue_references()
+        self.proposer.begin()
         if self._spent() >= self.problem.config.budget:
             return self._why()
         executor = open_executor(self.problem.config.executor, self.problem.devices)
@@ -71,7 +61,7 @@ class Driver:
                 clean = True
         finally:
             executor.shutdown(wait=clean)
-        if clean:
+        if clean and self.proposer.phase == "search":
             self._measure_front()
         return self._why()
 
@@ -127,7 +117,7 @@ class Driver:
         )
         if not self.study.finish(record):
             return
-        result_file(self.run.path, trial.number, result.attempt).unlink(missing_ok=True)
+        result_file(self.run.path, trial.number, result.attempt, self.proposer.phase).unlink(missing_ok=True)
         if record.state == "failed":
             self.proposer.retry(record)
             self._give_up_if_hopeless(record)
@@ -149,7 +139,7 @@ class Driver:
         for trial in self.study.trials():
             if trial.state != "running":
                 continue
-            file = result_file(self.run.path, trial.number, trial.attempts)
+            file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
             if file.is_file():
                 self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
             elif self.run.owned_by_us(trial.owner) or trial.lease < time.time():
@@ -161,25 +151,6 @@ class Driver:
         if self.study.finish(record):
             self.proposer.retry(record)
 
-    def _record(self, placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
-        problem = self.problem
-        identity = RunIdentity(
-            key=placement.key,
-            seed=problem.config.seed,
-            replicate=replicate,
-            epochs=problem.recipe.epochs,
-            recipe=problem.recipe,
-            task=problem.config.task,
-            start_weights=problem.start_weights,
-            data=problem.data.checksum,
-            split=problem.data.split,
-            precision=problem.precision,
-        )
-        return Trial(
-            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
-            owner=self.run.owner, costs=problem.costs(placement),
-        )  # fmt: skip
-
     def _request(self, trial: Trial) -> Request:
         problem = self.problem
         return Request(
@@ -190,6 +161,8 @@ class Driver:
             identity=trial.identity,
             backbone=problem.config.backbone,
             folder=str(self.run.path),
+            metric=problem.config.metric,
+            direction=problem.config.direction,
             device=problem.devices[0],
             channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
         )
@@ -205,7 +178,7 @@ class Driver:
         """Keep the weights of the observed and of the posterior front only, where not all may be kept."""
         folder = self.run.path / "weights"
         keep = self.problem.config.keep_weights
-        if keep == "all" or not folder.is_dir():
+        if keep == "all" or not folder.is_dir() or self.proposer.phase != "search":
             return
         if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
             return
@@ -224,7 +197,7 @@ class Driver:
             return self.ending
         if self._spent() >= self.problem.config.budget:
             return f"the budget of {self.problem.config.budget} trainings is spent"
-        return f"the space is exhausted: all {self._spent()} placements that it allows are trained"
+        return self.proposer.nothing_left(self._spent())
 
     def _interrupt(self, again: bool) -> None:
         if again:

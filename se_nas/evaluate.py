@@ -21,7 +21,7 @@ from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
 from se_nas.plugins import Channel, Task
-from se_nas.records import Direction, Epoch, Metric, Request, Result, random_stream, to_json
+from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, random_stream, to_json
 from se_nas.tasks import open_task
 from se_nas.train import train
 
@@ -42,10 +42,10 @@ def evaluate(request: Request, channel: Channel) -> Result:
             attempt=request.attempt,
             state="stopped" if stopped else "complete",
             reason="stopped early" if stopped else "",
-            metrics=_metrics(curve[-1], open_task(request.identity.task)),
+            metrics=_metrics(curve[-1], _task(request)),
             curve=curve,
         )
-        save_weights(candidate, weights_file(folder, request.trial))
+        save_weights(candidate, weights_file(folder, request.trial, request.identity.phase))
     except OSError:  # the disk, not the candidate
         raise
     except Exception as error:  # a failed training is a result; the search goes on
@@ -60,7 +60,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
         versions=versions(),
         commit=commit(),
     )
-    write_atomically(result_file(folder, request.trial, request.attempt), to_json(result))
+    write_atomically(result_file(folder, request.trial, request.attempt, request.identity.phase), to_json(result))
     return result
 
 
@@ -72,13 +72,13 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         request.backbone,
         request.units,
         request.placement,
-        num_classes=len(data.classes),
+        num_classes=len(data.classes) or None,
         input_shape=data.input_shape,
         seed=seed,
     )
     curve, stopped = train(
         candidate,
-        task=open_task(identity.task),
+        task=_task(request),
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -91,6 +91,10 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
     if not curve:
         raise TrainingError("the training ended before its first validation")
     return candidate, curve, stopped
+
+
+def _task(request: Request) -> Task:
+    return open_task(request.identity.task, metric=request.metric, direction=request.direction)
 
 
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
@@ -107,14 +111,19 @@ def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
     return found
 
 
-def result_file(folder: Path, trial: int, attempt: int) -> Path:
+def result_file(folder: Path, trial: int, attempt: int, phase: Phase = "search") -> Path:
     """Where a worker leaves its result."""
-    return folder / "results" / f"{trial}-{attempt}.json"
+    return folder / "results" / f"{_name(trial, phase)}-{attempt}.json"
 
 
-def weights_file(folder: Path, trial: int) -> Path:
+def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
     """Where a worker leaves the trained weights."""
-    return folder / "weights" / f"{trial}.safetensors"
+    return folder / "weights" / f"{_name(trial, phase)}.safetensors"
+
+
+def _name(trial: int, phase: Phase) -> str:
+    """Each phase counts its trials from 0."""
+    return str(trial) if phase == "search" else f"{phase}-{trial}"
 
 
 def save_weights(network: nn.Module, file: Path) -> None:

@@ -106,7 +106,7 @@ def load(folder: str | Path) -> nn.Module:
         backbone,
         record.units,
         record.placement,
-        num_classes=len(record.classes),
+        num_classes=len(record.classes) or None,
         input_shape=record.input_shape,
         seed=0,
     )

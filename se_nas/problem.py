@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from se_nas.backbones import build_backbone
+from se_nas.backbones.adapt import logits_of
 from se_nas.config import SearchConfig, measured_costs
 from se_nas.cost import CostModel
 from se_nas.data import prepare_data
@@ -23,13 +24,14 @@ from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
-from se_nas.records import Placement, Precision, Recipe, to_plain
+from se_nas.recorder import run_once
+from se_nas.records import Phase, Placement, Precision, Recipe, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
-from se_nas.tasks import open_task
-from se_nas.train import choose_precision
+from se_nas.tasks import TASKS, open_task
+from se_nas.train import choose_precision, rehearse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,29 @@ class Problem:
             "space": self.space.to_plain(),
         }
 
+    def trial(
+        self, placement: Placement, *, owner: str, role: str, attempts: int, replicate: int = 0,
+        seed: int | None = None, phase: Phase = "search",
+    ) -> Trial:  # fmt: skip
+        """The record of a training that is about to run; its number is not known yet."""
+        identity = RunIdentity(
+            key=placement.key,
+            seed=self.config.seed if seed is None else seed,
+            replicate=replicate,
+            phase=phase,
+            epochs=self.recipe.epochs,
+            recipe=self.recipe,
+            task=self.config.task,
+            start_weights=self.start_weights,
+            data=self.data.checksum,
+            split=self.data.split,
+            precision=self.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=owner, costs=self.costs(placement),
+        )  # fmt: skip
+
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
@@ -80,17 +105,21 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         executor=absolute(config.executor),
     )
     devices = choose_devices(config)
+    task = open_task(config.task, metric=config.metric, direction=config.direction)
     data = prepare_data(config.data, folder)
+    getattr(task, "check", lambda _: None)(data)
     backbone = build_backbone(
-        config.backbone, num_classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
+        config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
+    if config.metric is not None or config.task.target not in TASKS or logits_of(run_once(backbone, data.input_shape)) is None:
+        rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
     return Problem(
         config=config,
         data=data,
-        task=open_task(config.task),
+        task=task,
         space=space,
         costs=_pricing(config, data, backbone, space, torch.device(devices[0]), folder / "measured.json"),
         devices=devices,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from se_nas.config import Limits
 from se_nas.errors import ExhaustedError
 from se_nas.pricing import Pricing
-from se_nas.records import Placement, Trial, random_stream
+from se_nas.records import Phase, Placement, Trial, random_stream
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Study
 
@@ -27,6 +27,24 @@ DRAWS = 5_000
 """Random draws in vain after which a larger space counts as exhausted."""
 
 
+class Proposals(Protocol):
+    """What the driver trains, one trial after the other."""
+
+    phase: Phase
+
+    def begin(self) -> None:
+        """Called once, when what an earlier driver left behind is taken in."""
+
+    def next(self) -> Trial | None:
+        """The next trial, marked as running; None when nothing is left."""
+
+    def retry(self, trial: Trial) -> None:
+        """Have a failed trial tried again, if it was not tried too often."""
+
+    def nothing_left(self, trained: int) -> str:
+        """Why `next` has no more, in words."""
+
+
 class Proposer:
     """Asks the study for placements, and lets only those pass that are new and within the limits.
 
@@ -35,6 +53,8 @@ class Proposer:
     record:
         Makes the record of a trial from a placement, its role and its number of attempts.
     """
+
+    phase: Phase = "search"
 
     def __init__(
         self,
@@ -60,7 +80,7 @@ class Proposer:
                 if self.over_limit(placement) is None:
                     self._listed.setdefault(placement.key, levels)
 
-    def enqueue_references(self) -> None:
+    def begin(self) -> None:
         """Have the reference points trained first, if they are not yet.
 
         They are the network without SE, with SE everywhere at r=16, and as it was given if it had SE.
@@ -99,6 +119,10 @@ class Proposer:
             return None
         self.study.enqueue(unseen)
         return self.next()
+
+    def nothing_left(self, trained: int) -> str:
+        """Why `next` has no more, in words."""
+        return f"the space is exhausted: all {trained} placements that it allows are trained"
 
     def left(self) -> bool:
         """Whether there is a placement that could be proposed (always true for large spaces)."""

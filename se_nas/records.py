@@ -311,6 +311,9 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    metric: str | None = None
+    """What is compared instead of the task's own metric."""
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ class SearchResult:
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
-    config = _stored(study, "config", SearchConfig)
+    config = stored(study, "config", SearchConfig)
     run.write_config(config)
     write_views(run.path, trials, objective, space)
     front = front_table(trials, objective, space)
@@ -66,15 +66,15 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
 
 def report_again(folder: Path) -> dict[str, Any]:
     """Make all views of a run again, from its study alone; returns the summary."""
-    run, study = _existing(folder)
+    run, study = open_run(folder)
     trained = sum(t.counts for t in study.trials())
-    budget = _stored(study, "config", SearchConfig).budget
+    budget = stored(study, "config", SearchConfig).budget
     return conclude(run, study, f"{trained} of {budget} trainings are there").summary
 
 
 def export_selected(folder: Path, select: str, target: Path | None) -> Path:
     """Write the network of a trial (``best``, ``baseline``, ``reference`` or ``trial=N``) of a run to a folder."""
-    run, study = _existing(folder)
+    run, study = open_run(folder)
     trials, objective = study.trials(), study.objective
     if select == "best":
         best = best_row(front_table(trials, objective, study.space), objective)
@@ -96,13 +96,14 @@ def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:
         run.path,
         next(t for t in study.trials() if t.number == number),
         target,
-        backbone=_stored(study, "config", SearchConfig).backbone,
+        backbone=stored(study, "config", SearchConfig).backbone,
         units=from_plain(study.facts["space"]["units"], tuple[Unit, ...]),
-        data=_stored(study, "data", DataInfo),
+        data=stored(study, "data", DataInfo),
     )
 
 
-def _existing(folder: Path) -> tuple[RunFolder, Study]:
+def open_run(folder: Path) -> tuple[RunFolder, Study]:
+    """A run folder and the study of its search; RunError if there is none."""
     run = RunFolder(folder)
     study = Study.latest(run.find_storage(), STUDY)
     if study is None:
@@ -110,5 +111,8 @@ def _existing(folder: Path) -> tuple[RunFolder, Study]:
     return run, study
 
 
-def _stored(study: Study, name: str, kind: type[T]) -> T:
+def stored(study: Study, name: str, kind: type[T]) -> T:
+    """A record that the search left in its study; RunError if it died before."""
+    if name not in study.optuna.user_attrs:
+        raise RunError(f"study {study.name!r} has no {name}: its search ended before it began", hint="search again")
     return from_plain(study.optuna.user_attrs[name], kind, where=f"study {study.name}")

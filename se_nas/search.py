@@ -25,9 +25,11 @@ from se_nas.config import SearchConfig
 from se_nas.driver import Driver
 from se_nas.errors import RunError
 from se_nas.problem import Problem, is_wider, prepare
-from se_nas.records import to_plain
+from se_nas.propose import Proposer
+from se_nas.records import Placement, Trial, to_plain
 from se_nas.results import SearchResult, conclude
 from se_nas.run_folder import STUDY, RunFolder, default_folder, differences
+from se_nas.samplers import open_sampler
 from se_nas.study import Study
 from se_nas.view import View
 
@@ -44,10 +46,10 @@ def search(config: SearchConfig | None = None, *, view: View | None = None) -> S
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     run.lock()
     try:
-        with view or View(quiet=True) as shown, _clear_errors(run):
+        with view or View(quiet=True) as shown, clear_errors(run):
             problem = prepare(config, run.path)
             study = open_study(problem, run, shown)
-            ended = Driver(problem, run, study, shown).drive()
+            ended = Driver(problem, run, study, shown, proposals(problem, run, study)).drive()
             return conclude(run, study, ended)
     finally:
         run.unlock()
@@ -78,8 +80,26 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
     return study
 
 
+def proposals(problem: Problem, run: RunFolder, study: Study) -> Proposer:
+    """What the search trains: proposals of the configured sampler. Measures first what predicted costs need."""
+    config = problem.config
+    problem.costs.prepare()
+    study.optuna.sampler = open_sampler(
+        config.sampler,
+        space=problem.space,
+        seed=config.seed + len(study.trials()),  # a resumed sampler must not repeat its first draws
+        budget=config.budget,
+        cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
+    )
+
+    def record(placement: Placement, role: str, attempts: int, replicate: int) -> Trial:
+        return problem.trial(placement, owner=run.owner, role=role, attempts=attempts, replicate=replicate)
+
+    return Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=record)
+
+
 @contextlib.contextmanager
-def _clear_errors(run: RunFolder) -> Iterator[None]:
+def clear_errors(run: RunFolder) -> Iterator[None]:
     """Errors of the disk and of the study file in words that help."""
     try:
         yield

@@ -23,6 +23,9 @@ __all__ = ["Survey", "find_units", "run_once", "survey"]
 
 Shape = tuple[int, ...]
 
+LEAST_CHANNELS = 4
+"""The smallest reduction of the built-in spaces: with fewer channels nothing would be left."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
@@ -112,6 +115,9 @@ def _discovered(model: nn.Module, graph: Graph, input_shape: Shape) -> Survey:
             skipped.append(
                 (name, "its tensor is neither given nor taken by a module, nor a plain expression in a method")
             )
+            continue
+        if sites[0].channels < LEAST_CHANNELS:
+            skipped.append((name, f"{sites[0].channels} channels are too few to squeeze"))
             continue
         same = runs.setdefault(_anchor(sites[0]), [])
         same.append(sites[0])

@@ -188,6 +188,14 @@ class Study:
             trial = self.optuna.ask(distributions(space.parameters))
         return trial, {name: int(value) for name, value in trial.params.items()}
 
+    def ask_for(self, space: Space, levels: Mapping[str, int]) -> optuna.Trial:
+        """A running trial with these levels, whatever waits and whatever the sampler would propose."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING, params=dict(levels), distributions=distributions(space.parameters)
+        )
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return optuna.Trial(self.optuna, self.storage.create_new_trial(study_id, template_trial=template))
+
     def start(self, trial: optuna.Trial, record: Trial) -> Trial:
         """Keep the record of a trial that is about to run."""
         record = replace(record, number=trial.number, lease=time.time() + LEASE)

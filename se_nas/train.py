@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import traceback
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from torch import nn
 
 from se_nas.data import open_part, open_source
 from se_nas.data.base import DataInfo
 from se_nas.data.batches import Batches
 from se_nas.data.module import AnyDataModule
-from se_nas.errors import TrainingError
+from se_nas.errors import SeNasError, TrainingError, did_you_mean
 from se_nas.plugins import Channel, Task
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
@@ -36,10 +41,13 @@ class Watch(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
-        if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        needed = [name for name in metrics if name == self.metric or name.endswith("loss")]
+        if wrong := [name for name in needed if not math.isfinite(metrics[name])]:
             raise TrainingError(f"non-finite {wrong[0]} in epoch {epoch}")
         if self.metric not in metrics:
             raise TrainingError(f"the task did not log {self.metric!r}", allowed=sorted(metrics))
+        # Others may have no value, such as that of a class which is not in the validation part.
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.curve.append(Epoch(epoch=epoch, metrics=metrics))
         if self.channel.report(epoch, metrics) == "stop" and epoch < (trainer.max_epochs or 0):
             self.stopped = True
@@ -71,42 +79,102 @@ def train(
     if channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     torch.manual_seed(random_stream(seed, "training"))
-    loaders: dict[str, Any]
-    if data.kind == "module":
-        module_source, _ = open_source(data.target)
-        loaders = {"datamodule": AnyDataModule(module_source)}
-        steps, class_counts = _steps_of(module_source, recipe), None
-    else:
-        batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
-        loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
-        steps = len(batches[0]) * recipe.epochs
-        class_counts = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
-    module = task.module(candidate, recipe, steps=steps, class_counts=class_counts)
+    loaders, facts = _loaders(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
+    module = task.module(candidate, recipe, **facts)
     watch = Watch(channel, task.metric)
     trainer = _trainer(recipe, device, precision, watch)
+    with _quiet():
+        trainer.fit(module, **loaders)
+    return tuple(watch.curve), watch.stopped
+
+
+def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo, folder: Path) -> None:
+    """Two training and two validation batches on the CPU, so that a task that cannot work is known before a search.
+
+    TrainingError with what went wrong, or if the task does not log its metric.
+    """
+    device = torch.device("cpu")
+    loaders, facts = _loaders(data, folder, recipe, seed=0, device=device, channels_last=False)
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet():
+            torch.manual_seed(0)
+            module = task.module(candidate, recipe, **facts)
+            trainer = _trainer(replace(recipe, epochs=1), device, "32", limit=2)
+            trainer.fit(module, **loaders)
+    except SeNasError:
+        raise
+    except Exception as error:  # whatever a user's module or network raises
+        reason = str(error).strip().splitlines() or [""]
+        raise TrainingError(
+            f"a first training step with this task and network fails: {type(error).__name__}: {reason[0]}",
+            where=_place(error),
+            hint="try the module with its network and a batch of the data by hand",
+        ) from error
+    logged = set(trainer.callback_metrics)
+    if task.metric not in logged:
+        raise TrainingError(
+            f"the task does not log {task.metric!r} in validation",
+            allowed=sorted(logged),
+            hint=did_you_mean(task.metric, logged) or f"self.log({task.metric!r}, ...) in validation_step",
+        )
+
+
+def _place(error: Exception) -> str | None:
+    """File and line of the user's code that an error came from: the last one that is in no installed package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "-packages" not in frame.filename and "/se_nas/" not in frame.filename]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else None
+
+
+def _loaders(
+    data: DataInfo, folder: Path, recipe: Recipe, *, seed: int, device: torch.device, channels_last: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `Trainer.fit` is given, and the facts that a task may use."""
+    facts: dict[str, Any] = {
+        "classes": data.classes, "num_classes": len(data.classes) or None, "input_shape": data.input_shape,
+        "class_counts": None,
+    }  # fmt: skip
+    if data.kind == "module":
+        module, _ = open_source(data.target)
+        return {"datamodule": AnyDataModule(module)}, {**facts, "steps": _steps_of(module, recipe)}
+    batches = _batches(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
+    if not data.target_shape and data.target_type == "integer":
+        facts["class_counts"] = torch.bincount(batches[0].labels.cpu(), minlength=len(data.classes)).float()
+    loaders = {"train_dataloaders": batches[0], "val_dataloaders": batches[1]}
+    return loaders, {**facts, "steps": len(batches[0]) * recipe.epochs}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # Advice on DataLoader workers: data modules are the user's business, and our batches have no workers.
         warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
         # Lightning's own use of torch's trees.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        trainer.fit(module, **loaders)
-    return tuple(watch.curve), watch.stopped
+        # Advice to a user's module that is used here with another trainer than its own.
+        warnings.filterwarnings("ignore", category=PossibleUserWarning)
+        warnings.filterwarnings("ignore", message=r".*is an instance of `nn.Module` and is already saved.*")
+        yield
 
 
-def _trainer(recipe: Recipe, device: torch.device, precision: str, watch: Watch) -> pl.Trainer:
+def _trainer(
+    recipe: Recipe, device: torch.device, precision: str, *callbacks: pl.Callback, limit: int | None = None
+) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
         max_epochs=recipe.epochs,
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
-        callbacks=[watch],
+        callbacks=list(callbacks),
         plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_train_batches=limit,
+        limit_val_batches=limit,
     )
 
 

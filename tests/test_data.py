@@ -328,8 +328,8 @@ class TestNpz:
                 ["x has 20 images, y has 19 labels"],
             ),
             (
-                {"x": np.zeros((20, 8, 8)), "y": np.eye(2)[np.arange(20) % 2]},
-                ["y has shape (20, 2) and type float64", "integers from 0 up, shape (n,) or (n, 1)"],
+                {"x": np.zeros((20, 8, 8)), "y": np.eye(2, dtype=complex)[np.arange(20) % 2]},
+                ["y has shape (20, 2) and type complex128", "integers from 0 up, shape (n,) or (n, 1)"],
             ),
             ({"x": np.zeros((20, 8, 8)), "y": np.arange(20) % 2 - 1}, ["y has shape (20,)", "integers from 0 up"]),
             ({"x": np.zeros((20, 8, 8)), "y": np.zeros(20, int)}, ["has only the class '0'", "at least two classes"]),
@@ -356,7 +356,7 @@ class TestNpz:
             ),
         ],
         ids=[
-            "names", "flat images", "lengths", "one-hot", "negative", "one class", "no images", "not finite",
+            "names", "flat images", "lengths", "complex", "negative", "one class", "no images", "not finite",
             "pickled images", "pickled labels", "other size", "other label",
         ],
     )  # fmt: skip
@@ -440,9 +440,14 @@ class TestDataModule:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("Nameless", ["does not say how many classes there are", "an attribute num_classes or classes"]),
-            ("Unusable", ["gives no validation batch: RuntimeError: no disk today", "must yield (images, labels)"]),
-            ("Dictionaries", ["yields str and str", "tensors (batch, channels, *size) and (batch,)"]),
+            (
+                "Unusable",
+                [
+                    "gives no validation batch: RuntimeError: no disk today",
+                    "must yield (images, labels), or dictionaries",
+                ],
+            ),
+            ("Dictionaries", ["yields str and str", "a tensor (batch, channels, *size), and targets"]),
         ],
     )
     def test_modules_that_cannot_be_used(self, tmp_path: Path, name: str, words: list[str]) -> None:

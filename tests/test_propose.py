@@ -75,7 +75,7 @@ class TestNothingTwice:
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_every_sampler_exhausts_a_space_without_a_repetition(self, tmp_path: Path, sampler: str) -> None:
         proposer = proposer_in(tmp_path, sampler=sampler)
-        proposer.enqueue_references()
+        proposer.begin()
         told = run_out(proposer)
         assert [t.role for t in told[:2]] == ["baseline", "reference"]
         assert [t.placement.label for t in told[:2]] == ["none", "all:16"]
@@ -109,15 +109,15 @@ class TestNothingTwice:
     def test_references_are_enqueued_once(self, tmp_path: Path) -> None:
         proposer = proposer_in(tmp_path)
         for _ in range(3):
-            proposer.enqueue_references()
+            proposer.begin()
         assert proposer.study.waiting() == 2
         run_out(proposer)
-        proposer.enqueue_references()
+        proposer.begin()
         assert proposer.study.waiting() == 0
 
     def test_the_reference_is_trained_where_the_space_lacks_it(self, tmp_path: Path) -> None:
         proposer = proposer_in(tmp_path, {"reductions": ["none", 4]})
-        proposer.enqueue_references()
+        proposer.begin()
         told = run_out(proposer)
         assert told[1].placement.label == "all:16"
         assert len(told) == 8 + 1
@@ -125,7 +125,7 @@ class TestNothingTwice:
 
     def test_a_rounding_rule_that_makes_reductions_equal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         proposer = proposer_in(tmp_path, {"reductions": ["none", 8], "rounding": "multiple_of_8"})
-        proposer.enqueue_references()
+        proposer.begin()
         asks = itertools.count()
         ask = proposer.study.ask
 
@@ -154,7 +154,7 @@ class TestLimits:
 
     def test_references_are_excepted(self, tmp_path: Path) -> None:
         proposer = proposer_in(tmp_path, limits=Limits(macs=1))
-        proposer.enqueue_references()
+        proposer.begin()
         assert [t.role for t in run_out(proposer)] == ["baseline", "reference"]
 
     def test_a_limit_is_named(self, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ class TestFailures:
     @pytest.mark.parametrize("reason", ["RuntimeError: no", "non-finite val_loss in epoch 1"])
     def test_a_placement_is_tried_three_times_at_most(self, tmp_path: Path, reason: str) -> None:
         proposer = proposer_in(tmp_path)
-        proposer.enqueue_references()
+        proposer.begin()
         told = []
         while (started := proposer.next()) is not None:
             told.append(tell(proposer, started, "failed", reason))
@@ -187,12 +187,12 @@ class TestFailures:
             # The same training again would fail again: a loss that is not finite gets other random numbers.
             assert [t.identity.replicate for t in own] == ([0, 1, 2] if "non-finite" in reason else [0, 0, 0])
             assert len({t.role for t in own}) == 1
-        proposer.enqueue_references()
+        proposer.begin()
         assert proposer.next() is None
 
     def test_an_interruption_is_no_failure(self, tmp_path: Path) -> None:
         proposer = proposer_in(tmp_path)
-        proposer.enqueue_references()
+        proposer.begin()
         for _ in range(6):
             started = proposer.next()
             assert started is not None
@@ -235,7 +235,7 @@ class TestKnownCost:
     )
     def test_to_the_end(self, tmp_path: Path, raw: dict[str, Any], limits: Limits, size: int) -> None:
         proposer = proposer_in(tmp_path, raw, sampler="known-cost", limits=limits)
-        proposer.enqueue_references()
+        proposer.begin()
         told = run_out(proposer)
         allowed = {p.key for p in proposer.space.placements() if proposer.over_limit(p) is None}
         others = {t.placement.key for t in told if t.role != "reference"}

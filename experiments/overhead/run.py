@@ -47,7 +47,7 @@ def per_trial(sampler: str) -> float:
     from se_nas.problem import prepare
     from se_nas.records import Target
     from se_nas.run_folder import RunFolder
-    from se_nas.search import open_study
+    from se_nas.search import open_study, proposals
     from se_nas.view import View
 
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def per_trial(sampler: str) -> float:
         problem = prepare(config, run.path)
         study = open_study(problem, run, view)
         start = time.perf_counter()
-        Driver(problem, run, study, view).drive()
+        Driver(problem, run, study, view, proposals(problem, run, study)).drive()
         return 1000 * (time.perf_counter() - start) / TRIALS
 
 

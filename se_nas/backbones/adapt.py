@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,14 @@ _POOLINGS: dict[type[nn.Module], Callable[[int], nn.Module]] = {
 
 
 def logits_of(output: object) -> Tensor | None:
-    """The tensor of logits in what a network returned, or None."""
+    """The tensor of logits in what a network returned, or None.
+
+    It is the output itself, its field or entry ``logits`` or ``out``, or its only tensor.
+    """
+    if isinstance(output, Mapping):
+        named = next((output[name] for name in ("logits", "out") if name in output), None)
+        tensors = [value for value in output.values() if isinstance(value, Tensor)]
+        output = named if named is not None or len(tensors) != 1 else tensors[0]
     output = getattr(output, "logits", output)
     return output if isinstance(output, Tensor) else None
 
@@ -28,14 +35,16 @@ def logits_of(output: object) -> Tensor | None:
 def adapt_classifier(model: nn.Module, num_classes: int, input_shape: Shape) -> None:
     """Replace the last layer, in place, if it gives another number of classes.
 
+    Networks that give something else than (batch, classes), such as masks or boxes, are left as they are.
+
     Raises
     ------
     BackboneError
-        If the network fails on the input, gives no (batch, classes), or its last layer cannot be told.
+        If the network fails on the input, or its last layer cannot be told.
     """
     output = logits_of(run_once(model, input_shape))
-    if output is None or output.dim() < 2:
-        raise BackboneError(f"{type(model).__name__} gives no tensor of logits (batch, classes)")
+    if output is None or output.dim() != 2:
+        return
     given = output.shape[1]
     if given == num_classes:
         return

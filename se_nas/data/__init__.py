@@ -1,12 +1,14 @@
 """Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
 
-The test part is sealed: nothing here decodes or caches it until `open_test` is called.
+The test part is sealed: nothing here decodes or caches it until `open_test` is called, which keeps a log.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +84,57 @@ def read_info(folder: Path) -> DataInfo:
     return from_json(file.read_bytes(), DataInfo, where=str(file))
 
 
+OPENINGS = "test_openings.jsonl"
+"""File of a run folder: one line for each time that its test part was opened."""
+
+
+def open_test(folder: Path, *, purpose: str) -> int:
+    """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
+
+    The same purpose again is the same opening, which goes on after an interruption.
+
+    Raises
+    ------
+    DataError
+        If the data set has changed, or has no test part.
+    """
+    info = read_info(folder)
+    digest = hashlib.sha256()
+    if info.kind == "arrays":
+        source, split = open_source(info.target)
+        plan = split_plan(source, split)
+        if _split_checksum(plan) != info.split:
+            raise DataError("the data set is split otherwise than when it was searched", where=str(folder))
+        if len(plan["test"][1]) == 0:
+            raise DataError("the test part of the data set is empty", where=str(folder))
+        if not (folder / "data" / "test_labels.npy").is_file():  # written last
+            _write_part(folder / "data", "test", source, plan["test"], digest)
+    log = openings(folder)
+    if all(opening["purpose"] != purpose for opening in log):
+        entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
+        log.append(entry)
+        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in log).encode())
+    return len(log)
+
+
+def openings(folder: Path) -> list[dict[str, Any]]:
+    """What the log of a run folder says about its test part: purpose, time and number of images of each opening."""
+    file = folder / OPENINGS
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines() if line]
+    except ValueError as error:
+        raise DataError(f"the log of test openings is broken: {error}", where=str(file)) from error
+
+
 def open_part(folder: Path, part: PartName) -> Part:
     """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory."""
     cache = folder / "data"
     # Copy-on-write, since torch refuses read-only arrays; nobody writes.
     return Part(
         images=np.load(cache / f"{part}_images.npy", mmap_mode="c"),
-        labels=np.load(cache / f"{part}_labels.npy"),
+        labels=np.load(cache / f"{part}_labels.npy", mmap_mode="c"),
     )
 
 
@@ -99,7 +145,7 @@ Plan = dict[PartName, tuple[PartName, np.ndarray, np.ndarray]]
 def split_plan(source: Source, split: dict[str, Any]) -> Plan:
     """Which image of the source goes to which part; parts that the source lacks are cut from its `train`.
 
-    The cut is stratified by class and depends on `split_seed` alone.
+    The cut is stratified by class, where targets are class numbers, and depends on `split_seed` alone.
     """
     labels = source.labels("train")
     if labels is None or len(labels) == 0:
@@ -113,7 +159,8 @@ def split_plan(source: Source, split: dict[str, Any]) -> Plan:
         if own is not None and len(own):
             plan[part] = (part, np.arange(len(own)), own)
             continue
-        taken = _stratified(labels[rest], float(split[name]), len(labels), generator)
+        strata = labels[rest] if is_class_number(labels) else np.zeros(len(rest), dtype=np.int64)
+        taken = _stratified(strata, float(split[name]), len(labels), generator)
         plan[part] = ("train", rest[taken], labels[rest[taken]])
         rest = rest[~taken]
     if len(rest) == 0:
@@ -123,6 +170,11 @@ def split_plan(source: Source, split: dict[str, Any]) -> Plan:
     plan["train"] = ("train", rest, labels[rest])
     _check_plan(plan, source.classes)
     return plan
+
+
+def is_class_number(labels: np.ndarray) -> bool:
+    """Whether targets are one class number for each image."""
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
 
 
 def _stratified(labels: np.ndarray, fraction: float, total: int, generator: np.random.Generator) -> np.ndarray:
@@ -138,14 +190,19 @@ def _stratified(labels: np.ndarray, fraction: float, total: int, generator: np.r
 
 def _check_plan(plan: Plan, classes: tuple[str, ...]) -> None:
     labels = plan["train"][2]
+    for name, (_, _, part_labels) in plan.items():
+        if name != "test" and len(part_labels) < 2:
+            raise DataError(f"the {name} part has {len(part_labels)} images: too few")
+        if part_labels.shape[1:] != labels.shape[1:]:
+            raise DataError(f"{name} targets have shape {part_labels.shape[1:]}, training targets {labels.shape[1:]}")
+    if not is_class_number(labels):
+        return  # what the targets mean is the business of the user's task
     if len(classes) < 2 or len(np.unique(labels)) < 2:
         raise DataError(
             f"the training part has only the class {classes[0] if classes else '(none)'!r}",
             hint="classification needs at least two classes",
         )
     for name, (_, _, part_labels) in plan.items():
-        if name != "test" and len(part_labels) < 2:
-            raise DataError(f"the {name} part has {len(part_labels)} images: too few")
         if len(part_labels) and not 0 <= part_labels.min() <= part_labels.max() < len(classes):
             raise DataError(f"the {name} part has labels outside 0 to {len(classes) - 1}")
 
@@ -164,8 +221,9 @@ def _write_part(
         digest.update(chunk.tobytes())
         done += len(chunk)
     images.flush()
-    np.save(cache / f"{part}_labels.npy", labels.astype(np.int64))
-    digest.update(labels.astype(np.int64).tobytes())
+    labels = labels.astype(np.int64) if is_class_number(labels) else np.ascontiguousarray(labels)
+    np.save(cache / f"{part}_labels.npy", labels)
+    digest.update(labels.tobytes())
 
 
 def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerprint: str, digest: str) -> DataInfo:
@@ -189,6 +247,8 @@ def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerpri
         target=target,
         classes=source.classes,
         input_shape=tuple(images.shape[1:]),
+        target_shape=tuple(plan["train"][2].shape[1:]),
+        target_type="float" if np.issubdtype(plan["train"][2].dtype, np.floating) else "integer",
         mean=tuple(mean.tolist()),
         std=tuple(np.where(std > 0, std, 1.0).tolist()),
         train=len(plan["train"][1]),
@@ -196,5 +256,9 @@ def _describe(cache: Path, target: Target, source: Source, plan: Plan, fingerpri
         test=len(plan["test"][1]),
         fingerprint=fingerprint,
         checksum=digest,
-        split=checksum({part: [origin, indices.tolist()] for part, (origin, indices, _) in plan.items()}),
+        split=_split_checksum(plan),
     )
+
+
+def _split_checksum(plan: Plan) -> str:
+    return checksum({part: [origin, indices.tolist()] for part, (origin, indices, _) in plan.items()})

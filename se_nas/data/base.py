@@ -22,7 +22,7 @@ class Source(Protocol):
     classes: tuple[str, ...]
 
     def labels(self, part: PartName) -> np.ndarray | None:
-        """Class numbers of all images of a part, shape (n,)."""
+        """Targets of all images of a part: class numbers (n,), or for a task of the user's own anything (n, ...)."""
 
     def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
         """The images of these indices in chunks (k, channels, *size), uint8 or float32."""
@@ -38,8 +38,13 @@ class DataInfo:
     kind: Literal["arrays", "module"] = "arrays"
     target: Target
     classes: tuple[str, ...]
+    """Empty if they are not known; the backbone then keeps its own output."""
     input_shape: tuple[int, ...]
     """(channels, *size) of one image."""
+    target_shape: tuple[int, ...] = ()
+    """Shape of one target: () for a class number, (height, width) for a mask, (labels,) for several labels."""
+    target_type: Literal["integer", "float", "other"] = "integer"
+    """``other``: no tensor, such as a list of boxes for each image."""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     """Per channel, over the training part."""
@@ -55,7 +60,7 @@ class DataInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Images (n, channels, *size), uint8 or float32, and labels (n,), int64; memory-mapped."""
+    """Images (n, channels, *size), uint8 or float32, and labels (n, ...); memory-mapped."""
 
     images: np.ndarray
     labels: np.ndarray

@@ -18,7 +18,7 @@ RESIDENT_SHARE = 0.4
 class Batches:
     """Iterates over (images, labels) of one part, on the device.
 
-    images: (batch, channels, *size), normalised, float32; labels: (batch,), int64.
+    images: (batch, channels, *size), normalised, float32; labels: (batch, ...), int64 or float32.
 
     Parameters
     ----------
@@ -28,7 +28,8 @@ class Batches:
         For training batches: order and augmentation depend on it and on the epoch only, each with its own random
         stream, and an incomplete last batch is left out. None: the stored order, all images, no augmentation.
     augment:
-        ``none``, ``shift`` or ``shift-flip``; see `Recipe`.
+        ``none``, ``shift`` or ``shift-flip``; see `Recipe`. Targets with the size of the images move with them.
+        Other numbers that are no integers may be places in the image, so their images are left as they are.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Batches:
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
         self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)
         self.seed = seed
-        self.augment = augment
+        size = self.images.shape[2:]
+        self.dense = self.labels.dim() > len(size) and self.labels.shape[-len(size) :] == size
+        self.augment = "none" if self.labels.is_floating_point() and not self.dense else augment
         self.format = torch.channels_last if channels_last and self.images.dim() == 4 else torch.contiguous_format
         self.epoch = 0
 
@@ -72,7 +75,10 @@ class Batches:
         permutation = torch.randperm(len(self.labels), generator=order).to(self.labels.device)
         for step in range(len(self)):
             images, labels = self._batch(permutation[step * self.batch_size : (step + 1) * self.batch_size])
-            yield augmented(images, self.augment, shifts), labels
+            if self.dense:
+                yield augmented_together(images, labels, self.augment, shifts)
+            else:
+                yield augmented(images, self.augment, shifts), labels
 
     def _batch(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         images, labels = self.images[rows], self.labels[rows]
@@ -80,6 +86,7 @@ class Batches:
             images = images.pin_memory().to(self.device, non_blocking=True)
             labels = labels.to(self.device)
         images = (images.to(torch.float32) - self.mean) * self.scale
+        labels = labels.to(torch.float32 if labels.is_floating_point() else torch.int64)
         return images.contiguous(memory_format=self.format), labels
 
 
@@ -110,3 +117,29 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         target = [n, images.shape[1], *images.shape[2:]]
         images = padded.gather(dim, index.reshape(shape).expand(target))
     return images.contiguous(memory_format=memory_format)
+
+
+def augmented_together(images: Tensor, masks: Tensor, kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images (batch, channels, *size) and masks (batch, ..., *size), moved alike as in `augmented`.
+
+    What comes in repeats the border, of the image and of the mask, so that every pixel keeps a true class.
+    """
+    if kind == "none":
+        return images, masks
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) if images.dim() == 4 else False
+    n, size = len(images), images.shape[2:]
+    for dim, side in enumerate(size, start=-len(size)):
+        reach = max(1, side // 8)
+        index = torch.arange(side) + torch.randint(-reach, reach + 1, (n, 1), generator=generator)
+        if kind == "shift-flip" and dim == -1:
+            index = torch.where(torch.rand((n, 1), generator=generator) < 0.5, side - 1 - index, index)
+        index = index.clamp(0, side - 1).to(images.device)
+        images, masks = _taken(images, index, dim), _taken(masks, index, dim)
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images.contiguous(), masks
+
+
+def _taken(values: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Along a dimension (from the end) of each sample, the places of its row of the index (batch, side)."""
+    shape = [1] * values.dim()
+    shape[0], shape[dim] = index.shape
+    return values.gather(dim, index.reshape(shape).expand_as(values))

@@ -20,9 +20,13 @@ _NAMES: dict[PartName, tuple[tuple[str, str], ...]] = {
 
 
 class Npz:
-    """Images (n, height, width[, channels]) or (n, channels, height, width); labels (n,) or (n, 1)."""
+    """Images (n, height, width[, channels]) or (n, channels, height, width), and targets.
 
-    def __init__(self, path: str) -> None:
+    Class numbers (n,) or (n, 1); for a task of the user's own also several labels (n, labels), masks of class numbers
+    (n, height, width), one mask for each class (n, classes, height, width), or numbers of any shape.
+    """
+
+    def __init__(self, path: str, num_classes: int | None = None) -> None:
         self._path = Path(path).expanduser()
         try:
             self._archive = np.load(self._path, allow_pickle=False)
@@ -40,7 +44,10 @@ class Npz:
             )
         labels = self.labels("train")
         assert labels is not None  # noqa: S101  (checked just above)
-        self.classes = tuple(str(number) for number in range(int(labels.max(initial=0)) + 1))
+        if num_classes is not None and num_classes < 1:
+            raise DataError(f"num_classes is {num_classes}", allowed=["a whole number from 1"])
+        number = _number_of_classes(labels) if num_classes is None else num_classes
+        self.classes = tuple(str(index) for index in range(number))
 
     def labels(self, part: PartName) -> np.ndarray | None:
         if part not in self._parts:
@@ -49,19 +56,21 @@ class Npz:
         labels = self._read(name)
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+        numbers = np.issubdtype(labels.dtype, np.integer)
+        if labels.ndim == 0 or not (numbers or labels.dtype.kind == "f") or (numbers and labels.min(initial=0) < 0):
             raise DataError(
                 f"{name} has shape {labels.shape} and type {labels.dtype}",
                 where=str(self._path),
-                allowed=["integers from 0 up, shape (n,) or (n, 1)"],
+                allowed=["integers from 0 up, shape (n,) or (n, 1)", "for a task of your own any numbers (n, ...)"],
             )
-        return labels
+        return labels if numbers else labels.astype(np.float32)
 
     def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
         name, label_name = self._parts[part]
         images = self._read(name)
         if images.ndim == 3:
-            images = images[:, None]
+            images = images[:, None]  # grey
         elif images.ndim == 4 and images.shape[-1] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
             images = images.transpose(0, 3, 1, 2)
         if images.ndim < 4 or images.dtype.kind not in "uif":
@@ -90,6 +99,16 @@ class Npz:
         return f"{self._path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
-def npz(path: str) -> Npz:
-    """A NumPy archive with ``x`` and ``y``, or with ``x_train``, ``y_train`` and so on."""
-    return Npz(path)
+def _number_of_classes(labels: np.ndarray) -> int:
+    """How many outputs targets ask for: classes of numbers and masks, else the size of the first axis; 0 if unknown."""
+    if labels.ndim in (2, 4):  # several labels, or one mask for each class
+        return int(labels.shape[1])
+    return int(labels.max(initial=0)) + 1 if np.issubdtype(labels.dtype, np.integer) else 0
+
+
+def npz(path: str, num_classes: int | None = None) -> Npz:
+    """A NumPy archive with ``x`` and ``y``, or with ``x_train``, ``y_train`` and so on.
+
+    `num_classes` says how many outputs the network has where the targets do not, such as 1 for a mask of 0 and 1.
+    """
+    return Npz(path, num_classes)

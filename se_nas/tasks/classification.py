@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
 
-from se_nas.errors import ConfigError
+from se_nas.backbones.adapt import logits_of
+from se_nas.data.base import DataInfo
+from se_nas.errors import ConfigError, DataError, TrainingError
 from se_nas.plugins import load
 from se_nas.records import Direction, Recipe
 
@@ -20,6 +22,20 @@ class Classification:
 
     metric = "val_accuracy"
     direction: Direction = "maximize"
+
+    def check(self, data: DataInfo) -> None:
+        """ConfigError if the targets are no class numbers, or their number is not known."""
+        if data.target_shape or data.target_type != "integer":
+            raise ConfigError(
+                f"targets have shape {data.target_shape} and are of type {data.target_type}; "
+                "classification needs one class number for each image",
+                hint="for masks, several labels or numbers give your LightningModule with --task file.py:Class",
+            )
+        if not data.classes:
+            raise DataError(
+                f"data module {data.target.target!r} does not say how many classes there are",
+                hint="give it an attribute num_classes or classes",
+            )
 
     def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule:
         """The LightningModule of a candidate.
@@ -49,7 +65,9 @@ class ClassificationModule(pl.LightningModule):
         self._totals = torch.zeros(3)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.candidate(images)
+        logits = logits_of(self.candidate(images))
+        if logits is None:
+            raise TrainingError(f"{type(self.candidate).__name__} gives no tensor of logits (batch, classes)")
         return logits
 
     def on_train_epoch_start(self) -> None:
@@ -72,6 +90,16 @@ class ClassificationModule(pl.LightningModule):
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         correct = (logits.argmax(1) == labels).sum()
         self._totals += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+
+    def image_scores(self, batch: Any) -> dict[str, Tensor]:
+        """What each image contributes to the metrics that are means over images: tensors (batch,)."""
+        images, labels = batch[:2]
+        logits = self(images).float()
+        return {
+            "val_accuracy": (logits.argmax(1) == labels).float(),
+            "val_top5": _in_top(logits, labels).float(),
+            "val_loss": functional.cross_entropy(logits, labels, reduction="none"),
+        }
 
     def on_validation_epoch_end(self) -> None:
         correct, loss, number = self._totals.tolist()

@@ -1,0 +1,133 @@
+"""Who is confirmed, and the trainings that takes: each finalist and both reference points with each fresh seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from se_nas.belief import believe
+from se_nas.errors import RunError
+from se_nas.problem import Problem
+from se_nas.propose import ATTEMPTS
+from se_nas.records import Phase, Placement, RunIdentity, Trial, random_stream
+from se_nas.report import complete_table, front_table
+from se_nas.space import Space
+from se_nas.study import INTERRUPTED, Objective, Study
+
+TOP = 3
+"""Finalists if nothing else is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A network to confirm. `role` is ``baseline``, ``reference`` or ``finalist``."""
+
+    placement: Placement
+    role: str
+    trial: Trial | None = None
+    """Its training in the search."""
+    promised: float | None = None
+    """Posterior mean of the search, where there was a posterior."""
+
+
+def choose_finalists(trials: Sequence[Trial], objective: Objective, space: Space, top: int) -> list[Finalist]:
+    """Both reference points, then up to `top` members of the front, the best by posterior mean first.
+
+    Without a posterior (few trainings) the observed front. If the front has nothing but reference points, the
+    best other trained network: something must stand against them.
+
+    Raises
+    ------
+    RunError
+        If no training of the search is complete.
+    """
+    table = complete_table(trials, objective, space)
+    if table.empty:
+        failed = sum(t.state == "failed" for t in trials)
+        raise RunError(
+            "the search has no finished training to confirm" + (f": {failed} failed" if failed else ""),
+            hint="give the search again, with a larger --budget; se-nas report RUN shows the reasons of failures",
+        )
+    believed = table["mean"].notna().any()
+    by_key = {t.placement.key: t for t in trials if t.state == "complete"}
+    means = dict(zip(table["key"], table["mean"], strict=True)) if believed else {}
+
+    def finalist(placement: Placement, role: str) -> Finalist:
+        trial = by_key.get(placement.key)
+        promised = means.get(placement.key)
+        return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
+
+    fixed = [finalist(space.baseline, "baseline"), finalist(space.reference, "reference")]
+    taken = {f.placement.key for f in fixed}
+    front = front_table(trials, objective, space)
+    members = front[front["posterior_front" if believed else "observed_front"]]
+    column = "mean" if believed else "metric"
+    worst_first = objective.direction == "minimize"
+    for rows in (members, table):
+        order = rows[~rows["key"].isin(taken)].drop_duplicates("key").sort_values(column, ascending=worst_first)
+        if len(order):
+            keys = list(order["key"])[: top if rows is members else 1]
+            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in keys)]
+    return fixed
+
+
+def fresh_seeds(seed: int, number: int) -> list[int]:
+    """Seeds of a confirm: the same for all networks, other than the search's, and more of them keep the first."""
+    return [random_stream(seed, "confirm", index) % 2**31 for index in range(number)]
+
+
+class Plan:
+    """Hands out each network with each seed until all are trained: what the driver of a confirm trains.
+
+    Seeds are the outer loop, so that what is there after an interruption is balanced.
+    """
+
+    phase: Phase = "confirm"
+
+    def __init__(self, problem: Problem, study: Study, owner: str, networks: Sequence[Finalist], seeds: Sequence[int]):
+        self.problem, self.study, self.owner = problem, study, owner
+        self.jobs = [(network, seed) for seed in seeds for network in networks]
+
+    def begin(self) -> None:
+        """Nothing to prepare: jobs are enqueued one by one."""
+
+    def missing(self) -> list[tuple[Finalist, int]]:
+        """Jobs that are neither trained, nor in training, nor failed too often."""
+        trials = self.study.trials()
+        settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in ("complete", "running")}
+        return [
+            (network, seed)
+            for network, seed in self.jobs
+            if (network.placement.key, seed) not in settled
+            and len(self._failures(network.placement.key, seed, trials)) < ATTEMPTS
+        ]
+
+    def next(self) -> Trial | None:
+        """The next training, marked as running."""
+        missing = self.missing()
+        if not missing:
+            return None
+        network, seed = missing[0]
+        levels = self.problem.space.find(network.placement)
+        if levels is None:
+            raise RunError(f"{network.placement.label} is not in the space of the search")
+        failures = self._failures(network.placement.key, seed, self.study.trials())
+        record = self.problem.trial(
+            network.placement, owner=self.owner, role=network.role, attempts=1 + len(failures), seed=seed,
+            replicate=sum("non-finite" in failure.reason for failure in failures), phase="confirm",
+        )  # fmt: skip
+        return self.study.start(self.study.ask_for(self.problem.space, levels), record)
+
+    def retry(self, trial: Trial) -> None:
+        """A failed job is missing again."""
+
+    def nothing_left(self, trained: int) -> str:
+        """Why `next` has no more, in words."""
+        return f"{trained} trainings are done, the others failed"
+
+    def _failures(self, key: str, seed: int, trials: Sequence[Trial]) -> list[Trial]:
+        return [
+            t
+            for t in trials
+            if t.state == "failed" and t.reason != INTERRUPTED and (t.placement.key, t.identity.seed) == (key, seed)
+        ]

@@ -1,0 +1,270 @@
+"""What to do, in words: every sentence with the numbers that it rests on.
+
+Only a confirm says that a network beats another: after a search alone the verdict is provisional.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from se_nas.confirmed import Confirmation, Confirmed, Difference, Sentence, Verdict
+from se_nas.records import CostValue
+
+COST_WORDS = {"params": "parameters", "gflops": "GFLOPs", "macs": "MACs"}
+"""How costs are called in sentences; others by their name."""
+
+LIKELY = 0.9
+"""A search says that a network looks better from this probability on."""
+
+
+def in_words(label: str) -> str:
+    """A placement's short form as one reads it.
+
+    >>> in_words("stage1=16,stage2=none,stage3=16"), in_words("none"), in_words("all:16")
+    ('SE with r=16 in stages 1 and 3', 'no SE', 'SE with r=16 everywhere')
+    >>> in_words("layer1=8:pre,layer2=keep")
+    "SE with r=8 (pre) in layer1 and the network's own SE in layer2"
+    """
+    if label == "none":
+        return "no SE"
+    if label.startswith("all:"):
+        return f"{_choice(label[4:])} everywhere"
+    groups: dict[str, list[str]] = {}
+    for part in label.split(","):
+        name, _, value = part.partition("=")
+        if value != "none":
+            groups.setdefault(value, []).append(name)
+    return _and([f"{_choice(value)} in {_places(names)}" for value, names in groups.items()]) or label
+
+
+def _choice(value: str) -> str:
+    reduction, *settings = value.split(":")
+    if reduction == "keep":
+        return "the network's own SE"
+    return f"SE with r={reduction}" + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _places(names: Sequence[str]) -> str:
+    matches = [re.fullmatch(r"stage(\d+)", name) for name in names]
+    if len(names) > 6:
+        return f"{len(names)} places"
+    if all(matches):
+        return ("stages " if len(names) > 1 else "stage ") + _and([m[1] for m in matches if m])
+    return _and(names)
+
+
+def _and(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else " and ".join([", ".join(parts[:-1]), parts[-1]]) if parts else ""
+
+
+def amount(value: float, unit: str, *, signed: bool = True) -> str:
+    """A difference of a metric: shares in points, others as plain numbers with their unit."""
+    sign = "+" if signed else ""
+    if unit == "share":
+        return f"{100 * value:{sign}.2f}" + (" points" if signed else "")
+    return f"{value:{sign}.4g}" + (f" {unit}" if unit and signed else "")
+
+
+def level_of(value: float, unit: str) -> str:
+    """A value of a metric: shares in percent."""
+    return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()
+
+
+def added_costs(costs: Mapping[str, CostValue], base: Mapping[str, CostValue], names: Sequence[str]) -> dict[str, float]:
+    """By how many percent costs are higher than those of the backbone without SE, where both are known."""
+    return {
+        name: 100 * (costs[name].value / base[name].value - 1)
+        for name in names
+        if name in costs and name in base and base[name].value
+    }
+
+
+def _price(added: Mapping[str, float]) -> str:
+    words = [f"{_percent(value)} {COST_WORDS.get(name, name)}" for name, value in added.items()]
+    return f" for {_and(words)}" if words else ""
+
+
+def _percent(value: float) -> str:
+    return f"{abs(value):.2g} % {'more' if value >= 0 else 'less'}"
+
+
+def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
+    return list(dict.fromkeys(["params", cost, *(name for name in ("latency",) if name in known)]))
+
+
+def final_verdict(confirmation: Confirmation) -> Verdict:
+    """The verdict of a confirm: on the test part, for all its finalists at once."""
+    winner, base = confirmation.network(confirmation.winner), confirmation.of_role("baseline")
+    difference = None if winner is None else winner.against.get("baseline")
+    if winner is None or base is None or difference is None or difference.family_interval is None:
+        return _unknown(confirmation, winner, difference)
+    sign = -1.0 if confirmation.direction == "minimize" else 1.0
+    beating = [n for n in confirmation.networks if "baseline" in n.against and n.against["baseline"].beats]
+    if not beating:
+        return _without(confirmation, winner, base, difference, sign)
+    chosen = winner if difference.beats else max(beating, key=lambda n: sign * n.validation.mean)
+    return _use(confirmation, chosen, base, beating, sign)
+
+
+def _gain(difference: Difference, sign: float) -> tuple[float, float, float]:
+    """Gain and its family interval: larger is better, whatever the direction."""
+    assert difference.family_interval is not None  # noqa: S101  # the caller has looked
+    low, high = sorted(sign * end for end in difference.family_interval)
+    return sign * difference.mean, low, high
+
+
+def _interval(low: float, high: float, unit: str) -> str:
+    return f"90 % interval {amount(low, unit, signed=False)} to {amount(high, unit, signed=False)}"
+
+
+def _better(sign: float, metric: str) -> str:
+    return f" of {metric}" if sign > 0 else f" less {metric}"
+
+
+def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[Confirmed], sign: float) -> Verdict:
+    difference = chosen.against["baseline"]
+    gain, low, high = _gain(difference, sign)
+    added = added_costs(chosen.costs, base.costs, _names_of_costs(c.cost, chosen.costs))
+    sentences = [
+        Sentence(
+            text=f"Use {in_words(chosen.label)}: {amount(gain, c.unit)}{_metric(c, sign)} "
+            f"({_interval(low, high, c.unit)}){_price(added)}. It beats the backbone without SE.",
+            numbers={"gain": gain, "lower": low, "upper": high, **{f"{k}_percent": v for k, v in added.items()}},
+        ),
+        Sentence(
+            text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
+            f"{_probability(difference.family_p)} of confirms (p = {_p(difference.family_p)}; "
+            f"{len(c.seeds)} seeds, {c.test_images:,} test images).",
+            numbers={"p": difference.family_p, "seeds": len(c.seeds), "test_images": c.test_images},
+        ),
+    ]
+    if (against := chosen.against.get("reference")) is not None and against.interval is not None:
+        gain, (low, high) = sign * against.mean, sorted(sign * end for end in against.interval)
+        judged = "beats it" if against.beats else "cannot be told apart" if low <= 0 <= high else "is not proven"
+        sentences.append(
+            Sentence(
+                text=f"Against SE everywhere: {amount(gain, c.unit)} ({_interval(low, high, c.unit)}, "
+                f"p = {_p(against.family_p)}): {judged}.",
+                numbers={"gain": gain, "lower": low, "upper": high, "p": against.family_p},
+            )
+        )
+    cost = chosen.costs.get(c.cost)
+    cheaper = [n for n in beating if n is not chosen and cost and c.cost in n.costs and n.costs[c.cost].value < cost.value]
+    for other in cheaper:
+        gain, low, high = _gain(other.against["baseline"], sign)
+        sentences.append(
+            Sentence(
+                text=f"Cheaper, and beats it too: {in_words(other.label)}, {amount(gain, c.unit)} "
+                f"({_interval(low, high, c.unit)})"
+                f"{_price(added_costs(other.costs, base.costs, _names_of_costs(c.cost, other.costs)))}.",
+                numbers={"gain": gain, "lower": low, "upper": high, "p": other.against["baseline"].family_p},
+            )
+        )
+    return Verdict(phase="confirm", claim="use", network=chosen.key, sentences=(*sentences, *_optimism(c)))
+
+
+def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Difference, sign: float) -> Verdict:
+    gain, low, high = _gain(difference, sign)
+    ceiling = max(_gain(n.against["baseline"], sign)[2] for n in c.networks if "baseline" in n.against)
+    sentences = [
+        Sentence(
+            text="No placement beats the backbone without SE beyond noise on this data; ship it without.",
+            numbers={"p": difference.family_p},
+        ),
+        Sentence(
+            text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
+            f"test part ({_interval(low, high, c.unit)}, p = {_p(difference.family_p)}; {len(c.seeds)} seeds, "
+            f"{c.test_images:,} test images).",
+            numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
+        ),
+        Sentence(
+            text=f"Chance of being wrong: 5 % that one of the {len(c.family)} compared is more than "
+            f"{amount(max(ceiling, 0.0), c.unit).lstrip('+')} better all the same.",
+            numbers={"ceiling": ceiling, "chance": 0.05},
+        ),
+    ]
+    return Verdict(phase="confirm", claim="without", network=base.key, sentences=(*sentences, *_optimism(c)))
+
+
+def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference | None) -> Verdict:
+    if winner is None or difference is None:
+        text = "Nothing can be said: the backbone without SE or all others have no finished training."
+        return Verdict(phase="confirm", claim="unknown", sentences=(Sentence(text=text),))
+    text = (
+        f"One seed gives no estimate of the noise: {in_words(winner.label)} has {amount(difference.mean, c.unit)} "
+        f"against the backbone without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
+    )
+    return Verdict(phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),))
+
+
+def _optimism(c: Confirmation) -> list[Sentence]:
+    """What the search promised of its best network, and what came of it."""
+    promised = [n for n in c.networks if n.role == "finalist" and n.optimism is not None]
+    if not promised:
+        return []
+    sign = -1.0 if c.direction == "minimize" else 1.0
+    best = max(promised, key=lambda n: sign * (n.promised or 0.0))
+    raw = "" if best.observed_optimism is None else f", its single run by {amount(best.observed_optimism, c.unit)}"
+    return [
+        Sentence(
+            text=f"The search promised {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
+            f"{level_of(best.validation.mean, c.unit)} on the same validation part: too good by "
+            f"{amount(best.optimism or 0.0, c.unit)}{raw}.",
+            numbers={"promised": best.promised, "confirmed": best.validation.mean, "optimism": best.optimism},
+        )
+    ]
+
+
+def _metric(c: Confirmation, sign: float) -> str:
+    """The metric by name, unless it is accuracy; which way is better, where less is."""
+    name = "" if c.metric == "val_accuracy" else f" of {c.metric}"
+    return f"{name} (less is better; + is better here)" if sign < 0 else name
+
+
+def _comparisons(c: Confirmation) -> str:
+    return f"the best of {len(c.family)} comparisons" if len(c.family) > 1 else "the comparison"
+
+
+def _p(p: float | None) -> str:
+    return "unknown" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+def _probability(p: float | None) -> str:
+    return "?" if p is None else f"{100 * p:.2g} %" if p >= 1e-4 else "less than 0.01 %"
+
+
+def provisional_verdict(content: Mapping[str, Any], *, unit: str = "share") -> Verdict:
+    """The verdict of a search alone, from its summary: which network looks best, and how sure that is."""
+    best, base = content.get("best"), content.get("baseline")
+    confirm = f"Provisional: only fresh seeds and the sealed test part can tell. Next: se-nas confirm {content.get('out', 'RUN')}"
+    if best is None or base is None or best.get("gain") is None:
+        text = f"Provisional: {content.get('trained', 0)} trainings are too few to say whether SE helps here."
+        return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), Sentence(text=confirm)))
+    sign = -1.0 if content["objective"]["direction"] == "minimize" else 1.0
+    rows = [row for row in content["front"] if row["posterior_front"] and row["recommended"]]
+    chosen = max(rows, key=lambda row: sign * row["mean"], default=best)
+    if chosen["key"] == base["key"] or chosen["p_gain"] < LIKELY:
+        gain, low, high = sign * best["gain"], *sorted(sign * best[end] for end in ("gain_low", "gain_high"))
+        text = (
+            "Provisional: nothing here can be told from the backbone without SE. "
+            f"The best so far, {in_words(best['placement'])}: {amount(gain, unit)} ({_interval(low, high, unit)}), "
+            f"{100 * best['p_gain']:.0f} % chance to be better at all."
+        )
+        numbers = {"gain": gain, "lower": low, "upper": high, "chance": best["p_gain"]}
+        claim, key = "without", base["key"]
+    else:
+        gain, low, high = sign * chosen["gain"], *sorted(sign * chosen[end] for end in ("gain_low", "gain_high"))
+        names = dict.fromkeys(["params", content["objective"]["costs"][0]])
+        added = {name: 100 * (chosen[name] / base[name] - 1) for name in names if base.get(name)}
+        text = (
+            f"Provisional: {in_words(chosen['placement'])} looks better than the backbone without SE: "
+            f"{amount(gain, unit)} by all {content['complete']} trainings together ({_interval(low, high, unit)}, "
+            f"{100 * chosen['p_gain']:.0f} % chance to be better){_price(added)}."
+        )
+        numbers = {"gain": gain, "lower": low, "upper": high, "chance": chosen["p_gain"]}
+        claim, key = "use", chosen["key"]
+    return Verdict(
+        phase="search", claim=claim, network=key, sentences=(Sentence(text=text, numbers=numbers), Sentence(text=confirm))
+    )
