@@ -118,7 +118,7 @@ def _front_view(
     every = np.flatnonzero(has)
     traces = [
         trace(every, f"one training ({len(every):,})", "metric", type=points(done),
-              marker={"color": "@raw", "size": 6, "opacity": 0.7})
+              marker={"color": "@raw", "size": 7, "opacity": 0.75})
     ]  # fmt: skip
     signed = metric.sign * done["metric"].to_numpy(float)
     seen = every[rising_front(done[cost].to_numpy(float)[every, None], signed[every])] if len(every) else every

@@ -7,6 +7,7 @@ those that were written here.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib.metadata
 import secrets
@@ -91,11 +92,12 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of the table of all rows: `digits` after the point for numbers, None for text."""
+    """A column of the table of all rows: `digits` after the point for numbers, None for text, which may be `long`."""
 
     key: str
     label: str
     digits: int | None = None
+    long: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ def render(page: Page) -> str:
             "caption": section.title,
             "size": PAGED_ROWS,
             "heads": [
-                {"key": c.key, "label": c.label, **({} if c.digits is None else {"digits": c.digits})}
+                {"key": c.key, "label": c.label, "long": c.long, **({} if c.digits is None else {"digits": c.digits})}
                 for c in section.paged
             ],
         }
@@ -188,7 +190,7 @@ def render(page: Page) -> str:
         script=Markup(_template("page.js")),  # noqa: S704  # our own file
         plotly=Markup(get_plotlyjs()),  # noqa: S704  # plotly's own file
         nonce=secrets.token_urlsafe(16),
-        version=importlib.metadata.version("se-nas"),
+        version=_version(),
     )
 
 
@@ -202,3 +204,9 @@ def _script_json(data: Any) -> Markup:
 
 def _template(name: str) -> str:
     return resources.files("se_nas").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _version() -> str:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout that is not installed
+        return importlib.metadata.version("se-nas")
+    return ""

@@ -9,15 +9,19 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from se_nas.config import SearchConfig
+from se_nas.confirmed import read_confirmed
 from se_nas.data.base import DataInfo
+from se_nas.effects import effects_table
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial
 from se_nas.records import Unit, from_plain
-from se_nas.figures import write_views
+from se_nas.figures import write_paper, write_views
+from se_nas.page import write_page
 from se_nas.report import best_row, complete_table, front_table, summary, trials_table
 from se_nas.run_folder import STUDY, RunFolder
-from se_nas.study import Study
+from se_nas.run_page import run_page
+from se_nas.study import Study, reading
 
 T = TypeVar("T")
 
@@ -37,14 +41,13 @@ class SearchResult:
 
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
-    """Write the views and the best network, from the study alone; return the result."""
+    """Write the views, the page and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
-    config = stored(study, "config", SearchConfig)
-    run.write_config(config)
+    run.write_config(stored(study, "config", SearchConfig))
     write_views(run.path, trials, objective, space)
     front = front_table(trials, objective, space)
     best = best_row(front, objective)
-    content = summary(trials, objective, folder=run.path, budget=config.budget, ended=ended, space=space)
+    content = described(run, study, ended)
     complete = complete_table(trials, objective, space)
     here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
     if best is not None and here is not None:
@@ -54,6 +57,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
                 f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
                 f"{here['placement']}, the best that has weights."
             )
+    write_run_page(run.path, study, content)
     return SearchResult(
         folder=run.path,
         trials=trials_table(trials, objective),
@@ -64,12 +68,61 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     )
 
 
-def report_again(folder: Path) -> dict[str, Any]:
-    """Make all views of a run again, from its study alone; returns the summary."""
+def described(run: RunFolder, study: Study, ended: str) -> dict[str, Any]:
+    """What a study says, as plain data: `report.summary`."""
+    config = stored(study, "config", SearchConfig)
+    return summary(
+        study.trials(), study.objective, folder=run.path, budget=config.budget, ended=ended, space=study.space
+    )
+
+
+def write_run_page(folder: Path, study: Study, content: dict[str, Any], *, refresh: float | None = None) -> Path:
+    """Write ``report.html`` into a run folder: the page of a study, with the confirm of the run if there is one."""
+    trials, objective, space = study.trials(), study.objective, study.space
+    page = run_page(
+        folder,
+        trials,
+        objective,
+        space,
+        config=stored(study, "config", SearchConfig),
+        data=stored(study, "data", DataInfo),
+        content=content,
+        done=complete_table(trials, objective, space),
+        effects=effects_table(trials, objective, space),
+        confirmation=read_confirmed(folder),
+        times=study.times(),
+        refresh=refresh,
+    )
+    return write_page(page, folder / "report.html")
+
+
+def report_again(folder: Path, *, figures: Path | None = None) -> dict[str, Any]:
+    """Make all views of a run again, from its study alone; returns the summary.
+
+    While a search works in the folder, its files are left to it: only the page is written, as of now.
+
+    Parameters
+    ----------
+    figures:
+        A folder for figures and tables as papers want them, see `figures.write_paper`.
+    """
     run, study = open_run(folder)
-    trained = sum(t.counts for t in study.trials())
-    budget = stored(study, "config", SearchConfig).budget
-    return conclude(run, study, f"{trained} of {budget} trainings are there").summary
+    with reading(study.url):
+        trials = study.trials()
+        if figures is not None:
+            write_paper(figures, trials, study.objective, study.space)
+        ended = progress_text(study)
+        if run.busy:
+            content = described(run, study, ended)
+            write_run_page(run.path, study, content)
+            return content
+        return conclude(run, study, ended).summary
+
+
+def progress_text(study: Study) -> str:
+    """How far a search is, in words."""
+    trained, budget = sum(t.counts for t in study.trials()), stored(study, "config", SearchConfig).budget
+    return f"{trained} of {budget} trainings are there"
 
 
 def export_selected(folder: Path, select: str, target: Path | None) -> Path:

@@ -64,10 +64,10 @@ class Study:
 
     def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._url = storage
+        self.url = storage
         self.storage = open_storage(storage)
         self.name = name
-        with _reading(storage), _quiet():
+        with reading(storage), _quiet():
             self.optuna = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -80,6 +80,14 @@ class Study:
                 self.optuna.set_user_attr("objective", to_plain(objective))
         self._finished: dict[int, Trial] = {}
         self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
+
+    def times(self) -> tuple[str, str]:
+        """When the first trial was started and the last one ended, to the second; empty where not known."""
+        frozen = self.optuna.get_trials(deepcopy=False)
+        started = [t.datetime_start for t in frozen if t.datetime_start is not None]
+        ended = [t.datetime_complete for t in frozen if t.datetime_complete is not None]
+        first, last = min(started, default=None), max(ended, default=None)
+        return tuple("" if t is None else f"{t:%Y-%m-%d %H:%M:%S}" for t in (first, last))  # type: ignore[return-value]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -130,7 +138,7 @@ class Study:
 
     @classmethod
     def _existing(cls, storage: str, name: str) -> Study:
-        with _reading(storage):
+        with reading(storage):
             attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
         if "facts" not in attrs or "objective" not in attrs:
             raise RunError(f"study {name!r} was not made by se-nas search", where=storage)
@@ -141,8 +149,8 @@ class Study:
 
         Optuna keeps the range of a parameter for good, and its model-based samplers ignore trials of another range.
         """
-        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self._url))
-        wider = Study(self._url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
+        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self.url))
+        wider = Study(self.url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
         wider.optuna.set_user_attr("carried over", False)
         ranges = distributions(space.parameters)
         before = self.facts["space"]["parameters"]
@@ -249,7 +257,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     An SQLite file waits for a lock instead of failing at once, and is written ahead.
     """
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    with _reading(url):
+    with reading(url):
         storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
     if url.startswith("sqlite"):
         event.listen(storage.engine, "connect", _write_ahead)
@@ -265,12 +273,13 @@ def _write_ahead(connection: Any, _: object) -> None:
 
 def study_names(storage: str) -> list[str]:
     """Names of the studies in a storage, oldest first."""
-    with _reading(storage):
+    with reading(storage):
         return optuna.get_all_study_names(open_storage(storage))
 
 
 @contextlib.contextmanager
-def _reading(url: str) -> Any:
+def reading(url: str) -> Any:
+    """Errors of the storage as a RunError that names it."""
     try:
         yield
     except (SQLAlchemyError, ImportError, RuntimeError) as error:

@@ -118,7 +118,7 @@
       at -= at % size;
       const shown = rows.slice(at, at + size);
       body.replaceChildren(...shown.map((i) => element("tr", {}, ...heads.map((h, k) => {
-        const cell = element(k ? "td" : "th", { className: h.digits === undefined ? "" : "number", textContent: text(data.columns[h.key][i], h.digits) });
+        const cell = element(k ? "td" : "th", { className: h.digits !== undefined ? "number" : h.long ? "long" : "", textContent: text(data.columns[h.key][i], h.digits) });
         if (!k) cell.scope = "row";
         return cell;
       }))));
