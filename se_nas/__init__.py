@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from se_nas.candidate import SearchSpace, insert_se
     from se_nas.config import SearchConfig
+    from se_nas.confirm import confirm
     from se_nas.cost import cost
     from se_nas.export import load
     from se_nas.front import recommend_front
@@ -20,6 +21,7 @@ __all__ = [
     "KnownCostSampler",
     "SearchConfig",
     "SearchSpace",
+    "confirm",
     "cost",
     "insert_se",
     "load",
@@ -31,6 +33,7 @@ _HOME = {
     "KnownCostSampler": "samplers.known_cost",
     "SearchConfig": "config",
     "SearchSpace": "candidate",
+    "confirm": "confirm",
     "insert_se": "candidate",
     "cost": "cost",
     "load": "export",
@@ -47,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(types.ModuleType):
-    """Keeps the functions `cost` and `search` from being hidden by the modules of these names once imported."""
+    """Keeps the functions `confirm`, `cost` and `search` from being hidden by the modules of these names once imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, types.ModuleType)):

@@ -31,6 +31,10 @@ BELIEFS: dict[str, Any] = {
     "recommended": False,
     "tied_with": pd.NA,
     "p_better": np.nan,
+    "gain": np.nan,
+    "gain_low": np.nan,
+    "gain_high": np.nan,
+    "p_gain": np.nan,
 }
 
 
@@ -50,7 +54,7 @@ class Fitted:
 
 
 def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitted | None:
-    """The posterior of all complete trials (:func:`se_nas.posterior.fit`, flat prior); None if they are too few."""
+    """The posterior of all complete trials, and of what a confirm found for their networks; None if they are too few."""
     placed = [
         (trial, levels)
         for trial in trials
@@ -61,9 +65,10 @@ def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitte
     sign = -1.0 if objective.direction == "minimize" else 1.0
     level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
     codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
-    value = np.array([sign * trial.metrics[objective.metric].value for trial, _ in placed])
+    values = [(trial.metrics[objective.metric].value, *trial.repeats) for trial, _ in placed]
+    rows = np.repeat(codes, [len(v) for v in values], axis=0)
     return Fitted(
-        posterior=fit(Features(level_space.meanings), codes, value),
+        posterior=fit(Features(level_space.meanings), rows, sign * np.concatenate(values)),
         levels=level_space,
         codes=codes,
         trials=tuple(trial for trial, _ in placed),
@@ -74,7 +79,8 @@ def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitte
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
-    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior). The front is taken
+    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior) and on what a confirm
+    found for their networks at the same schedule. The front is taken
     among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
     among all placements.
 
@@ -82,7 +88,8 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     of one training); ``p_front``, the probability to be on the true front of the trained networks;
     ``posterior_front``; ``recommended``: on that front, and told apart from the cheaper recommended ones;
     ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_better``: the
-    probability to be better than that one.
+    probability to be better than that one; ``gain``, ``gain_low``, ``gain_high`` (90 % interval) and ``p_gain``: the
+    difference to the backbone without SE, and the probability to be better, where that one is among the trials.
 
     None when there are too few trials, or one lacks a cost of the front.
     """
@@ -107,8 +114,19 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
             "recommended": False,
             "tied_with": pd.array([pd.NA] * len(distinct), dtype="Int64"),
             "p_better": np.nan,
+            "gain": np.nan,
+            "gain_low": np.nan,
+            "gain_high": np.nan,
+            "p_gain": np.nan,
         }
     )
+    base = [row for row, i in enumerate(first) if told.trials[i].role == "baseline"]
+    if base:
+        against = distinct[base]
+        ends = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
+        table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
+        table["gain_low"], table["gain_high"] = ends
+        table["p_gain"] = posterior.probability_above(distinct, minus=against)
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
         table.loc[member, "recommended"] = bool(rival < 0)

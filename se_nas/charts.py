@@ -26,6 +26,8 @@ COST_NAMES = {
 MANY_CURVES = 60
 #: Rows of a table beside a chart, at most.
 TABLE_ROWS = 50
+#: Longer tables are folded.
+OPEN_ROWS = 24
 MARKERS = {"baseline": "square-open", "reference": "triangle-up-open", "given": "diamond-open"}
 
 
@@ -64,6 +66,12 @@ def cost_name(name: str) -> str:
 def points(table: pd.DataFrame) -> str:
     """The plotly type that can draw so many points."""
     return "scattergl" if len(table) > MANY_POINTS else "scatter"
+
+
+def cloud(table: pd.DataFrame, color: str) -> dict[str, Any]:
+    """Marks that are small and faint where they are many."""
+    many = len(table) > MANY_POINTS
+    return {"color": color, "size": 4 if many else 7, "opacity": 0.35 if many else 0.75}
 
 
 def front_chart(
@@ -106,20 +114,20 @@ def _front_view(
     factor = 100 / zero if zero else 1.0
     x = {"name": cost, "zero": zero, "factor": factor} if zero else cost
     has = done[cost].notna().to_numpy()
+    kind = points(done)  # one kind for all: marks of the graphics card lie above the others
     believed = bool(done["mean"].notna().any())
     hover = _hover(costs, metric, believed=believed)
 
     def trace(where: Array, name: str, y: str, **more: Any) -> dict[str, Any]:
         return {
-            "type": "scatter", "mode": "markers", "name": name, "rows": rows[where].tolist(),
+            "type": kind, "mode": "markers", "name": name, "rows": rows[where].tolist(),
             "columns": {"x": x, "y": y, "customdata": hover["columns"]}, "hovertemplate": hover["template"], **more,
         }  # fmt: skip
 
     every = np.flatnonzero(has)
     traces = [
-        trace(every, f"one training ({len(every):,})", "metric", type=points(done),
-              marker={"color": "@raw", "size": 7, "opacity": 0.75})
-    ]  # fmt: skip
+        trace(every, f"one training ({len(every):,})", "metric", marker=cloud(done, "@raw"))
+    ]
     signed = metric.sign * done["metric"].to_numpy(float)
     seen = every[rising_front(done[cost].to_numpy(float)[every, None], signed[every])] if len(every) else every
     shape = {"shape": "hv", "color": "@seen", "width": 1.5}
@@ -193,11 +201,12 @@ def front_rows(
     believed = bool(front["mean"].notna().any())
     value = "mean" if believed else "metric"
     zero = None if base.empty else base.iloc[0]
-    heads = [Head(label="placement"), Head(label="trial", number=True), Head(label=f"one training, {metric.head}", number=True)]
+    unit = f" ({metric.unit})" if metric.unit else ""
+    heads = [Head(label="placement"), Head(label="trial", number=True), Head(label=f"one training{unit}", number=True)]
     if believed:
-        heads += [Head(label=f"all trainings, {metric.head}", number=True), Head(label="90 % interval", number=True)]
-        heads.append(Head(label="P(on front)", number=True))
-    heads.append(Head(label=f"{metric.gain_head} to no SE", number=True))
+        heads += [Head(label=f"all trainings{unit}", number=True), Head(label="90 % interval", number=True)]
+        heads.append(Head(label="P(front)", number=True))
+    heads.append(Head(label=metric.gain_head, number=True))
     heads += [Head(label=cost_name(name), number=True) for name in costs]
     rows = []
     for _, row in front.iterrows():
@@ -210,7 +219,9 @@ def front_rows(
     marked = tuple(np.flatnonzero(front["trial"].to_numpy() == recommended).tolist())
     what = "by all trainings together" if believed else "of single trainings"
     note = "; the recommended network is set off" if marked else ""
-    return Table(caption=f"The front over {cost_name(cost)} {what}{note}", heads=heads, rows=rows, marked=marked)
+    caption = f"The front over {cost_name(cost)} {what}; gains and percents against no SE{note}."
+    closed = f"The {len(rows)} networks of the front as a table" if len(rows) > OPEN_ROWS else ""
+    return Table(caption=caption, heads=heads, rows=rows, marked=marked, closed=closed)
 
 
 def _spaced(placement: object) -> str:
@@ -244,7 +255,7 @@ def runs_chart(done: pd.DataFrame, rows: Array, metric: Metric) -> Chart:
                      "line": {"color": "@edge", "width": 1, "dash": "dash"}},
                     {"type": points(done), "mode": "markers", "name": "trained network", "rows": rows[known].tolist(),
                      "columns": {"x": "metric", "y": "mean", "customdata": columns}, "hovertemplate": template,
-                     "marker": {"color": "@seen", "size": 7, "opacity": 0.75}},
+                     "marker": cloud(done, "@seen")},
                 ],
                 layout={
                     "xaxis": {"title": {"text": f"one training, {escaped(metric.head)}"}},
@@ -309,7 +320,7 @@ def effects_rows(effects: pd.DataFrame, metric: Metric, *, everywhere: bool) -> 
         added = "" if pd.isna(row["params_added"]) else f"{row['params_added']:+,.0f}"
         cells = [] if everywhere else [str(row["decision"])]
         rows.append([
-            *cells, level_text(row["setting"], row["level"]), metric.gain(row["effect"]),
+            *cells, level_text(row["setting"], row["level"]).replace(" ", "\u00a0"), metric.gain(row["effect"]),
             f"{metric.gain(row['lower'])} to {metric.gain(row['upper'])}", f"{row['p_better']:.2f}", added,
             f"{row['trained']:,}",
         ])  # fmt: skip
@@ -320,7 +331,7 @@ def effects_rows(effects: pd.DataFrame, metric: Metric, *, everywhere: bool) -> 
         caption="One reduction in all stages, against no SE anywhere" if everywhere else "Each stage, averaged over the others",
         heads=[*names, Head(label="level"), *(Head(label=name, number=True) for name in numbers)],
         rows=rows,
-        closed="" if len(rows) <= TABLE_ROWS else f"All {len(rows)} effects",
+        closed="" if len(rows) <= OPEN_ROWS else f"All {len(rows)} effects",
     )
 
 

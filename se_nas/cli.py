@@ -1,4 +1,4 @@
-"""The command line: ``se-nas search | sites | cost | report | export``.
+"""The command line: ``se-nas search | confirm | sites | cost | report | export``.
 
 Heavy libraries are imported inside the commands, so that ``--help`` and a wrong option are answered at once.
 """
@@ -73,6 +73,17 @@ def build_parser() -> ArgumentParser:
             )
         command.add_argument("--json", action="store_true", help="print JSON")
         commands.add_subcommand(name, command, help=text)
+
+    confirm = _command()
+    confirm.add_argument("run", type=str, help="run folder of a search")
+    confirm.add_argument("--top", type=int, default=3, help="finalists: members of the front, best first")
+    confirm.add_argument("--seeds", type=int, default=5, help="fresh seeds, the same for all networks")
+    confirm.add_argument("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
+    confirm.add_argument("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
+    confirm.add_argument("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N; default as searched")
+    confirm.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
+    confirm.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    commands.add_subcommand("confirm", confirm, help="retrain the finalists with fresh seeds, then open the test part")
 
     report = _command()
     report.add_argument("run", type=str, help="run folder")
@@ -204,6 +215,30 @@ def _search(given: Namespace) -> int:
     return 130 if result.ended == "interrupted" else 0
 
 
+def _confirm(given: Namespace) -> int:
+    from se_nas.executors.local import warm_up
+
+    warm_up()
+    from se_nas.confirm import confirm
+    from se_nas.records import to_plain
+    from se_nas.view import View, show_confirmed
+
+    result = confirm(
+        given.run,
+        top=given.top,
+        seeds=given.seeds,
+        epochs=given.epochs,
+        workers=given.workers,
+        device=given.device,
+        view=View(quiet=given.quiet or given.json),
+    )
+    if given.json:
+        print(json.dumps(to_plain(result)))
+    else:
+        show_confirmed(result, given.run)
+    return 0
+
+
 def _sites(given: Namespace) -> int:
     found = _described(given)
     if given.json:
@@ -257,6 +292,7 @@ def _export(given: Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "search": _search,
+    "confirm": _confirm,
     "sites": _sites,
     "cost": _cost,
     "report": _report,

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
-import torch
-
 from se_nas.config import seconds
 from se_nas.errors import RunError, SeNasError
 from se_nas.evaluate import evaluate, result_file
@@ -19,11 +17,10 @@ from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
 from se_nas.propose import Proposals
-from se_nas.records import Request, Result, Trial, Verdict, from_json
+from se_nas.records import Result, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.study import INTERRUPTED, LEASE, Study
-from se_nas.train import wants_channels_last
 from se_nas.view import Status, View
 
 KEPT_BYTES = 2**30
@@ -82,7 +79,7 @@ class Driver:
             trial = self.proposer.next()
             if trial is None:
                 return bool(self.running)
-            future = executor.submit(evaluate, self._request(trial), self._reporter(trial.number))
+            future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial.number))
             self.running[future] = trial
             self._show()
         return True
@@ -150,22 +147,6 @@ class Driver:
         record = replace(trial, state="failed", reason=INTERRUPTED)
         if self.study.finish(record):
             self.proposer.retry(record)
-
-    def _request(self, trial: Trial) -> Request:
-        problem = self.problem
-        return Request(
-            trial=trial.number,
-            attempt=trial.attempts,
-            placement=trial.placement,
-            units=problem.space.units,
-            identity=trial.identity,
-            backbone=problem.config.backbone,
-            folder=str(self.run.path),
-            metric=problem.config.metric,
-            direction=problem.config.direction,
-            device=problem.devices[0],
-            channels_last=wants_channels_last(problem.precision, torch.device(problem.devices[0])),
-        )
 
     def _reporter(self, number: int) -> Callable[[int, Mapping[str, float]], Verdict]:
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:

@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,15 +99,16 @@ def _task(request: Request) -> Task:
 
 
 def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
-    """The metrics of the last epoch; losses are in nats and better when smaller."""
+    """The metrics of the last epoch; losses are better when smaller. Units are what the task says, if it does."""
     found = {}
+    units: Mapping[str, str] = getattr(task, "units", {})
     for name, value in last.metrics.items():
         loss = name.endswith("loss")
         direction: Direction = "minimize" if loss else "maximize"
         found[name] = Metric(
             value=value,
             direction=task.direction if name == task.metric else direction,
-            unit="nats" if loss else "share",
+            unit=units.get(name, ""),
         )
     return found
 

@@ -34,7 +34,7 @@ GROUPS = 20
 
 
 def exam_file(folder: Path, trial: int) -> Path:
-    """Where the scores of a confirmed training on the test part lie: ``scores``, and every metric as a number."""
+    """Where the scores of a confirmed training on the test part lie: ``scores``; every metric by ``names``, ``values``."""
     return folder / "confirm" / f"test-{trial}.npz"
 
 
@@ -53,7 +53,8 @@ def examine(request: Request, channel: Channel) -> Result:
     try:
         scores, metrics = _examine(request, folder)
         with atomically(exam_file(folder, request.trial)) as temporary:
-            np.savez_compressed(temporary, scores=scores, **{f"metric {k}": np.float64(v) for k, v in metrics.items()})
+            names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
+            np.savez_compressed(temporary, scores=scores, names=names, values=values)
     except OSError:  # the disk, not the network
         raise
     except Exception as error:  # the others are examined all the same
@@ -72,10 +73,16 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     task = open_task(identity.task, metric=request.metric, direction=request.direction)
-    module = task.module(candidate, identity.recipe, steps=1, class_counts=torch.ones(max(1, len(info.classes))))
+    facts: dict[str, Any] = {
+        "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
+        "class_counts": torch.ones(max(1, len(info.classes))), "steps": 1,
+    }  # fmt: skip
+    module = task.module(candidate, identity.recipe, **facts)
     device = torch.device(request.device)
     per_image = PerImage(task.metric)
-    metrics = _validate(module, _TestPart(info, folder, device, request.channels_last), device, identity.precision, per_image)
+    metrics = _validate(
+        module, _TestPart(info, folder, device, request.channels_last), device, identity.precision, per_image
+    )
     if task.metric not in metrics:
         raise TrainingError(f"the task did not log {task.metric!r} on the test part", allowed=sorted(metrics))
     if per_image.found:
@@ -124,7 +131,13 @@ class _TestPart(pl.LightningDataModule):
         self, info: DataInfo, folder: Path, device: torch.device, channels_last: bool, without: int | None = None
     ) -> None:
         super().__init__()
-        self.info, self.folder, self.place, self.channels_last, self.without = info, folder, device, channels_last, without
+        self.info, self.folder, self.place, self.channels_last, self.without = (
+            info,
+            folder,
+            device,
+            channels_last,
+            without,
+        )
         self.inner = AnyDataModule(open_source(info.target)[0]) if info.kind == "module" else None
 
     def setup(self, stage: str) -> None:

@@ -28,9 +28,11 @@ FORMATS = ("png", "svg", "pdf")
 MANY_DECISIONS = 12
 
 
-def write_views(folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> list[Path]:
+def write_views(
+    folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None, *, done: pd.DataFrame | None = None
+) -> list[Path]:  # fmt: skip
     """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
-    table, front = trials_table(trials, objective), front_table(trials, objective, space)
+    table, front = trials_table(trials, objective), front_table(trials, objective, space, done=done)
     files = [folder / "trials.csv", folder / "front.csv"]
     for frame, file in zip((table, front), files, strict=True):
         with atomically(file) as temporary:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from se_nas.belief import believe
 from se_nas.errors import RunError
 from se_nas.problem import Problem
 from se_nas.propose import ATTEMPTS
-from se_nas.records import Phase, Placement, RunIdentity, Trial, random_stream
+from se_nas.records import Phase, Placement, Trial, random_stream
 from se_nas.report import complete_table, front_table
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective, Study

@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from se_nas.comparison import Differences, Variances, differences, mean_reach, seed_noise, seed_reach, variances
-from se_nas.comparison import FAMILY_ERROR
+from se_nas.comparison import (
+    FAMILY_ERROR,
+    Differences,
+    Variances,
+    differences,
+    mean_reach,
+    seed_noise,
+    seed_reach,
+    variances,
+)
 from se_nas.confirmed import Confirmed, Difference, Estimate, Noise
 from se_nas.features import Array
 from se_nas.records import Direction
@@ -24,9 +32,7 @@ class Judgement:
     noise: Noise | None
 
 
-def judge(
-    networks: Sequence[Confirmed], scores: Mapping[str, Mapping[int, Array]], direction: Direction
-) -> Judgement:
+def judge(networks: Sequence[Confirmed], scores: Mapping[str, Mapping[int, Array]], direction: Direction) -> Judgement:
     """Compare confirmed networks.
 
     All but the backbone without SE are one family of claims against it. Against SE everywhere the others are a second
@@ -108,14 +114,18 @@ def _with_validation(judged: dict[str, Confirmed], seeds: Sequence[int]) -> dict
     noise = seed_noise(np.array([[n.validation.values[str(seed)] for seed in seeds] for n in shared]))
     for network in shared:
         mean, reach = network.validation.mean, seed_reach(noise, len(network.validation.values))
-        judged[network.key] = replace(network, validation=replace(network.validation, interval=(mean - reach, mean + reach)))
+        judged[network.key] = replace(
+            network, validation=replace(network.validation, interval=(mean - reach, mean + reach))
+        )
     return judged
 
 
 def _pairs(compared: Sequence[Confirmed], role: str) -> list[tuple[int, int]]:
     """Rows to compare with a reference point: all others, but the backbone without SE with nothing."""
     other = next((row for row, n in enumerate(compared) if n.role == role), None)
-    return [(row, other) for row, n in enumerate(compared) if other is not None and row != other and n.role != "baseline"]
+    return [
+        (row, other) for row, n in enumerate(compared) if other is not None and row != other and n.role != "baseline"
+    ]
 
 
 def _with_differences(

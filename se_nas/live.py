@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from se_nas.results import described, open_run, progress_text, report_again, write_run_page
+from se_nas.results import open_run, progress_text, report_again, write_page_of
 from se_nas.run_folder import RunFolder
 from se_nas.study import Study, reading
 from se_nas.view import View
@@ -58,4 +58,4 @@ def _begun(run: RunFolder) -> Study | None:
 
 def _write(run: RunFolder, study: Study, refresh: float | None) -> None:
     with reading(study.url):
-        write_run_page(run.path, study, described(run, study, progress_text(study)), refresh=refresh)
+        write_page_of(run, study, progress_text(study), refresh=refresh)

@@ -29,6 +29,8 @@ from se_nas.stopping import extrapolate
 
 #: System attribute under which the sampler notes what it proposed, before anything is suggested.
 PROPOSAL = "se_nas:proposal"
+#: User attribute of a study: the metric in further trainings of finished networks, by their key (attribute ``key``).
+REPEATS = "repeats"
 #: A placement whose training failed this often is given up.
 MAX_FAILURES = 3
 
@@ -80,6 +82,7 @@ def observe(study: Study, space: LevelSpace, *, metric_index: int = 0, skip: int
     failures = Counter(codes for trial, codes in trials if trial.state == TrialState.FAIL)
     pending = [codes for trial, codes in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     rows = [(codes, sign * trial.values[metric_index], 0.0) for trial, codes in complete]
+    rows += _repeated(study, complete, sign)
     rows += _stopped([trial for trial, _ in complete], pruned, metric_index, sign)
     return Observations(
         codes=_array([codes for codes, _, _ in rows], len(space.names)),
@@ -115,6 +118,15 @@ def _check_epochs(trials: list[FrozenTrial]) -> None:
             f"the finished trials were trained for different numbers of epochs: {', '.join(lengths)}.",
             hint="use one study per length; accuracies of different lengths cannot be compared.",
         )
+
+
+def _repeated(
+    study: Study, complete: list[tuple[FrozenTrial, tuple[int, ...]]], sign: float
+) -> list[tuple[tuple[int, ...], float, float]]:
+    """Rows of further trainings of finished networks, such as a confirm's."""
+    repeats = study.user_attrs.get(REPEATS, {})
+    codes = {trial.user_attrs.get("key"): codes for trial, codes in complete}
+    return [(codes[key], sign * value, 0.0) for key, values in repeats.items() if key in codes for value in values]
 
 
 def _stopped(

@@ -62,7 +62,6 @@ class Table:
     rows: list[list[str]]
     closed: str = ""
     marked: tuple[int, ...] = ()
-    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

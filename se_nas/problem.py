@@ -25,13 +25,13 @@ from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
 from se_nas.recorder import run_once
-from se_nas.records import Phase, Placement, Precision, Recipe, RunIdentity, Trial, to_plain
+from se_nas.records import Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
 from se_nas.se import insert_choices
 from se_nas.space import Space
 from se_nas.space_file import read_space
 from se_nas.study import Objective
 from se_nas.tasks import TASKS, open_task
-from se_nas.train import choose_precision, rehearse
+from se_nas.train import choose_precision, rehearse, wants_channels_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,22 @@ class Problem:
             owner=owner, costs=self.costs(placement),
         )  # fmt: skip
 
+    def request(self, trial: Trial, folder: Path) -> Request:
+        """What a worker is sent for a trial."""
+        return Request(
+            trial=trial.number,
+            attempt=trial.attempts,
+            placement=trial.placement,
+            units=self.space.units,
+            identity=trial.identity,
+            backbone=self.config.backbone,
+            folder=str(folder),
+            metric=self.config.metric,
+            direction=self.config.direction,
+            device=self.devices[0],
+            channels_last=wants_channels_last(self.precision, torch.device(self.devices[0])),
+        )
+
 
 def prepare(config: SearchConfig, folder: Path) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration."""
@@ -114,7 +130,11 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
     spec = read_space(config.space)
     units = units_of(backbone, data.input_shape, spec)
     space = Space(spec, units)
-    if config.metric is not None or config.task.target not in TASKS or logits_of(run_once(backbone, data.input_shape)) is None:
+    if (
+        config.metric is not None
+        or config.task.target not in TASKS
+        or logits_of(run_once(backbone, data.input_shape)) is None
+    ):
         rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
     return Problem(
         config=config,

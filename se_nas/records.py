@@ -356,6 +356,8 @@ class Trial:
     commit: str = ""
     role: str = ""
     """``baseline`` (no SE), ``reference`` (SE everywhere at r=16), or empty."""
+    repeats: tuple[float, ...] = ()
+    """The metric in confirmed trainings of the same network, with fresh seeds and the same schedule."""
     schema: int = SCHEMA_VERSION
 
 

@@ -93,12 +93,15 @@ def complete_table(trials: Sequence[Trial], objective: Objective, space: Space |
     return table
 
 
-def front_table(trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> pd.DataFrame:
+def front_table(
+    trials: Sequence[Trial], objective: Objective, space: Space | None = None, *, done: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The complete trials of two fronts, by rising cost, with their differences to no SE.
 
     `observed_front`: no other single run dominates it. `posterior_front`: by all trainings together, see `believe`.
+    `done` is their `complete_table`, where it is there already.
     """
-    table = complete_table(trials, objective, space)
+    table = complete_table(trials, objective, space) if done is None else done
     if table.empty:
         return table
     sign = -1.0 if objective.direction == "maximize" else 1.0
@@ -133,9 +136,11 @@ def summary(
     budget: int,
     ended: str,
     space: Space | None = None,
+    done: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What a search found, as plain data: counts, front, best network, reference points, and what was gained."""
-    front, done = front_table(trials, objective, space), complete_table(trials, objective, space)
+    done = complete_table(trials, objective, space) if done is None else done
+    front = front_table(trials, objective, space, done=done)
     best = best_row(front, objective)
     content: dict[str, Any] = {
         "out": str(folder),

@@ -15,13 +15,14 @@ from se_nas.effects import effects_table
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial
-from se_nas.records import Unit, from_plain
-from se_nas.figures import write_paper, write_views
+from se_nas.figures import metric_unit, write_paper, write_views
 from se_nas.page import write_page
+from se_nas.records import Unit, from_plain, to_plain
 from se_nas.report import best_row, complete_table, front_table, summary, trials_table
 from se_nas.run_folder import STUDY, RunFolder
 from se_nas.run_page import run_page
 from se_nas.study import Study, reading
+from se_nas.verdict import provisional_verdict
 
 T = TypeVar("T")
 
@@ -44,12 +45,12 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views, the page and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
     run.write_config(stored(study, "config", SearchConfig))
-    write_views(run.path, trials, objective, space)
-    front = front_table(trials, objective, space)
+    done = complete_table(trials, objective, space)
+    write_views(run.path, trials, objective, space, done=done)
+    front = front_table(trials, objective, space, done=done)
     best = best_row(front, objective)
-    content = described(run, study, ended)
-    complete = complete_table(trials, objective, space)
-    here = best_row(complete[[weights_file(run.path, int(n)).is_file() for n in complete["trial"]]], objective)
+    content = described(run, study, ended, done)
+    here = best_row(done[[weights_file(run.path, int(n)).is_file() for n in done["trial"]]], objective)
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
@@ -57,7 +58,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
                 f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
                 f"{here['placement']}, the best that has weights."
             )
-    write_run_page(run.path, study, content)
+    write_run_page(run.path, study, content, done)
     return SearchResult(
         folder=run.path,
         trials=trials_table(trials, objective),
@@ -68,15 +69,18 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     )
 
 
-def described(run: RunFolder, study: Study, ended: str) -> dict[str, Any]:
-    """What a study says, as plain data: `report.summary`."""
-    config = stored(study, "config", SearchConfig)
-    return summary(
-        study.trials(), study.objective, folder=run.path, budget=config.budget, ended=ended, space=study.space
-    )
+def described(run: RunFolder, study: Study, ended: str, done: pd.DataFrame) -> dict[str, Any]:
+    """What a study says, as plain data: `report.summary`, with the provisional verdict."""
+    trials, objective = study.trials(), study.objective
+    budget = stored(study, "config", SearchConfig).budget
+    content = summary(trials, objective, folder=run.path, budget=budget, ended=ended, done=done)
+    content["verdict"] = to_plain(provisional_verdict(content, unit=metric_unit(trials, objective)))
+    return content
 
 
-def write_run_page(folder: Path, study: Study, content: dict[str, Any], *, refresh: float | None = None) -> Path:
+def write_run_page(
+    folder: Path, study: Study, content: dict[str, Any], done: pd.DataFrame, *, refresh: float | None = None
+) -> Path:
     """Write ``report.html`` into a run folder: the page of a study, with the confirm of the run if there is one."""
     trials, objective, space = study.trials(), study.objective, study.space
     page = run_page(
@@ -87,13 +91,21 @@ def write_run_page(folder: Path, study: Study, content: dict[str, Any], *, refre
         config=stored(study, "config", SearchConfig),
         data=stored(study, "data", DataInfo),
         content=content,
-        done=complete_table(trials, objective, space),
+        done=done,
         effects=effects_table(trials, objective, space),
         confirmation=read_confirmed(folder),
         times=study.times(),
         refresh=refresh,
     )
     return write_page(page, folder / "report.html")
+
+
+def write_page_of(run: RunFolder, study: Study, ended: str, *, refresh: float | None = None) -> dict[str, Any]:
+    """Write only the page of a study as it is now; returns the summary."""
+    done = complete_table(study.trials(), study.objective, study.space)
+    content = described(run, study, ended, done)
+    write_run_page(run.path, study, content, done, refresh=refresh)
+    return content
 
 
 def report_again(folder: Path, *, figures: Path | None = None) -> dict[str, Any]:
@@ -113,9 +125,7 @@ def report_again(folder: Path, *, figures: Path | None = None) -> dict[str, Any]
             write_paper(figures, trials, study.objective, study.space)
         ended = progress_text(study)
         if run.busy:
-            content = described(run, study, ended)
-            write_run_page(run.path, study, content)
-            return content
+            return write_page_of(run, study, ended)
         return conclude(run, study, ended).summary
 
 

@@ -32,6 +32,7 @@ from se_nas.records import Trial, to_plain
 from se_nas.report import REFERENCES
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective
+from se_nas.verdict import in_words
 
 #: Failures in the table, at most: more of one kind say nothing new.
 FAILURES = 50
@@ -112,7 +113,7 @@ def _short(target: str) -> str:
 
 
 def _recommended(content: dict[str, Any]) -> int | None:
-    """The trial that the verdict recommends, else the best one or the cheaper one that it cannot be told apart from."""
+    """The trial that the verdict names, else the best one or the cheaper one that it cannot be told apart from."""
     key = (content.get("verdict") or {}).get("network")
     rows = [*content["front"], *(content[role] for role in REFERENCES if content[role])]
     named = next((int(row["trial"]) for row in rows if key is not None and row["key"] == key), None)
@@ -144,7 +145,8 @@ def _figures(content: dict[str, Any], trials: Sequence[Trial], metric: Metric) -
     believed = row["mean"] is not None
     value = row["mean"] if believed else row["metric"]
     note = f"{metric.span(row['lower'], row['upper'])} (90 %)" if believed else "one training"
-    figures.append(("Recommended", str(row["placement"]).replace(",", ", "), f"trial {row['trial']}"))
+    words = in_words(str(row["placement"]))
+    figures.append(("Recommended so far", words[:1].upper() + words[1:], f"trial {row['trial']}"))
     figures.append((metric.name, f"{metric.value(value)} {metric.unit}".strip(), note))
     base = content["baseline"]
     if base is not None and base["trial"] != row["trial"]:

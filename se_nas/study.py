@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
 from se_nas.levels import distributions
+from se_nas.observations import REPEATS
 from se_nas.records import CostValue, Direction, Trial, Unit, from_plain, to_plain
 from se_nas.space import Space
 from se_nas.space_file import SpaceSpec
@@ -79,6 +80,7 @@ class Study:
                 self.optuna.set_user_attr("facts", dict(facts))
                 self.optuna.set_user_attr("objective", to_plain(objective))
         self._finished: dict[int, Trial] = {}
+        self._repeats = from_plain(self.optuna.user_attrs.get(REPEATS, {}), dict[str, tuple[float, ...]])
         self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
 
     def times(self) -> tuple[str, str]:
@@ -118,6 +120,8 @@ class Study:
                 record = replace(record, number=frozen.number)
                 if record.placement.key in measured:
                     record = replace(record, costs={**record.costs, **measured[record.placement.key]})
+                if frozen.state == TrialState.COMPLETE and record.placement.key in self._repeats:
+                    record = replace(record, repeats=self._repeats[record.placement.key])
                 if not frozen.state.is_finished():
                     found.append(replace(record, state="running"))
                     continue
@@ -189,6 +193,12 @@ class Study:
             self.optuna.set_user_attr("measured", to_plain(values))
             self._measured = {key: dict(costs) for key, costs in values.items()}
             self._finished.clear()
+
+    def keep_repeats(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Keep the metric of further trainings of networks, by key: they inform posterior and sampler."""
+        self.optuna.set_user_attr(REPEATS, {key: list(numbers) for key, numbers in values.items()})
+        self._repeats = {key: tuple(numbers) for key, numbers in values.items()}
+        self._finished.clear()
 
     def ask(self, space: Space) -> tuple[optuna.Trial, dict[str, int]]:
         """The next assignment of levels: an enqueued one, or the sampler's."""

@@ -59,12 +59,16 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else " and ".join([", ".join(parts[:-1]), parts[-1]]) if parts else ""
 
 
-def amount(value: float, unit: str, *, signed: bool = True) -> str:
-    """A difference of a metric: shares in points, others as plain numbers with their unit."""
+def amount(value: float, unit: str, *, signed: bool = True, name: bool = True) -> str:
+    """A difference of a metric: shares in points, others as plain numbers; with the name of the unit.
+
+    >>> amount(0.0125, "share"), amount(-0.3, "nats", signed=False), amount(0.02, "share", name=False)
+    ('+1.25 points', '-0.3 nats', '+2.00')
+    """
     sign = "+" if signed else ""
     if unit == "share":
-        return f"{100 * value:{sign}.2f}" + (" points" if signed else "")
-    return f"{value:{sign}.4g}" + (f" {unit}" if unit and signed else "")
+        return f"{100 * value:{sign}.2f}" + (" points" if name else "")
+    return f"{value:{sign}.4g}" + (f" {unit}" if unit and name else "")
 
 
 def level_of(value: float, unit: str) -> str:
@@ -72,7 +76,9 @@ def level_of(value: float, unit: str) -> str:
     return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()
 
 
-def added_costs(costs: Mapping[str, CostValue], base: Mapping[str, CostValue], names: Sequence[str]) -> dict[str, float]:
+def added_costs(
+    costs: Mapping[str, CostValue], base: Mapping[str, CostValue], names: Sequence[str]
+) -> dict[str, float]:
     """By how many percent costs are higher than those of the backbone without SE, where both are known."""
     return {
         name: 100 * (costs[name].value / base[name].value - 1)
@@ -116,7 +122,9 @@ def _gain(difference: Difference, sign: float) -> tuple[float, float, float]:
 
 
 def _interval(low: float, high: float, unit: str) -> str:
-    return f"90 % interval {amount(low, unit, signed=False)} to {amount(high, unit, signed=False)}"
+    return (
+        f"90 % interval {amount(low, unit, signed=False, name=False)} to {amount(high, unit, signed=False, name=False)}"
+    )
 
 
 def _better(sign: float, metric: str) -> str:
@@ -151,7 +159,9 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
             )
         )
     cost = chosen.costs.get(c.cost)
-    cheaper = [n for n in beating if n is not chosen and cost and c.cost in n.costs and n.costs[c.cost].value < cost.value]
+    cheaper = [
+        n for n in beating if n is not chosen and cost and c.cost in n.costs and n.costs[c.cost].value < cost.value
+    ]
     for other in cheaper:
         gain, low, high = _gain(other.against["baseline"], sign)
         sentences.append(
@@ -181,7 +191,7 @@ def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Di
         ),
         Sentence(
             text=f"Chance of being wrong: 5 % that one of the {len(c.family)} compared is more than "
-            f"{amount(max(ceiling, 0.0), c.unit).lstrip('+')} better all the same.",
+            f"{amount(max(ceiling, 0.0), c.unit, signed=False)} better all the same.",
             numbers={"ceiling": ceiling, "chance": 0.05},
         ),
     ]
@@ -196,7 +206,9 @@ def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference |
         f"One seed gives no estimate of the noise: {in_words(winner.label)} has {amount(difference.mean, c.unit)} "
         f"against the backbone without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
     )
-    return Verdict(phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),))
+    return Verdict(
+        phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),)
+    )
 
 
 def _optimism(c: Confirmation) -> list[Sentence]:
@@ -206,12 +218,16 @@ def _optimism(c: Confirmation) -> list[Sentence]:
         return []
     sign = -1.0 if c.direction == "minimize" else 1.0
     best = max(promised, key=lambda n: sign * (n.promised or 0.0))
-    raw = "" if best.observed_optimism is None else f", its single run by {amount(best.observed_optimism, c.unit)}"
+    raw = (
+        ""
+        if best.observed_optimism is None
+        else f", its single run by {amount(best.observed_optimism, c.unit, signed=False)}"
+    )
     return [
         Sentence(
             text=f"The search promised {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
             f"{level_of(best.validation.mean, c.unit)} on the same validation part: too good by "
-            f"{amount(best.optimism or 0.0, c.unit)}{raw}.",
+            f"{amount(best.optimism or 0.0, c.unit, signed=False)}{raw}.",
             numbers={"promised": best.promised, "confirmed": best.validation.mean, "optimism": best.optimism},
         )
     ]
@@ -266,5 +282,8 @@ def provisional_verdict(content: Mapping[str, Any], *, unit: str = "share") -> V
         numbers = {"gain": gain, "lower": low, "upper": high, "chance": chosen["p_gain"]}
         claim, key = "use", chosen["key"]
     return Verdict(
-        phase="search", claim=claim, network=key, sentences=(Sentence(text=text, numbers=numbers), Sentence(text=confirm))
+        phase="search",
+        claim=claim,
+        network=key,
+        sentences=(Sentence(text=text, numbers=numbers), Sentence(text=confirm)),
     )

@@ -15,9 +15,11 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from se_nas.confirmed import Confirmation, Confirmed, Difference
 from se_nas.records import Trial
 from se_nas.report import REFERENCES, points, summary
 from se_nas.study import INTERRUPTED, Objective
+from se_nas.verdict import amount, level_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,63 @@ def show_result(content: dict[str, Any]) -> None:
         console.print(front_display(content, title=f"Pareto front ({what})"))
     for line in content["gained"]:
         say(line)
+    for sentence in content["verdict"]["sentences"]:
+        say(sentence["text"])
     say(f"Files: {content['out']} (trials.csv, front.csv, front.png, front.svg, study.db, best/)")
+
+
+def show_confirmed(result: Confirmation, run: str) -> None:
+    """Print what a confirm found: the table of networks, the verdict, and where the files are."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    say = functools.partial(console.print, highlight=False, markup=False)
+    title = f"Confirmed with {len(result.seeds)} fresh seeds, {result.epochs} epochs; test part: {result.test_images:,} images"
+    table = Table(title=title, title_justify="left")
+    names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p", "to SE everywhere",
+             "p", "promised", "too good by")  # fmt: skip
+    for name in names:
+        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
+    for network in result.networks:
+        table.add_row(*_confirmed_cells(network, result))
+    console.print(table)
+    if result.noise is not None:
+        say(
+            f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the finite "
+            f"test part {amount(result.noise.image_sd, result.unit, signed=False)}, correlation of equal seeds "
+            f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
+        )
+    for sentence in result.verdict.sentences:
+        say(sentence.text)
+    if result.openings > 1:
+        say(f"The test part of this run was opened {result.openings} times: choose nothing by its values.")
+    say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")
+
+
+def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
+    unit = result.unit
+    role = {"baseline": " (no SE)", "reference": " (reference)"}.get(network.role, "")
+    cells = [network.label.replace(",", " ") + role, level_of(network.validation.mean, unit)]
+    test = network.test
+    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(test.interval, unit)]
+    for role in ("baseline", "reference"):
+        difference = network.against.get(role)
+        if difference is None:
+            cells += ["", "", ""] if role == "baseline" else ["", ""]
+            continue
+        cells.append(amount(difference.mean, unit))
+        if role == "baseline":
+            cells.append(_range(difference.interval, unit))
+        cells.append("" if difference.family_p is None else _p(difference))
+    cells.append("" if network.promised is None else level_of(network.promised, unit))
+    return [*cells, "" if network.optimism is None else amount(network.optimism, unit)]
+
+
+def _p(difference: Difference) -> str:
+    p = difference.family_p or 0.0
+    return ("<0.001" if p < 0.001 else f"{p:.3f}") + ("*" if difference.beats else "")
+
+
+def _range(interval: tuple[float, float] | None, unit: str) -> str:
+    return "" if interval is None else " to ".join(amount(end, unit, signed=False, name=False) for end in interval)
 
 
 def _duration(seconds: float) -> str:

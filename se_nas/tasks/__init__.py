@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,12 @@ class Compared:
     task: Task
     metric: str
     direction: Direction
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Metric -> unit, as the task itself says."""
+        units: Mapping[str, str] = getattr(self.task, "units", {})
+        return units
 
     def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule:
         """The module of the task itself."""

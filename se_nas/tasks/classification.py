@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
+from torchmetrics.classification import MulticlassF1Score
 
 from se_nas.backbones.adapt import logits_of
 from se_nas.data.base import DataInfo
@@ -16,12 +19,21 @@ from se_nas.errors import ConfigError, DataError, TrainingError
 from se_nas.plugins import load
 from se_nas.records import Direction, Recipe
 
+TOP = 5
+
 
 class Classification:
-    """One class for each image. The metric is the share of validation images whose class is found."""
+    """One class for each image. The metric is the share of validation images whose class is found.
+
+    Logged beside it, and to be compared on demand: ``val_top5`` (the class is among the five likeliest; with more than
+    five classes), ``val_f1`` (F1 score, mean over classes) and ``val_loss`` (cross-entropy in nats).
+    """
 
     metric = "val_accuracy"
     direction: Direction = "maximize"
+    units: Mapping[str, str] = MappingProxyType(
+        {"val_accuracy": "share", "val_top5": "share", "val_f1": "share", "val_loss": "nats", "train_loss": "nats"}
+    )
 
     def check(self, data: DataInfo) -> None:
         """ConfigError if the targets are no class numbers, or their number is not known."""
@@ -62,7 +74,8 @@ class ClassificationModule(pl.LightningModule):
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1))
         self.register_buffer("class_weights", weights, persistent=False)
         self._train_loss = torch.zeros(())
-        self._totals = torch.zeros(3)
+        self._totals = torch.zeros(4)
+        self._f1: MulticlassF1Score | None = None  # needs the number of classes, which the first batch tells
 
     def forward(self, images: Tensor) -> Tensor:
         logits = logits_of(self.candidate(images))
@@ -82,14 +95,20 @@ class ClassificationModule(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._totals = torch.zeros(3, device=self.device)
+        self._totals = torch.zeros(4, device=self.device)
+        self._f1 = None
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, labels = batch[:2]
         logits = self(images).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        correct = (logits.argmax(1) == labels).sum()
-        self._totals += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+        best = logits.argmax(1)
+        self._totals += torch.stack(
+            [(best == labels).sum(), loss, torch.full_like(loss, len(labels)), _in_top5(logits, labels).sum()]
+        )
+        if self._f1 is None:
+            self._f1 = MulticlassF1Score(logits.shape[1], average="macro", validate_args=False).to(self.device)
+        self._f1.update(best, labels)
 
     def image_scores(self, batch: Any) -> dict[str, Tensor]:
         """What each image contributes to the metrics that are means over images: tensors (batch,)."""
@@ -97,13 +116,17 @@ class ClassificationModule(pl.LightningModule):
         logits = self(images).float()
         return {
             "val_accuracy": (logits.argmax(1) == labels).float(),
-            "val_top5": _in_top(logits, labels).float(),
+            "val_top5": _in_top5(logits, labels).float(),
             "val_loss": functional.cross_entropy(logits, labels, reduction="none"),
         }
 
     def on_validation_epoch_end(self) -> None:
-        correct, loss, number = self._totals.tolist()
+        correct, loss, number, in_top5 = self._totals.tolist()
         self.log("val_accuracy", correct / number)
+        if self._f1 is not None:
+            self.log("val_f1", float(self._f1.compute()))
+            if (self._f1.num_classes or 0) > TOP:
+                self.log("val_top5", in_top5 / number)
         self.log("val_loss", loss / number)
         self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches))
 
@@ -111,6 +134,12 @@ class ClassificationModule(pl.LightningModule):
         optimizer = make_optimizer(self.candidate, self.recipe, fused=self.device.type in ("cpu", "cuda"))
         scheduler = make_schedule(optimizer, self.recipe, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _in_top5(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class is among the likeliest: bool (batch,)."""
+    top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+    return (top == labels[:, None]).any(dim=1)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:

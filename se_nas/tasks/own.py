@@ -54,6 +54,7 @@ class OwnModule:
                 hint="give --direction, or the class an attribute direction",
             )
         self.direction: Direction = given
+        self.units: dict[str, str] = dict(getattr(factory, "units", {}))
 
     def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule:
         """The user's module around a candidate.

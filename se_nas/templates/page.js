@@ -126,7 +126,7 @@
       next.disabled = at + size >= rows.length;
       count.textContent = rows.length ? `${(at + 1).toLocaleString("en")} to ${(at + shown.length).toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "no rows";
     };
-    const scroll = element("div", { className: "scroll", tabIndex: 0 }, element("table", {}, element("caption", { textContent: caption }), element("thead", {}, head), body));
+    const scroll = element("div", { className: "scroll", tabIndex: 0 }, element("table", {}, element("thead", {}, head), body));
     scroll.setAttribute("role", "region");
     scroll.setAttribute("aria-label", caption);
     box.replaceChildren(element("div", { className: "bar" }, search, back, next, count), scroll);
