@@ -54,7 +54,7 @@ class Fitted:
 
 
 def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitted | None:
-    """The posterior of all complete trials, and of what a confirm found for their networks; None if they are too few."""
+    """The posterior of all complete trials, with what a confirm found for them; None if they are too few."""
     placed = [
         (trial, levels)
         for trial in trials

@@ -13,7 +13,7 @@ from se_nas.effects import EVERYWHERE
 from se_nas.features import Array
 from se_nas.figures import cost_text, level_text, metric_unit, scale_of, shown_effects
 from se_nas.page import MANY_POINTS, SERIES, Chart, Head, Table, View, escaped
-from se_nas.pareto import hypervolume, non_dominated, rising_front
+from se_nas.pareto import Index, hypervolume, non_dominated, rising_front
 from se_nas.records import Trial
 from se_nas.report import REFERENCES
 from se_nas.study import Objective
@@ -75,7 +75,7 @@ def cloud(table: pd.DataFrame, color: str) -> dict[str, Any]:
 
 
 def front_chart(
-    done: pd.DataFrame, rows: Array, costs: Sequence[str], metric: Metric, *, recommended: int | None
+    done: pd.DataFrame, rows: Index, costs: Sequence[str], metric: Metric, *, recommended: int | None
 ) -> Chart:
     """The front over each cost: single runs, what all runs together say with intervals, and the reference points.
 
@@ -95,10 +95,10 @@ def front_chart(
         views=views,
         choose="Cost axis",
         height=480,
-        alt=f"Scatter plot of {metric.name} against cost with the Pareto front {what}. The table below has its numbers.",
+        alt=f"Scatter plot of {metric.name} against cost with the Pareto front {what}. The table has its numbers.",
         caption=(
-            "Grey: one training each. Green: what all trainings together say of the networks on the front, with the 90 % "
-            "interval of the true value. Drag to zoom, double-click to go back; point at a mark for its numbers."
+            "Grey: one training each. Green: what all trainings together say of the networks on the front, with the "
+            "90 % interval of the true value. Drag to zoom, double-click to go back; point at a mark for its numbers."
             if believed
             else "Grey: one training each; blue: the front of these single runs. There are too few trainings to judge "
             "them together."
@@ -107,7 +107,7 @@ def front_chart(
 
 
 def _front_view(
-    done: pd.DataFrame, rows: Array, cost: str, costs: Sequence[str], metric: Metric, *, recommended: int | None
+    done: pd.DataFrame, rows: Index, cost: str, costs: Sequence[str], metric: Metric, *, recommended: int | None
 ) -> View:
     base = done[done["role"] == "baseline"]
     zero = float(base[cost].iloc[0]) if len(base) and pd.notna(base[cost].iloc[0]) else 0.0
@@ -118,16 +118,14 @@ def _front_view(
     believed = bool(done["mean"].notna().any())
     hover = _hover(costs, metric, believed=believed)
 
-    def trace(where: Array, name: str, y: str, **more: Any) -> dict[str, Any]:
+    def trace(where: Index, name: str, y: str, **more: Any) -> dict[str, Any]:
         return {
             "type": kind, "mode": "markers", "name": name, "rows": rows[where].tolist(),
             "columns": {"x": x, "y": y, "customdata": hover["columns"]}, "hovertemplate": hover["template"], **more,
         }  # fmt: skip
 
     every = np.flatnonzero(has)
-    traces = [
-        trace(every, f"one training ({len(every):,})", "metric", marker=cloud(done, "@raw"))
-    ]
+    traces = [trace(every, f"one training ({len(every):,})", "metric", marker=cloud(done, "@raw"))]
     signed = metric.sign * done["metric"].to_numpy(float)
     seen = every[rising_front(done[cost].to_numpy(float)[every, None], signed[every])] if len(every) else every
     shape = {"shape": "hv", "color": "@seen", "width": 1.5}
@@ -146,8 +144,12 @@ def _front_view(
             "arrayminus": (metric.factor * (table["mean"] - table["lower"])).tolist(),
         }  # fmt: skip
         more = {"error_x": _cost_error(table, cost, factor)} if f"{cost}_low" in table else {}
-        traces.append(trace(members, "front by all trainings", "mean", mode="lines+markers", error_y=error,
-                            line={"color": "@best", "width": 2}, marker={"color": "@best", "size": 9}, **more))  # fmt: skip
+        style: dict[str, Any] = {
+            "line": {"color": "@best", "width": 2},
+            "marker": {"color": "@best", "size": 9},
+            "error_y": error,
+        }
+        traces.append(trace(members, "front by all trainings", "mean", mode="lines+markers", **style, **more))
     for role, symbol in MARKERS.items():
         where = every[(done["role"].to_numpy() == role)[every]][:1]
         if len(where):
@@ -237,7 +239,7 @@ def _cost_cell(row: pd.Series, zero: pd.Series | None, name: str) -> str:
     return f"{text} ({100 * (row[name] / zero[name] - 1):+.2f} %)"
 
 
-def runs_chart(done: pd.DataFrame, rows: Array, metric: Metric) -> Chart:
+def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
     """Single runs against what all runs together say: how much of the raw spread is noise."""
     columns = ["shown", "trial", "metric", "mean", "lower", "upper"]
     known = done["mean"].notna().to_numpy()
@@ -308,7 +310,7 @@ def effects_chart(effects: pd.DataFrame, metric: Metric) -> Chart:
         ],
         height=90 + 26 * len(shown),
         alt="Effects of each stage and reduction with 90 % intervals. The table below has the numbers.",
-        caption="Points: effect against no SE there; bars: 90 % interval. A bar that crosses zero is no proof of an effect.",
+        caption="Points: effect against no SE there; bars: 90 % interval. A bar across zero is no proof of an effect.",
     )
 
 
@@ -328,7 +330,9 @@ def effects_rows(effects: pd.DataFrame, metric: Metric, *, everywhere: bool) -> 
     names = [] if everywhere else [Head(label="decision")]
     numbers = (f"effect{unit}", "90 % interval", "P(better)", "parameters added", "trainings")
     return Table(
-        caption="One reduction in all stages, against no SE anywhere" if everywhere else "Each stage, averaged over the others",
+        caption="One reduction in all stages, against no SE anywhere"
+        if everywhere
+        else "Each stage, averaged over the others",
         heads=[*names, Head(label="level"), *(Head(label=name, number=True) for name in numbers)],
         rows=rows,
         closed="" if len(rows) <= OPEN_ROWS else f"All {len(rows)} effects",
@@ -353,13 +357,11 @@ def curves_chart(trials: Sequence[Trial], metric: Metric, named: dict[int, str])
     low, middle, high = (np.array([np.quantile(at[e], q) for e in epochs]) for q in (0.05, 0.5, 0.95))
     traces: list[dict[str, Any]] = []
     if len(curves) <= MANY_CURVES:
-        x, y = [], []
-        for number, curve in curves.items():
-            if number not in named:
-                x += [*(e for e, _ in curve), None]
-                y += [*(v for _, v in curve), None]
-        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "name": f"other trainings ({len(curves):,} in all)",
-                       "line": {"color": "@raw", "width": 1}, "opacity": 0.55, "hoverinfo": "skip"})  # fmt: skip
+        others = [(*curve, (None, None)) for number, curve in curves.items() if number not in named]
+        x, y = ([pair[k] for curve in others for pair in curve] for k in (0, 1))  # None ends a line
+        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "opacity": 0.55, "hoverinfo": "skip",
+                       "name": f"other trainings ({len(curves):,} in all)",
+                       "line": {"color": "@raw", "width": 1}})  # fmt: skip
     else:
         band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
         traces += [
@@ -371,9 +373,12 @@ def curves_chart(trials: Sequence[Trial], metric: Metric, named: dict[int, str])
         ]  # fmt: skip
     shown = {number: label for number, label in named.items() if number in curves}
     for k, (number, label) in enumerate(shown.items()):
-        x, y = zip(*curves[number], strict=True)
-        traces.append({"type": "scatter", "mode": "lines+markers" if len(x) < 30 else "lines", "x": list(x), "y": list(y),
-                       "name": escaped(label), "line": {"color": f"@series{(k + 1) % SERIES}", "width": 2}})  # fmt: skip
+        curve = curves[number]
+        traces.append({
+            "type": "scatter", "mode": "lines+markers" if len(curve) < 30 else "lines", "name": escaped(label),
+            "x": [epoch for epoch, _ in curve], "y": [value for _, value in curve],
+            "line": {"color": f"@series{(k + 1) % SERIES}", "width": 2},
+        })  # fmt: skip
     step = max(1, -(-len(epochs) // TABLE_ROWS))
     kept = [i for i in range(len(epochs)) if i % step == 0 or i == len(epochs) - 1]
     by_trial = [dict(curves[number]) for number in shown]
@@ -422,24 +427,23 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
         return None
     count = np.arange(1, len(done) + 1)
     shares = {
-        name: hypervolume_progress(np.column_stack([(loss - best[0]) / (worst[0] - best[0]), (costs - best[1:]) / (worst - best)[1:]]),
-                                   np.ones(len(worst)))
+        name: hypervolume_progress((np.column_stack([loss, costs]) - best) / (worst - best), np.ones(len(worst)))
         for name, loss in lines.items()
     }  # fmt: skip
     # A step for each change is enough to draw the line.
     traces = []
     for (name, share), color in zip(shares.items(), ("@seen", "@best"), strict=False):
         kept = np.flatnonzero(np.r_[True, np.diff(share) != 0] | (count == len(share)))
-        traces.append({"type": "scatter", "mode": "lines", "name": name, "x": count[kept].tolist(), "y": share[kept].tolist(),
-                       "line": {"shape": "hv", "color": color, "width": 2}})  # fmt: skip
+        traces.append({"type": "scatter", "mode": "lines", "name": name, "x": count[kept].tolist(),
+                       "y": share[kept].tolist(), "line": {"shape": "hv", "color": color, "width": 2}})  # fmt: skip
     rows_at = np.unique(np.linspace(0, len(count) - 1, min(len(count), TABLE_ROWS)).astype(int))
     rows = [[str(count[i]), *(f"{share[i]:.4f}" for share in shares.values())] for i in rows_at]
     heads = [Head(label=name, number=True) for name in ("trainings", *shares)]
     corner = ", ".join(f"{cost_name(n)} {cost_text(v, n)}" for n, v in zip(axes, worst[1:], strict=True))
     text = (
         f"Reference point: the worst {metric.name} of a training ({metric.value(-metric.sign * worst[0])}"
-        f"{f' {metric.unit}' if metric.unit else ''}) and the highest cost ({corner}). 1 would be the best value at the "
-        "lowest cost. The line of all trainings together uses what is known now; single runs look better than they are."
+        f"{f' {metric.unit}' if metric.unit else ''}) and the highest cost ({corner}). 1 would be the best value at "
+        "the lowest cost. The line of all trainings together uses what is known now; single runs look better."
     )
     chart = Chart(
         views=[View(traces=traces, layout={

@@ -64,6 +64,7 @@ class SearchConfig:
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL; default an SQLite file in the run folder.
         keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
+        logs: Logs of each training in RUN/logs: csv, tensorboard, or both with a comma between; default none.
     """
 
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
@@ -87,6 +88,7 @@ class SearchConfig:
     out: str | None = None
     storage: str | None = None
     keep_weights: str = "auto"
+    logs: str = ""
 
     def __post_init__(self) -> None:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")

@@ -54,7 +54,8 @@ def effects_table(trials: Sequence[Trial], objective: Objective, space: Space) -
         for level in levels:
             contrasts.append(phi[level] - phi[first])
             rows.append({
-                "decision": decision, "setting": setting, "level": _text(values[level]), "against": _text(values[first]),
+                "decision": decision, "setting": setting, "level": _text(values[level]),
+                "against": _text(values[first]),
                 "params_added": _params(space, decision, values[level]) if setting == "reduction" else np.nan,
                 "trained": int((told.codes[:, j] == level).sum()),
             })  # fmt: skip
@@ -111,12 +112,15 @@ def _everywhere(told: Fitted, space: Space, others: Codes) -> list[tuple[dict[st
     def phi(value: Any) -> Array:
         return _mean_features(told, others, {j: values.index(value) for j, values in reductions.items()})
 
+    def trained(value: Any) -> int:
+        return int(np.all([told.codes[:, j] == v.index(value) for j, v in reductions.items()], axis=0).sum())
+
     return [
         (
             {
                 "decision": EVERYWHERE, "setting": "reduction", "level": _text(value), "against": "none",
                 "params_added": sum(_params(space, decision.name, value) for decision in space.decisions),
-                "trained": int(np.all([told.codes[:, j] == v.index(value) for j, v in reductions.items()], axis=0).sum()),
+                "trained": trained(value),
             },
             phi(value) - phi("none"),
         )

@@ -21,6 +21,7 @@ from se_nas.candidate import build_candidate
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
+from se_nas.logs import open_logs
 from se_nas.plugins import Channel, Task
 from se_nas.records import Direction, Epoch, Metric, Phase, Request, Result, random_stream, to_json
 from se_nas.tasks import open_task
@@ -88,6 +89,7 @@ def _train(request: Request, folder: Path, channel: Channel) -> tuple[nn.Module,
         precision=identity.precision,
         channels_last=request.channels_last,
         channel=channel,
+        loggers=open_logs(request),
     )
     if not curve:
         raise TrainingError("the training ended before its first validation")

@@ -1,8 +1,8 @@
-"""Figures and tables for files: the views of a run folder, and what a paper wants (PNG, SVG, PDF; CSV, Markdown, LaTeX)."""
+"""Figures and tables as files: the views of a run folder, and what a paper wants."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,13 @@ MANY_DECISIONS = 12
 
 
 def write_views(
-    folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None, *, done: pd.DataFrame | None = None
-) -> list[Path]:  # fmt: skip
+    folder: Path,
+    trials: Sequence[Trial],
+    objective: Objective,
+    space: Space | None = None,
+    *,
+    done: pd.DataFrame | None = None,
+) -> list[Path]:
     """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
     table, front = trials_table(trials, objective), front_table(trials, objective, space, done=done)
     files = [folder / "trials.csv", folder / "front.csv"]
@@ -206,6 +211,24 @@ def draw_front(table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -
                      linewidths=1.6, zorder=4, label=label)  # fmt: skip
     axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
     axes.set_ylabel(f"{objective.metric} (validation)")
+    axes.grid(visible=True, alpha=0.25)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def draw_fronts(fronts: Mapping[str, pd.DataFrame], cost: str, value: str, metric: str, unit: str) -> Figure:
+    """Fronts of several runs by name, with 90 % intervals where `value` is ``mean``."""
+    factor, percent, _ = scale_of(unit)
+    figure = _figure(4.5)
+    axes = figure.add_subplot()
+    for k, (name, front) in enumerate(fronts.items()):
+        y, error = factor * front[value].to_numpy(float), None
+        if value == "mean":
+            error = np.abs(factor * front[["lower", "upper"]].to_numpy(float).T - y)
+        axes.errorbar(front[cost].to_numpy(float), y, error, fmt="-" + "osD^vP"[k % 6], ms=5, lw=1.2, capsize=3,
+                      color=PALETTE[k % len(PALETTE)], label=name.replace("$", r"\$"))  # fmt: skip
+    axes.set_xlabel(cost)
+    axes.set_ylabel(f"{metric} ({percent})" if percent else metric)
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     return figure

@@ -33,7 +33,9 @@ def watch(folder: Path, *, every: float, view: View, figures: Path | None = None
         if study is not None:
             _write(run, study, every)
             if not told:
-                view.say(f"{run.path / 'report.html'} is written every {every:g} s while the search runs; Ctrl-C ends this")
+                view.say(
+                    f"{run.path / 'report.html'} is written every {every:g} s while the search runs; Ctrl-C ends this"
+                )
                 told = True
         taken = time.monotonic() - start
         try:

@@ -178,7 +178,8 @@ def render(page: Page) -> str:
         if section.paged
     }
     data = {
-        "charts": charts, "paged": paged, "columns": page.columns, "refresh": page.refresh, "light": LIGHT, "dark": DARK,
+        "charts": charts, "paged": paged, "columns": page.columns, "refresh": page.refresh,
+        "light": LIGHT, "dark": DARK,
     }  # fmt: skip
     return environment.get_template("page.html").render(
         page=page,

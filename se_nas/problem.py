@@ -20,6 +20,7 @@ from se_nas.cost import CostModel
 from se_nas.data import prepare_data
 from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
+from se_nas.logs import check_logs, log_names
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
@@ -106,6 +107,7 @@ class Problem:
             metric=self.config.metric,
             direction=self.config.direction,
             device=self.devices[0],
+            logs=log_names(self.config.logs),
             channels_last=wants_channels_last(self.precision, torch.device(self.devices[0])),
         )
 
@@ -120,6 +122,7 @@ def prepare(config: SearchConfig, folder: Path) -> Problem:
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
     )
+    check_logs(log_names(config.logs))
     devices = choose_devices(config)
     task = open_task(config.task, metric=config.metric, direction=config.direction)
     data = prepare_data(config.data, folder)

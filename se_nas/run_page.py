@@ -77,24 +77,29 @@ def run_page(
         # The first view is over the cost that the search was for.
         ordered = sorted(costs, key=lambda name: (name not in axes, axes.index(name) if name in axes else 0))
         chart = front_chart(done, rows, ordered, metric, recommended=recommended)
-        sections.append(Section(id="front", title="Accuracy against cost" if metric.unit == "%" else f"{metric.name} against cost",
-                                short="Front", chart=chart))  # fmt: skip
+        sections.append(Section(id="front", title=f"{metric.name} against cost", short="Front", chart=chart))
         sections.append(_effects(effects, metric, len(space.decisions)))
     if done["mean"].notna().any():
-        text = "Differences between single trainings are partly luck. This is how far all of them together correct each."
+        text = (
+            "Differences between single trainings are partly luck. This is how far all of them together correct each."
+        )
         sections.append(Section(id="runs", title="Single trainings and all together", short="Noise", text=[text],
                                 chart=runs_chart(done, rows, metric)))  # fmt: skip
     curves = curves_chart(trials, metric, _named(content, recommended))
     if curves is not None:
-        sections.append(Section(id="curves", title="Learning curves", short="Curves", chart=curves[0], tables=[curves[1]]))
+        sections.append(
+            Section(id="curves", title="Learning curves", short="Curves", chart=curves[0], tables=[curves[1]])
+        )
     progress = progress_chart(done, axes, metric) if len(done) else None
     if progress is not None:
         chart, table, text = progress
-        sections.append(Section(id="progress", title="Progress of the search", short="Progress", text=[text], chart=chart, tables=[table]))  # fmt: skip
+        title = "Progress of the search"
+        sections.append(Section(id="progress", title=title, short="Progress", text=[text], chart=chart, tables=[table]))
     sections.append(_failures(trials))
     if trials:
-        sections.append(Section(id="trials", title="All trials", short="Trials", paged=_paged(costs, metric, columns),
-                                text=["Click on a head to sort. trials.csv in the run folder has all columns."]))  # fmt: skip
+        text = "Click on a head to sort. trials.csv in the run folder has all columns."
+        paged = _paged(costs, metric, columns)
+        sections.append(Section(id="trials", title="All trials", short="Trials", paged=paged, text=[text]))
     sections.append(_what_ran(folder, trials, objective, space, config, data, times))
     state = "A search that is running" if refresh else content["ended"]
     return Page(
@@ -171,19 +176,23 @@ def _confirmed(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Sec
     def estimate(e: Estimate | None) -> list[str]:
         return ["", ""] if e is None else [metric.value(e.mean), "" if e.interval is None else metric.span(*e.interval)]
 
-    rows, marked = [], []
+    rows: list[list[str]] = []
+    marked: list[int] = []
     names = {role: name for role, name in REFERENCES.items() if found.of_role(role) is not None and role != "given"}
     for network in found.networks:
         if network.key == found.verdict.network:
             marked.append(len(rows))
-        cells = [f"{network.label.replace(',', ', ')}{f' ({REFERENCES[network.role]})' if network.role in REFERENCES else ''}"]
+        cells = [network.label.replace(",", ", ")]
+        cells[0] += f" ({REFERENCES[network.role]})" if network.role in REFERENCES else ""
         cells += [str(len(network.validation.values)), *estimate(network.validation), *estimate(network.test)]
         for role in names:
             difference = network.against.get(role)
             span = None if difference is None else difference.family_interval or difference.interval
             cells.append("" if difference is None else metric.gain(difference.mean))
             cells.append("" if span is None else f"{metric.gain(span[0])} to {metric.gain(span[1])}")
-            chance = None if difference is None else difference.family_p if difference.family_p is not None else difference.p
+            chance = (
+                None if difference is None else difference.family_p if difference.family_p is not None else difference.p
+            )
             cells.append("" if chance is None else f"{chance:.3f}")
         cells.append(metric.gain(network.optimism))
         cells += [cost_text(network.costs[n].value, n) if n in network.costs else "" for n in costs]
@@ -192,12 +201,15 @@ def _confirmed(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Sec
     heads += [Head(label=label, number=True) for label in ("seeds", f"validation, {metric.head}", "90 % interval",
                                                            f"test, {metric.head}", "90 % interval")]  # fmt: skip
     for name in names.values():
-        heads += [Head(label=label, number=True) for label in (f"test against {name}", "90 % interval, all finalists", "p, all finalists")]
+        heads += [
+            Head(label=label, number=True)
+            for label in (f"test against {name}", "90 % interval, all finalists", "p, all finalists")
+        ]
     heads.append(Head(label="optimism of the search", number=True))
     heads += [Head(label=cost_name(n), number=True) for n in costs]
     text = [
-        f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} epochs. Chosen on the "
-        f"validation part; the test part ({found.test_images:,} images) was opened {found.openings} "
+        f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} epochs. Chosen on "
+        f"the validation part; the test part ({found.test_images:,} images) was opened {found.openings} "
         f"{'time' if found.openings == 1 else 'times'} in this run."
     ]
     if found.noise is not None:
@@ -217,8 +229,12 @@ def _effects(effects: pd.DataFrame | None, metric: Metric, decisions: int) -> Se
     everywhere = bool((effects["decision"] == EVERYWHERE).any())
     tables = [effects_rows(effects, metric, everywhere=False)]
     tables += [effects_rows(effects, metric, everywhere=True)] if everywhere else []
-    text = "Each effect is an average over all other decisions, by all trainings together; limits on costs are not looked at."
-    return Section(id="effects", title=title, short="Effects", text=[text], chart=effects_chart(effects, metric), tables=tables)
+    text = (
+        "Each effect is an average over all other decisions, by all trainings together; limits on costs do not count."
+    )
+    return Section(
+        id="effects", title=title, short="Effects", text=[text], chart=effects_chart(effects, metric), tables=tables
+    )
 
 
 def _failures(trials: Sequence[Trial]) -> Section:
@@ -235,16 +251,30 @@ def _failures(trials: Sequence[Trial]) -> Section:
     for (state, reason), members in ordered[:FAILURES]:
         reason = "the search ended before it did" if reason == INTERRUPTED else reason
         numbers = ", ".join(str(t.number) for t in members[:8]) + (" ..." if len(members) > 8 else "")
-        rows.append([reason or "no reason given", state, f"{len(members):,}", numbers, members[0].placement.label.replace(",", ", ")])
+        rows.append(
+            [
+                reason or "no reason given",
+                state,
+                f"{len(members):,}",
+                numbers,
+                members[0].placement.label.replace(",", ", "),
+            ]
+        )
     if len(ordered) > FAILURES:
         text.append(f"The {FAILURES} most frequent of {len(ordered):,} reasons; trials.csv has all.")
-    heads = [Head(label="reason"), Head(label="state"), Head(label="how often", number=True), Head(label="trials"), Head(label="first placement")]
+    heads = [
+        Head(label="reason"),
+        Head(label="state"),
+        Head(label="how often", number=True),
+        Head(label="trials"),
+        Head(label="first placement"),
+    ]
     tables = [Table(caption="Failed, stopped early and rejected", heads=heads, rows=rows)] if rows else []
     return Section(id="failures", title="Failures", text=text, tables=tables)
 
 
 def _columns(trials: Sequence[Trial], done: pd.DataFrame, costs: Sequence[str], metric: Metric) -> dict[str, list[Any]]:
-    """The rows that charts and the table of all trials share; the metric as it is shown, None where there is no value."""
+    """The rows that charts and the table of all trials share: the metric as it is shown, None for no value."""
     told = done.set_index("trial")
 
     def scaled(name: str) -> list[float | None]:
@@ -285,8 +315,7 @@ def _paged(costs: Sequence[str], metric: Metric, columns: dict[str, list[Any]]) 
         heads.append(Column(key="mean", label=f"all trainings, {metric.head}", digits=metric.digits))
         heads.append(Column(key="lower", label="from (90 %)", digits=metric.digits))
         heads.append(Column(key="upper", label="to (90 %)", digits=metric.digits))
-    for name in costs:
-        heads.append(Column(key=name, label=cost_name(name), digits=_digits(columns[name])))
+    heads += [Column(key=name, label=cost_name(name), digits=_digits(columns[name])) for name in costs]
     heads += [Column(key="epochs", label="epochs", digits=0), Column(key="seconds", label="seconds", digits=1)]
     return [*heads, *([Column(key="reason", label="reason", long=True)] if any(columns["reason"]) else [])]
 
@@ -313,11 +342,13 @@ def _what_ran(
     shape = " x ".join(str(n) for n in data.input_shape)
     facts = {
         "backbone": config.backbone.target,
-        "data": f"{config.data.target}: {data.train:,} training, {data.val:,} validation, {data.test:,} test images, {shape}",
+        "data": f"{config.data.target}, {shape}",
+        "images": f"{data.train:,} training, {data.val:,} validation, {data.test:,} test",
         "classes": f"{len(data.classes)}: {', '.join(data.classes[:20])}{' ...' if len(data.classes) > 20 else ''}",
         "checksums": f"data {data.checksum}, split {data.split}",
         "space": f"{len(space.units)} units, {len(space.decisions)} decisions, {space.size:,} placements",
-        "objective": f"{objective.metric} ({objective.direction}) against {', '.join((objective.cost, *objective.more))}",
+        "metric": f"{objective.metric} ({objective.direction})",
+        "cost": ", ".join((objective.cost, *objective.more)),
         "sampler": config.sampler.target,
         "executor": config.executor.target,
         "seed": str(config.seed),
@@ -346,4 +377,6 @@ def _what_ran(
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    return (
+        f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    )

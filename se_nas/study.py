@@ -8,6 +8,7 @@ Optuna's samplers would propose it again and again).
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ class Study:
         """What the study compares."""
         return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")
 
-    @property
+    @functools.cached_property
     def space(self) -> Space:
         """The space that the study was made with."""
         plain = self.facts["space"]

@@ -7,7 +7,7 @@ import logging
 import math
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from se_nas.data import open_part, open_source
@@ -66,6 +67,7 @@ def train(
     precision: str,
     channels_last: bool,
     channel: Channel,
+    loggers: Sequence[Logger] = (),
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
@@ -82,7 +84,7 @@ def train(
     loaders, facts = _loaders(data, folder, recipe, seed=seed, device=device, channels_last=channels_last)
     module = task.module(candidate, recipe, **facts)
     watch = Watch(channel, task.metric)
-    trainer = _trainer(recipe, device, precision, watch)
+    trainer = _trainer(recipe, device, precision, watch, loggers=loggers)
     with _quiet():
         trainer.fit(module, **loaders)
     return tuple(watch.curve), watch.stopped
@@ -158,7 +160,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _trainer(
-    recipe: Recipe, device: torch.device, precision: str, *callbacks: pl.Callback, limit: int | None = None
+    recipe: Recipe,
+    device: torch.device,
+    precision: str,
+    *callbacks: pl.Callback,
+    limit: int | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
@@ -168,7 +175,7 @@ def _trainer(
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         callbacks=list(callbacks),
         plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell
-        logger=False,
+        logger=list(loggers) or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -57,7 +57,7 @@ def simulate(folder: Path, trials: int, *, seed: int = 0, noise: float = 0.003, 
     )  # fmt: skip
     study.optuna.set_user_attr("config", to_plain(config))
     study.optuna.set_user_attr("data", to_plain(data))
-    generator, draw = np.random.default_rng(seed), random.Random(seed)  # noqa: S311  # no secret depends on it
+    generator, draw = np.random.default_rng(seed), random.Random(seed)  # no secret depends on it
     gain = {unit.name: effect * generator.normal(0.5, 1.0) for unit in space.units}
     ranges = distributions(space.parameters)
     rows = []
@@ -75,7 +75,14 @@ def simulate(folder: Path, trials: int, *, seed: int = 0, noise: float = 0.003, 
 
 
 def _record(
-    placement: Placement, number: int, role: str, config: SearchConfig, costs: CostModel, accuracy: float, *, failed: bool
+    placement: Placement,
+    number: int,
+    role: str,
+    config: SearchConfig,
+    costs: CostModel,
+    accuracy: float,
+    *,
+    failed: bool,
 ) -> Trial:
     identity = RunIdentity(
         key=placement.key, seed=config.seed, epochs=EPOCHS, recipe=config.train, task=config.task,
@@ -95,7 +102,10 @@ def _record(
 
 
 def _frozen(
-    record: Trial, levels: dict[str, int], ranges: dict[str, optuna.distributions.BaseDistribution], objective: Objective
+    record: Trial,
+    levels: dict[str, int],
+    ranges: dict[str, optuna.distributions.BaseDistribution],
+    objective: Objective,
 ) -> optuna.trial.FrozenTrial:
     done = record.state == "complete"
     state = optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.FAIL
