@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(types.ModuleType):
-    """Keeps the functions `confirm`, `cost` and `search` from being hidden by the modules of these names once imported."""
+    """Keeps the functions `confirm`, `cost` and `search` from being hidden by modules of these names once imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, types.ModuleType)):

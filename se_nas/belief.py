@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from se_nas.candidates import Candidates
-from se_nas.features import Features
+from se_nas.features import Array, Features
 from se_nas.front import believed_front, front_probability
 from se_nas.levels import Codes, LevelSpace, distributions
 from se_nas.posterior import Posterior, fit
 from se_nas.records import Trial
 from se_nas.space import Space
+from se_nas.stopping import expected_ends
 from se_nas.study import Objective
 
 #: A posterior is shown from this many trainings more than there are decisions: fewer say little beside the prior.
@@ -42,8 +43,8 @@ BELIEFS: dict[str, Any] = {
 class Fitted:
     """A posterior with the trainings that it was fitted on.
 
-    ``codes`` (``n x d``) are their levels in ``levels``; the posterior is of ``sign`` times the metric, so that larger
-    is better.
+    ``trials`` are the complete ones; ``codes`` (``n x d``) are their levels in ``levels``; the posterior is of ``sign``
+    times the metric, so that larger is better.
     """
 
     posterior: Posterior
@@ -54,7 +55,7 @@ class Fitted:
 
 
 def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitted | None:
-    """The posterior of all complete trials, with what a confirm found for them; None if they are too few."""
+    """The posterior of all complete and stopped trials, with what a confirm found; None if the complete are too few."""
     placed = [
         (trial, levels)
         for trial in trials
@@ -64,23 +65,35 @@ def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitte
         return None
     sign = -1.0 if objective.direction == "minimize" else 1.0
     level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
-    codes = np.array([[levels[name] for name in level_space.names] for _, levels in placed], dtype=np.int64)
-    values = [(trial.metrics[objective.metric].value, *trial.repeats) for trial, _ in placed]
-    rows = np.repeat(codes, [len(v) for v in values], axis=0)
+    codes = _codes([levels for _, levels in placed], level_space)
+    value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
+    stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
+    repeats = [(i, sign * repeat) for i, (t, _) in enumerate(placed) for repeat in t.repeats]
+
+    def curve(trial: Trial) -> Array:
+        return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
+
+    ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
+    repeated = codes[np.array([i for i, _ in repeats], dtype=np.int64)]
+    posterior = fit(
+        Features(level_space.meanings),
+        np.concatenate([codes, repeated, _codes([stopped[i][1] for i in ends], level_space)]),
+        np.concatenate([value, [v for _, v in repeats], [mean for mean, _ in ends.values()]]),
+        extra_variance=np.concatenate(
+            [np.zeros(len(value) + len(repeats)), [variance for _, variance in ends.values()]]
+        ),
+    )
     return Fitted(
-        posterior=fit(Features(level_space.meanings), rows, sign * np.concatenate(values)),
-        levels=level_space,
-        codes=codes,
-        trials=tuple(trial for trial, _ in placed),
-        sign=sign,
+        posterior=posterior, levels=level_space, codes=codes, trials=tuple(trial for trial, _ in placed), sign=sign
     )
 
 
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
-    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior) and on what a confirm
-    found for their networks at the same schedule. The front is taken
+    The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior), on stopped ones as
+    far as their curves tell where they would have ended, and on what a confirm found for the networks of the search at
+    the same schedule. The front is taken
     among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
     among all placements.
 
@@ -123,9 +136,9 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     base = [row for row, i in enumerate(first) if told.trials[i].role == "baseline"]
     if base:
         against = distinct[base]
-        ends = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
+        bounds = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
         table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
-        table["gain_low"], table["gain_high"] = ends
+        table["gain_low"], table["gain_high"] = bounds
         table["p_gain"] = posterior.probability_above(distinct, minus=against)
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
@@ -135,3 +148,7 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]
     return beliefs.set_axis([trial.number for trial in told.trials], axis=0)
+
+
+def _codes(rows: Sequence[Mapping[str, int]], space: LevelSpace) -> Codes:
+    return np.array([[row[name] for name in space.names] for row in rows], dtype=np.int64).reshape(-1, len(space.names))

@@ -57,6 +57,8 @@ class SearchConfig:
         measure: Costs to record beside the exact ones: latency, memory, or the user's own by import path.
         latency_batch: Images at a time when latency and memory are measured.
         budget: Trainings to pay for; failed and rejected ones are free.
+        early_stopping: Whether to end a training once its learning curve says that it cannot reach the front at its
+            own cost; the reference points are never stopped.
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
@@ -81,6 +83,7 @@ class SearchConfig:
     measure: list[str] = field(default_factory=list)
     latency_batch: int = 1
     budget: int = 50
+    early_stopping: bool = False
     max_time: str | None = None
     workers: int | None = None
     device: str = "auto"

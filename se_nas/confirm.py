@@ -86,7 +86,9 @@ def confirm(
         with view or View(quiet=True) as shown, clear_errors(folder):
             _, study = open_run(folder.path)
             problem = _problem(study, folder, epochs=epochs, workers=workers, device=device)
-            networks = choose_finalists(study.trials(), study.objective, study.space, top)
+            # What an earlier confirm found must change neither the finalists nor what the search promised of them.
+            alone = [replace(trial, repeats=()) for trial in study.trials()]
+            networks = choose_finalists(alone, study.objective, study.space, top)
             chosen = fresh_seeds(problem.config.seed, seeds)
             trials = _train(problem, folder, networks, chosen, shown)
             if problem.recipe.epochs == study.facts["train"]["epochs"]:
@@ -132,16 +134,19 @@ def _train(
     if changed := differences(study.facts, problem.facts):
         raise RunError("an earlier confirm was of something else:\n  " + "\n  ".join(changed[:12]), where=str(run.path))
     plan = Plan(problem, study, run.owner, networks, seeds)
-    missing = len(plan.missing())
+    missing = len(plan.missing("complete"))
     total = len(networks) * len(seeds)
     times = [t.trial.seconds / t.trial.identity.epochs for t in networks if t.trial is not None]
     left = missing * problem.recipe.epochs * float(np.mean(times)) / len(problem.devices) if times else 0.0
     view.say(
         f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}) x {len(seeds)} fresh seeds, "
-        f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; then the test part"
+        f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; "
+        "then the test part"
     )
     spent = sum(t.counts for t in study.trials())
-    paid = replace(problem, config=replace(problem.config, budget=max(1, spent + missing), max_time=None))
+    paid = replace(
+        problem, config=replace(problem.config, budget=max(1, spent + missing), max_time=None, early_stopping=False)
+    )
     ended = Driver(paid, run, study, view, plan).drive() if missing else ""
     if ended == "interrupted":
         view.say("interrupted; the same command goes on where this one stopped")

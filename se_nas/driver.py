@@ -11,13 +11,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
 from se_nas.config import seconds
+from se_nas.early_stopping import EarlyStopping
 from se_nas.errors import RunError, SeNasError
 from se_nas.evaluate import evaluate, result_file
 from se_nas.executors import open_executor
 from se_nas.plugins import Executor
 from se_nas.problem import Problem
 from se_nas.propose import Proposals
-from se_nas.records import Result, Trial, Verdict, from_json
+from se_nas.records import Epoch, Result, Trial, Verdict, from_json
 from se_nas.report import front_table
 from se_nas.run_folder import RunFolder
 from se_nas.study import INTERRUPTED, LEASE, Study
@@ -38,6 +39,8 @@ class Driver:
         config = problem.config
         self.running: dict[Future[Result], Trial] = {}
         self.epochs: dict[int, int] = {}
+        self.stopping = EarlyStopping(problem.objective, problem.space) if config.early_stopping else None
+        self.stopped: dict[int, str] = {}
         self.ending = ""
         self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
         self._renewed = time.monotonic()
@@ -46,6 +49,8 @@ class Driver:
     def drive(self) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words."""
         self._recover()
+        if self.stopping is not None:
+            self.stopping.learn(self.study.trials())
         self.proposer.begin()
         if self._spent() >= self.problem.config.budget:
             return self._why()
@@ -79,7 +84,7 @@ class Driver:
             trial = self.proposer.next()
             if trial is None:
                 return bool(self.running)
-            future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial.number))
+            future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
             self.running[future] = trial
             self._show()
         return True
@@ -103,7 +108,7 @@ class Driver:
         record = replace(
             trial,
             state=result.state,
-            reason=result.reason,
+            reason=self.stopped.get(trial.number, result.reason),
             counts=result.state in ("complete", "stopped"),
             metrics=result.metrics,
             curve=result.curve,
@@ -119,6 +124,8 @@ class Driver:
             self.proposer.retry(record)
             self._give_up_if_hopeless(record)
         self._drop_weights()
+        if self.stopping is not None and record.counts:
+            self.stopping.learn(self.study.trials())
         self.view.finished(record, self._status())
 
     def _give_up_if_hopeless(self, last: Trial) -> None:
@@ -148,10 +155,18 @@ class Driver:
         if self.study.finish(record):
             self.proposer.retry(record)
 
-    def _reporter(self, number: int) -> Callable[[int, Mapping[str, float]], Verdict]:
+    def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
+        """What to answer after each epoch of a trial; called in a thread of the executor."""
+        curve: list[Epoch] = []
+
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
-            self.epochs[number] = epoch
-            return "continue"
+            self.epochs[trial.number] = epoch
+            curve.append(Epoch(epoch=epoch, metrics=dict(metrics)))
+            judgement = None if self.stopping is None else self.stopping(trial, curve)
+            if judgement is None or not judgement.stop or epoch >= trial.identity.epochs:
+                return "continue"
+            self.stopped[trial.number] = f"stopped after epoch {epoch}: {judgement.reason}"
+            return "stop"
 
         return report
 

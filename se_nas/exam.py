@@ -34,7 +34,7 @@ GROUPS = 20
 
 
 def exam_file(folder: Path, trial: int) -> Path:
-    """Where the scores of a confirmed training on the test part lie: ``scores``; every metric by ``names``, ``values``."""
+    """Where the test of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
     return folder / "confirm" / f"test-{trial}.npz"
 
 

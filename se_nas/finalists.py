@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from se_nas.errors import RunError
 from se_nas.problem import Problem
 from se_nas.propose import ATTEMPTS
-from se_nas.records import Phase, Placement, Trial, random_stream
+from se_nas.records import Phase, Placement, State, Trial, random_stream
 from se_nas.report import complete_table, front_table
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective, Study
@@ -57,16 +57,14 @@ def choose_finalists(trials: Sequence[Trial], objective: Objective, space: Space
         return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
 
     fixed = [finalist(space.baseline, "baseline"), finalist(space.reference, "reference")]
-    taken = {f.placement.key for f in fixed}
-    front = front_table(trials, objective, space)
-    members = front[front["posterior_front" if believed else "observed_front"]]
+    front = table if believed else front_table(trials, objective, space)
+    members = front[front["posterior_front" if believed else "observed_front"].astype(bool)]
     column = "mean" if believed else "metric"
-    worst_first = objective.direction == "minimize"
-    for rows in (members, table):
-        order = rows[~rows["key"].isin(taken)].drop_duplicates("key").sort_values(column, ascending=worst_first)
-        if len(order):
-            keys = list(order["key"])[: top if rows is members else 1]
-            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in keys)]
+    for rows, number in ((members, top), (table, 1)):
+        others = rows[~rows["key"].isin([f.placement.key for f in fixed])].drop_duplicates("key")
+        if len(others):
+            others = others.sort_values(column, ascending=objective.direction == "minimize")
+            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in others["key"].head(number))]
     return fixed
 
 
@@ -90,10 +88,10 @@ class Plan:
     def begin(self) -> None:
         """Nothing to prepare: jobs are enqueued one by one."""
 
-    def missing(self) -> list[tuple[Finalist, int]]:
-        """Jobs that are neither trained, nor in training, nor failed too often."""
+    def missing(self, *states: State) -> list[tuple[Finalist, int]]:
+        """Jobs that have no trial in one of these states, and did not fail too often."""
         trials = self.study.trials()
-        settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in ("complete", "running")}
+        settled = {(t.placement.key, t.identity.seed) for t in trials if t.state in states}
         return [
             (network, seed)
             for network, seed in self.jobs
@@ -103,7 +101,7 @@ class Plan:
 
     def next(self) -> Trial | None:
         """The next training, marked as running."""
-        missing = self.missing()
+        missing = self.missing("complete", "running")
         if not missing:
             return None
         network, seed = missing[0]

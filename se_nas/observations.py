@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from se_nas.errors import RunError
 from se_nas.features import Array
 from se_nas.levels import Codes, LevelSpace
-from se_nas.stopping import extrapolate
+from se_nas.stopping import expected_ends
 
 #: System attribute under which the sampler notes what it proposed, before anything is suggested.
 PROPOSAL = "se_nas:proposal"
@@ -133,15 +133,7 @@ def _stopped(
     complete: list[FrozenTrial], pruned: list[tuple[FrozenTrial, tuple[int, ...]]], metric_index: int, sign: float
 ) -> list[tuple[tuple[int, ...], float, float]]:
     """Rows (codes, value, extra variance) of stopped trials whose curve tells where they would have ended."""
-    partial = [(codes, curve) for trial, codes in pruned if len(curve := sign * curve_of(trial))]
-    if not partial:
-        return []
     finished = [(sign * curve_of(t), sign * t.values[metric_index]) for t in complete if len(curve_of(t))]
     curves, finals = [c for c, _ in finished], np.array([v for _, v in finished])
-    rows = []
-    for codes, curve in partial:
-        prediction = extrapolate(curves, finals, curve)
-        if prediction is not None:
-            # A prediction without error would be a repeat of the finished trials; keep it a stopped one.
-            rows.append((codes, prediction.mean, max(prediction.variance, 1e-300)))
-    return rows
+    ends = expected_ends(curves, finals, [sign * curve_of(trial) for trial, _ in pruned])
+    return [(pruned[i][1], mean, variance) for i, (mean, variance) in ends.items()]

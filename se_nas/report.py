@@ -86,7 +86,7 @@ def complete_table(trials: Sequence[Trial], objective: Objective, space: Space |
     """
     complete = [t for t in trials if t.state == "complete"]
     table = trials_table(complete, objective)
-    beliefs = None if space is None else believe(complete, objective, space)
+    beliefs = None if space is None else believe(trials, objective, space)
     told: dict[Any, dict[Any, Any]] = {} if beliefs is None else beliefs.to_dict()
     for name, nothing in BELIEFS.items():
         table[name] = [told.get(name, {}).get(n, nothing) for n in table["trial"]]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtr
 
 from se_nas.errors import DataError
@@ -29,12 +30,12 @@ class Extrapolation:
 
     @property
     def variance(self) -> float:
-        """Variance of the prediction, in squared units of the metric."""
-        return self.scale**2 * self.degrees / (self.degrees - 2)
+        """Variance of the prediction, in squared units of the metric; above 0: a stopped trial is no full one."""
+        return max(self.scale**2 * self.degrees / (self.degrees - 2), 1e-300)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Judgement:
     """``stop`` or go on; ``probability`` that the final value reaches the front at this cost; why, in words."""
 
     stop: bool
@@ -85,6 +86,12 @@ def extrapolate(curves: Sequence[Array], finals: Array, partial: Array) -> Extra
     )
 
 
+def expected_ends(curves: Sequence[Array], finals: Array, partial: Sequence[Array]) -> dict[int, tuple[float, float]]:
+    """Mean and variance of the final values of stopped curves, by position, for those of which anything can be told."""
+    ends = {i: extrapolate(curves, finals, curve) for i, curve in enumerate(partial) if len(curve)}
+    return {i: (end.mean, end.variance) for i, end in ends.items() if end is not None}
+
+
 def judge(
     prediction: Extrapolation | None,
     front_value: float | None,
@@ -92,7 +99,7 @@ def judge(
     seen: float,
     min_seen: float = 1 / 3,
     risk: float = 0.05,
-) -> Verdict:
+) -> Judgement:
     """Decide on a running trial.
 
     Parameters
@@ -108,13 +115,29 @@ def judge(
         Stop when the probability to reach ``front_value`` is below this.
     """
     if front_value is None:
-        return Verdict(stop=False, probability=1.0, reason="no placement is cheaper")
+        return Judgement(stop=False, probability=1.0, reason="no placement is cheaper")
     if prediction is None:
-        return Verdict(stop=False, probability=1.0, reason=f"fewer than {MIN_CURVES} finished curves")
+        return Judgement(stop=False, probability=1.0, reason=f"fewer than {MIN_CURVES} finished curves")
     z = (prediction.mean - front_value) / max(prediction.scale, 1e-300)
     probability = float(stdtr(prediction.degrees, z))
     if seen < min_seen:
-        return Verdict(stop=False, probability=probability, reason=f"only {seen:.0%} of the epochs are done")
+        return Judgement(stop=False, probability=probability, reason=f"only {seen:.0%} of the epochs are done")
     stop = probability < risk
     reason = f"{probability:.1%} chance to reach {front_value:.4g}, the front at its cost"
-    return Verdict(stop=stop, probability=probability, reason=reason)
+    return Judgement(stop=stop, probability=probability, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What the ``k`` finished trials say: curves, final values, costs (``k x a``) and posterior means."""
+
+    curves: Sequence[Array]
+    finals: Array
+    cost: Array
+    mean: Array
+
+    def judge(self, partial: Array, *, cost: Array, others: npt.NDArray[np.bool_], seen: float) -> Judgement:
+        """Judge a trial of known costs (``a``) by its curve so far; ``others`` (``k``): not of its own placement."""
+        cheaper = self.mean[others & (self.cost <= cost).all(axis=1)]
+        front_value = float(cheaper.max()) if len(cheaper) else None
+        return judge(extrapolate(self.curves, self.finals, partial), front_value, seen=seen)

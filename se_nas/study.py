@@ -1,8 +1,8 @@
 """The Optuna study as the one truth: trials as records in, trials as records out.
 
 Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the costs stand
-beside it for optuna-dashboard. A rejected trial is told as pruned with a violated constraint (told as failed,
-Optuna's samplers would propose it again and again).
+beside it for optuna-dashboard. A rejected and a stopped trial are told as pruned with a violated constraint (told as
+failed, Optuna's samplers would propose them again and again).
 """
 
 from __future__ import annotations
@@ -241,8 +241,11 @@ class Study:
                 trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
             if record.reason:
                 trial.set_user_attr("reason", record.reason)
-            if record.state == "rejected":
-                trial.set_constraint("rejected", 1.0)
+            if record.counts:  # what samplers need to know of a stopped trial, and of those that it is compared with
+                trial.set_user_attr("curve", [epoch.metrics[objective.metric] for epoch in record.curve])
+                trial.set_user_attr("epochs", record.identity.epochs)
+            if record.state in ("rejected", "stopped"):
+                trial.set_constraint(record.state, 1.0)
             with _quiet():
                 self.optuna.tell(trial, values, state=_STATES[record.state])
         except optuna.exceptions.UpdateFinishedTrialError:

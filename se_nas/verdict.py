@@ -254,7 +254,8 @@ def _probability(p: float | None) -> str:
 def provisional_verdict(content: Mapping[str, Any], *, unit: str = "share") -> Verdict:
     """The verdict of a search alone, from its summary: which network looks best, and how sure that is."""
     best, base = content.get("best"), content.get("baseline")
-    confirm = f"Provisional: only fresh seeds and the sealed test part can tell. Next: se-nas confirm {content.get('out', 'RUN')}"
+    run = content.get("out", "RUN")
+    confirm = f"Only fresh seeds and the sealed test part can tell. Next: se-nas confirm {run}"
     if best is None or base is None or best.get("gain") is None:
         text = f"Provisional: {content.get('trained', 0)} trainings are too few to say whether SE helps here."
         return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), Sentence(text=confirm)))

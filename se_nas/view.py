@@ -192,10 +192,10 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     """Print what a confirm found: the table of networks, the verdict, and where the files are."""
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
     say = functools.partial(console.print, highlight=False, markup=False)
-    title = f"Confirmed with {len(result.seeds)} fresh seeds, {result.epochs} epochs; test part: {result.test_images:,} images"
+    title = f"Confirmed: {len(result.seeds)} fresh seeds, {result.epochs} epochs, {result.test_images:,} test images"
     table = Table(title=title, title_justify="left")
-    names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p", "to SE everywhere",
-             "p", "promised", "too good by")  # fmt: skip
+    names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
+             "to SE everywhere", "p", "promised", "too good by")  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
     for network in result.networks:
@@ -203,8 +203,8 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     console.print(table)
     if result.noise is not None:
         say(
-            f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the finite "
-            f"test part {amount(result.noise.image_sd, result.unit, signed=False)}, correlation of equal seeds "
+            f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the "
+            f"finite test part {amount(result.noise.image_sd, result.unit, signed=False)}, correlation of equal seeds "
             f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
         )
     for sentence in result.verdict.sentences:

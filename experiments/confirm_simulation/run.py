@@ -1,10 +1,10 @@
 """Whole confirms of networks whose truth is known, through the functions that `se-nas confirm` calls.
 
-    python experiments/confirm_simulation/run.py 1000            # all scenarios, about 25 minutes on one core
+    python experiments/confirm_simulation/run.py 1000            # all scenarios, 25 minutes on one core; goes on
     python experiments/confirm_simulation/run.py 50 --only none  # a quick look at one
 
-A search of 50 random placements (three stages, four choices) gives one noisy validation value each; the finalists are
-chosen by `choose_finalists`, which fits the posterior; each is "trained" with fresh seeds: a value on the validation
+Where a scenario has a search, one of 50 random placements (three stages, four choices) gives a noisy validation value
+each; the finalists are chosen by `choose_finalists`, which fits the posterior; each is "trained" with fresh seeds: a value on the validation
 part and right or wrong on every test image; `judge` and `final_verdict` do the rest. An image is right if
 
     mean of the network + seed + network x seed + image + network x image + rest > 0,
@@ -25,7 +25,7 @@ from scipy.stats import beta, norm
 
 from se_nas.confirmed import Confirmation, Confirmed, Verdict
 from se_nas.evaluate import commit
-from se_nas.finalists import TOP, choose_finalists, fresh_seeds
+from se_nas.finalists import TOP, Finalist, choose_finalists, fresh_seeds
 from se_nas.judgement import estimate, judge
 from se_nas.records import CostValue, Metric, Recipe, RunIdentity, Site, Target, Trial, Unit
 from se_nas.space import Space
@@ -46,6 +46,8 @@ class Scenario:
     """Effects in points; standard deviations of the latent normal parts, of which the total is about 1.35."""
 
     name: str
+    search: bool = False
+    """Whether a search chooses the finalists; else they are three placements drawn at random, equal to all others."""
     effect: float = 0.0
     """Of the placements that help; what helps is SE in the second stage at r=8 or r=4, all other SE does nothing."""
     harm: float = 0.0
@@ -70,18 +72,19 @@ SCENARIOS = [
     Scenario(name="none, networks see alike", sd_network=0.0),
     Scenario(name="none, noisy trainings", sd_training=0.06),
     Scenario(name="harm 0.5", harm=0.5),
-    Scenario(name="effect 1.0", effect=1.0),
-    Scenario(name="effect 0.5", effect=0.5),
-    Scenario(name="effect 0.5, 10 seeds", effect=0.5, seeds=10),
+    Scenario(name="search, none", search=True),
+    Scenario(name="search, effect 1.0", search=True, effect=1.0),
+    Scenario(name="search, effect 0.5", search=True, effect=0.5),
+    Scenario(name="search, effect 0.5, 10 seeds", search=True, effect=0.5, seeds=10),
 ]
 
 
 def space() -> Space:
     """Three stages of one unit each, with 64 channels: none, 16, 8 or 4."""
     units = [
-        Unit(name=f"u{i}", stage=f"stage{i}", sites=(Site(unit=f"u{i}", position="standard", module=f"u{i}", channels=64, size=(8, 8)),))
-        for i in (1, 2, 3)
-    ]  # fmt: skip
+        Unit(name=u, stage=stage, sites=(Site(unit=u, position="standard", module=u, channels=64, size=(8, 8)),))
+        for u, stage in (("u1", "stage1"), ("u2", "stage2"), ("u3", "stage3"))
+    ]
     return Space(SpaceSpec(reductions=("none", 16.0, 8.0, 4.0)), units)
 
 
@@ -124,6 +127,14 @@ class World:
         return found
 
 
+def drawn(world: World) -> list[Finalist]:
+    """The reference points and three other placements."""
+    fixed = {world.space.baseline.key: "baseline", world.space.reference.key: "reference"}
+    others = world.rng.permutation([key for key in world.placements if key not in fixed])[:TOP]
+    roles = {**fixed, **{str(key): "finalist" for key in others}}
+    return [Finalist(placement=world.placements[key], role=role) for key, role in roles.items()]
+
+
 def search(world: World) -> list[Trial]:
     """One training each of both reference points and of random placements, all with one seed."""
     keys = [world.space.baseline.key, world.space.reference.key]
@@ -152,8 +163,8 @@ def search(world: World) -> list[Trial]:
 def study(scenario: Scenario, seed: int) -> dict[str, object]:
     """A search and a confirm; one row of figures."""
     world = World(scenario, seed)
-    trials = search(world)
-    finalists = choose_finalists(trials, OBJECTIVE, world.space, TOP)
+    trials = search(world) if scenario.search else []
+    finalists = choose_finalists(trials, OBJECTIVE, world.space, TOP) if trials else drawn(world)
     seeds = fresh_seeds(seed, scenario.seeds)
     networks, scores = [], {}
     for finalist in finalists:
@@ -165,13 +176,14 @@ def study(scenario: Scenario, seed: int) -> dict[str, object]:
         scores[key] = rows
         trial = finalist.trial
         validation = estimate(values)
-        observed = trial.metrics["val_accuracy"].value if trial else np.nan
+        observed = trial.metrics["val_accuracy"].value if trial else None
         networks.append(
             Confirmed(
                 key=key, label=finalist.placement.label, placement=finalist.placement, role=finalist.role,
-                costs=trial.costs if trial else {}, validation=validation, promised=finalist.promised, observed=observed,
+                costs=trial.costs if trial else {}, validation=validation,
+                promised=finalist.promised, observed=observed,
                 optimism=None if finalist.promised is None else finalist.promised - validation.mean,
-                observed_optimism=observed - validation.mean,
+                observed_optimism=None if observed is None else observed - validation.mean,
             )
         )  # fmt: skip
     judged = judge(networks, scores, "maximize")
@@ -195,9 +207,15 @@ def figures(world: World, networks: tuple[Confirmed, ...], verdict: Verdict, tri
     covered = [_in(d.interval, truth) for _, d, truth in against]
     family = [_in(d.family_interval, truth) for _, d, truth in against]
     finalists = [n for n in networks if n.role == "finalist"]
-    best = max(finalists, key=lambda n: n.promised or 0.0)
-    luckiest = max(trials, key=lambda t: t.metrics["val_accuracy"].value)
-    promised = max((n for n in finalists), key=lambda n: n.promised or 0.0)
+    searched: dict[str, object] = {}
+    if trials:
+        best = max(finalists, key=lambda n: n.promised or 0.0)
+        luckiest = max(trials, key=lambda t: t.metrics["val_accuracy"].value)
+        searched = {
+            "optimism": 100 * (best.optimism or 0.0),
+            "optimism_single_run": 100 * (best.observed_optimism or 0.0),
+            "optimism_luckiest_run": 100 * _luck(world, luckiest),
+        }
     return {
         "claim": verdict.claim,
         "right": verdict.claim == "use" and world.truth(verdict.network or "") > base + 1e-12,
@@ -209,9 +227,7 @@ def figures(world: World, networks: tuple[Confirmed, ...], verdict: Verdict, tri
         "mean_covered": float(np.mean([_in(n.test.interval, world.truth(n.key)) for n in networks if n.test])),
         "error": 100 * float(np.mean([d.mean - truth for _, d, truth in against])),
         "half_width": 50 * float(np.mean([d.interval[1] - d.interval[0] for _, d, _ in against if d.interval])),
-        "optimism": 100 * (best.optimism or 0.0),
-        "optimism_single_run": 100 * (promised.observed_optimism or 0.0),
-        "optimism_luckiest_run": 100 * _luck(world, luckiest),
+        **searched,
     }
 
 
@@ -232,6 +248,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         return float(beta.ppf(0.95, count + 1, n - count)) if count < n else 1.0
 
     found = []
+    for columns in ("optimism", "optimism_single_run", "optimism_luckiest_run"):
+        rows = rows if columns in rows else rows.assign(**{columns: np.nan})
     for name, group in rows.groupby("scenario", sort=False):
         n, false, right = len(group), int(group["false_claim"].sum()), int(group["right"].sum())
         found.append(
@@ -241,8 +259,10 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "false_over_reference": round(group["false_over_reference"].mean(), 4),
                 "power": round(right / n, 4), "power_at_least": round(1 - upper(n - right, n), 4),
                 "helpful_among_finalists": round(group["helpful_finalists"].mean(), 2),
-                "coverage_90": round(group["covered"].mean(), 4), "family_coverage": round(group["family_covered"].mean(), 4),
-                "mean_coverage_90": round(group["mean_covered"].mean(), 4), "half_width": round(group["half_width"].mean(), 3),
+                "coverage_90": round(group["covered"].mean(), 4),
+                "family_coverage": round(group["family_covered"].mean(), 4),
+                "mean_coverage_90": round(group["mean_covered"].mean(), 4),
+                "half_width": round(group["half_width"].mean(), 3),
                 "optimism": round(group["optimism"].mean(), 3), "optimism_se": round(group["optimism"].sem(), 3),
                 "optimism_single_run": round(group["optimism_single_run"].mean(), 3),
                 "optimism_luckiest_run": round(group["optimism_luckiest_run"].mean(), 3),
@@ -256,18 +276,20 @@ def main() -> None:
     parser.add_argument("studies", type=int)
     parser.add_argument("--only", help="names of scenarios that contain this")
     given = parser.parse_args()
-    rows = []
+    file = HERE / "studies.csv"
+    table = pd.read_csv(file) if file.is_file() and not given.only else pd.DataFrame({"scenario": [], "study": []})
     for scenario in SCENARIOS:
         if given.only and given.only not in scenario.name:
             continue
         start = time.monotonic()
-        rows += [study(scenario, seed) for seed in range(given.studies)]
+        done = set(table.loc[table["scenario"] == scenario.name, "study"])
+        rows = [study(scenario, seed) for seed in range(given.studies) if seed not in done]
+        table = pd.concat([table, pd.DataFrame(rows).assign(commit=commit())]) if rows else table
         print(f"{scenario.name}: {time.monotonic() - start:.0f} s", flush=True)
-        table = pd.DataFrame(rows).assign(commit=commit())
-        print(summary(table).tail(1).T.to_string(header=False), flush=True)
+        print(summary(table[table["scenario"] == scenario.name]).T.to_string(header=False), flush=True)
         if not given.only:
-            table.to_csv(HERE / "studies.csv", index=False, float_format="%.5g")
-            summary(table).assign(commit=commit()).to_csv(HERE / "summary.csv", index=False)
+            table.to_csv(file, index=False, float_format="%.5g")
+            summary(table).to_csv(HERE / "summary.csv", index=False)
 
 
 if __name__ == "__main__":

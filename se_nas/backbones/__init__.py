@@ -16,6 +16,7 @@ from se_nas.records import Target, random_stream
 # Name -> factory. A name that ends with a colon stands for all networks of a library.
 BACKBONES: dict[str, str] = {
     **{f"resnet{depth}": "se_nas.backbones.resnet:resnet" for depth in (8, 14, 20, 32, 56)},
+    "bagnet8": "se_nas.backbones.resnet:bagnet",
     "timm:": "se_nas.backbones.libraries:timm",
     "torchvision:": "se_nas.backbones.libraries:torchvision",
     "pytorchcv:": "se_nas.backbones.libraries:pytorchcv",

@@ -13,13 +13,13 @@ from se_nas.errors import BackboneError
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """A 3x3 convolution, a second one with the given kernel, and a shortcut."""
 
-    def __init__(self, channels_in: int, channels: int, *, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
@@ -38,25 +38,26 @@ class ResNet(nn.Module):
     Input (batch, in_channels, height, width), height and width at least 4; output (batch, num_classes), logits.
     """
 
-    def __init__(self, depth: int, *, num_classes: int, in_channels: int) -> None:
+    def __init__(self, depth: int, *, num_classes: int, in_channels: int, kernel: int = 3) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise BackboneError(f"a CIFAR-style ResNet cannot have {depth} layers", allowed=["8", "14", "20", "6n + 2"])
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         blocks = (depth - 2) // 6
-        self.layer1 = self._stage(16, 16, blocks, stride=1)
-        self.layer2 = self._stage(16, 32, blocks, stride=2)
-        self.layer3 = self._stage(32, 64, blocks, stride=2)
+        self.layer1 = self._stage(16, 16, blocks, stride=1, kernel=kernel)
+        self.layer2 = self._stage(16, 32, blocks, stride=2, kernel=kernel)
+        self.layer3 = self._stage(32, 64, blocks, stride=2, kernel=kernel)
         self.fc = nn.Linear(64, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(channels_in: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
-        first = BasicBlock(channels_in, channels, stride=stride)
-        return nn.Sequential(first, *(BasicBlock(channels, channels, stride=1) for _ in range(blocks - 1)))
+    def _stage(channels_in: int, channels: int, blocks: int, *, stride: int, kernel: int) -> nn.Sequential:
+        first = BasicBlock(channels_in, channels, stride=stride, kernel=kernel)
+        more = (BasicBlock(channels, channels, stride=1, kernel=kernel) for _ in range(blocks - 1))
+        return nn.Sequential(first, *more)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
@@ -82,3 +83,12 @@ class ResNet(nn.Module):
 def resnet(*, depth: int = 20, num_classes: int = 10, in_channels: int = 3) -> ResNet:
     """A CIFAR-style ResNet with random weights."""
     return ResNet(depth, num_classes=num_classes, in_channels=in_channels)
+
+
+def bagnet(*, depth: int = 8, num_classes: int = 10, in_channels: int = 3) -> ResNet:
+    """A CIFAR-style ResNet that sees small windows: the second convolution of each block is 1x1.
+
+    With 8 layers an output depends on 11 x 11 pixels. After Brendel and Bethge, "Approximating CNNs with
+    bag-of-local-features models works surprisingly well on ImageNet", ICLR 2019.
+    """
+    return ResNet(depth, num_classes=num_classes, in_channels=in_channels, kernel=1)

@@ -1,0 +1,78 @@
+"""Generated images on which SE must help, as a control: what a texture means depends on the whole image.
+
+Each grey image of 16 x 32 pixels has two parts, far from each other. On the left two gratings lie on top of each other,
+one upright or level, the other leaning to the left or to the right, with random phases and noise. On the right there
+are random dots, of which a little more than half are bright, or a little less: few of them say nothing, only their
+mean over the image does. It tells which grating counts: with more bright dots the class is the direction of the
+first, else that of the second.
+
+Why SE must help: a network without SE that ends in a global average and a linear layer adds up what its local
+windows see. If no window is as wide as the empty strip between the parts (`STRIP` pixels), its logit is a sum of a
+function of the left part and one of the right part. Where the two gratings disagree, four cases are left, and such a
+sum is right in three of them at most, so that no such network has more than 7/8 accuracy. With one SE block the mean of
+the dots can switch channels on and off, and all cases can be right. The backbone ``bagnet8`` has windows of 11 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from se_nas.data.base import PARTS, PartName, chunks
+from se_nas.errors import DataError
+
+HEIGHT, TEXTURE, STRIP, DOTS = 16, 10, 12, 10
+"""Of the image, and of its three parts from left to right, in pixels."""
+PERIOD = 4.0
+"""Of the gratings, in pixels."""
+BIAS = 0.15
+"""More than half of the dots, or less, that are bright: one dot says little, the mean of 160 all."""
+NOISE = 0.25
+
+
+class Context:
+    """Two balanced classes; the three parts are drawn one after the other from one seed."""
+
+    classes = ("0", "1")
+
+    def __init__(self, sizes: dict[PartName, int], seed: int) -> None:
+        if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 8]:
+            raise DataError(f"too few images: {wrong[0]}", allowed=["8 or more in each part"])
+        self._sizes, self._seed = sizes, seed
+        self._parts = {
+            part: draw(size, np.random.default_rng([seed, number])) for number, (part, size) in enumerate(sizes.items())
+        }
+
+    def labels(self, part: PartName) -> np.ndarray | None:
+        return self._parts[part][1]
+
+    def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
+        for piece in chunks(indices):
+            yield self._parts[part][0][piece]
+
+    def fingerprint(self) -> str:
+        return f"context {self._sizes} {self._seed} 1"
+
+
+def draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 1, 16, 32), uint8, and classes (n,): all eight cases equally often."""
+    case = rng.permutation(np.arange(n) % 8)
+    first, second, cue = case & 1, case >> 1 & 1, case >> 2
+    rows, columns = np.mgrid[:HEIGHT, :TEXTURE]
+    phase = rng.uniform(0, 2 * np.pi, (2, n, 1, 1))
+    across = np.where(first[:, None, None], rows, columns)
+    leaning = (rows + np.where(second[:, None, None], columns, -columns)) / np.sqrt(2)
+    gratings = sum(np.sin(2 * np.pi * u / PERIOD + p) for u, p in zip((across, leaning), phase, strict=True))
+    image = np.zeros((n, HEIGHT, TEXTURE + STRIP + DOTS))
+    image[:, :, :TEXTURE] = gratings / 2
+    bright = rng.random((n, HEIGHT, DOTS)) < 0.5 + BIAS * (2 * cue - 1)[:, None, None]
+    image[:, :, -DOTS:] = np.where(bright, 0.7, -0.7)
+    image += NOISE * rng.standard_normal(image.shape)
+    grey = np.clip(np.round(127.5 + 80 * image), 0, 255).astype(np.uint8)
+    return grey[:, None], np.where(cue == 1, first, second).astype(np.int64)
+
+
+def context(train: int = 512, val: int = 512, test: int = 1024, seed: int = 0) -> Context:
+    """The generated images, in numbers for each part."""
+    return Context(dict(zip(PARTS, (train, val, test), strict=True)), seed)

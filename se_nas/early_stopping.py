@@ -1,0 +1,63 @@
+"""Early stopping: which running trainings cannot reach the front any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from se_nas.belief import believe
+from se_nas.features import Array
+from se_nas.records import Epoch, Trial
+from se_nas.space import Space
+from se_nas.stopping import Judgement, Standing
+from se_nas.study import Objective
+
+
+class EarlyStopping:
+    """Judges running trials by their learning curves, against what finished trials have said so far.
+
+    A trial is stopped when, at its own exact cost, its plausible final value does not reach the front of the
+    posterior (see :func:`se_nas.stopping.judge`). Reference points and the cheapest network are never stopped.
+    `learn` is for the thread that writes to the study, calls are for any thread.
+    """
+
+    def __init__(self, objective: Objective, space: Space) -> None:
+        self._objective, self._space = objective, space
+        self._sign = -1.0 if objective.direction == "minimize" else 1.0
+        self._known: tuple[Standing, list[str]] | None = None
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Take in all trials of the study."""
+        beliefs = believe(trials, self._objective, self._space)
+        if beliefs is None:
+            return
+        finished = [t for t in trials if t.number in beliefs.index]
+        standing = Standing(
+            curves=[self._curve(t.curve) for t in finished],
+            finals=np.array([self._sign * t.metrics[self._objective.metric].value for t in finished]),
+            cost=np.array([self._cost(t) for t in finished]),
+            mean=self._sign * beliefs.loc[[t.number for t in finished], "mean"].to_numpy(float),
+        )
+        self._known = standing, [t.placement.key for t in finished]
+
+    def __call__(self, trial: Trial, curve: Sequence[Epoch]) -> Judgement:
+        """Whether to stop a trial whose epochs so far are these."""
+        known = self._known
+        if trial.role or known is None:
+            reason = "a reference point" if trial.role else "too few trials for a posterior"
+            return Judgement(stop=False, probability=1.0, reason=reason)
+        standing, keys = known
+        return standing.judge(
+            self._curve(curve),
+            cost=self._cost(trial),
+            others=np.array([key != trial.placement.key for key in keys]),
+            seen=len(curve) / trial.identity.epochs,
+        )
+
+    def _curve(self, curve: Sequence[Epoch]) -> Array:
+        return self._sign * np.array([epoch.metrics[self._objective.metric] for epoch in curve], dtype=np.float64)
+
+    def _cost(self, trial: Trial) -> Array:
+        names = (self._objective.cost, *self._objective.more)
+        return np.array([trial.costs[name].value for name in names], dtype=np.float64)
