@@ -166,7 +166,9 @@ def _verdict(content: dict[str, Any], confirmation: Confirmation | None) -> Sect
     """The verdict in sentences: that of a confirm if there was one, else the provisional one of the search."""
     if confirmation is not None:
         return Section(id="verdict", title="Verdict", text=[s.text for s in confirmation.verdict.sentences])
-    sentences = [s["text"] for s in (content.get("verdict") or {}).get("sentences", ())]
+    # The page may be handed on: it names the run, not where it lies on this machine.
+    name = Path(content["out"]).name
+    sentences = [s["text"].replace(content["out"], name) for s in (content.get("verdict") or {}).get("sentences", ())]
     return Section(id="verdict", title="Verdict so far", short="Verdict", text=sentences or content["gained"])
 
 

@@ -345,7 +345,7 @@ class TestCompare:
         assert not any("different data" in note for note in content["notes"])
         for suffix in ("html", "png", "svg", "pdf", "csv", "md", "tex"):
             assert (tmp_path / "compare" / f"compare.{suffix}").stat().st_size > 0
-        with pytest.raises(RunError, match="'tokens'"):
+        with pytest.raises(RunError, match="tokens"):
             compare([finished, other], tmp_path / "compare", cost="tokens")
 
 
@@ -361,28 +361,29 @@ def browser() -> Any:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory, units8: Any) -> Path:
+    from se_nas.space_file import read_space
+
+    space = Space(read_space("stagewise"), units8)
+    trials = searched(space, 40)
+    trials[5] = replace(trials[5], placement=replace(trials[5].placement, label=EVIL))
+    trials.append(trial(Placement(choices={}, label=EVIL), 99, state="failed", reason=EVIL))
+    return write_page(page_of(trials, space, evil=True), tmp_path_factory.mktemp("page") / "report.html")
+
+
 class TestInABrowser:
-    @pytest.fixture(scope="class")
-    def file(self, tmp_path_factory: pytest.TempPathFactory, units8: Any) -> Path:
-        from se_nas.space_file import read_space
-
-        space = Space(read_space("stagewise"), units8)
-        trials = searched(space, 40)
-        trials[5] = replace(trials[5], placement=replace(trials[5].placement, label=EVIL))
-        trials.append(trial(Placement(choices={}, label=EVIL), 99, state="failed", reason=EVIL))
-        return write_page(page_of(trials, space, evil=True), tmp_path_factory.mktemp("page") / "report.html")
-
-    def open(self, browser: Any, file: Path, **context: Any) -> tuple[Any, list[str]]:
+    def open(self, browser: Any, hostile_page: Path, **context: Any) -> tuple[Any, list[str]]:
         page = browser.new_context(offline=True, **context).new_page()
         errors: list[str] = []
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: errors.append(str(e)))
-        page.goto(file.as_uri())
+        page.goto(hostile_page.as_uri())
         page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
         return page, errors
 
-    def test_charts_axis_table_and_keyboard(self, browser: Any, file: Path) -> None:
-        page, errors = self.open(browser, file, viewport={"width": 1280, "height": 900})
+    def test_charts_axis_table_and_keyboard(self, browser: Any, hostile_page: Path) -> None:
+        page, errors = self.open(browser, hostile_page, viewport={"width": 1280, "height": 900})
         title = "document.querySelector('#front-chart .xtitle').textContent"
         before = page.evaluate(title)
         page.select_option("#front-view", "1")
@@ -405,8 +406,8 @@ class TestInABrowser:
         assert errors == []
 
     @pytest.mark.parametrize("width", [390, 1280])
-    def test_dark_and_narrow(self, browser: Any, file: Path, width: int) -> None:
-        page, errors = self.open(browser, file, viewport={"width": width, "height": 800}, color_scheme="dark")
+    def test_dark_and_narrow(self, browser: Any, hostile_page: Path, width: int) -> None:
+        page, errors = self.open(browser, hostile_page, viewport={"width": width, "height": 800}, color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
         tick = "getComputedStyle(document.querySelector('#front-chart .xtick text')).fill"
         assert page.evaluate(tick) == "rgb(232, 234, 237)"
