@@ -314,7 +314,8 @@ class TestCommands:
 
     def test_half_deleted_run(self, finished: Path, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
-        shutil.copy(finished / "study.db", tmp_path / "run")
+        for file in finished.glob("study.db*"):  # with what is not yet in the file itself
+            shutil.copy(file, tmp_path / "run")
         assert report_again(tmp_path / "run")["trained"] == 8
         assert (tmp_path / "run" / "report.html").is_file()
 
