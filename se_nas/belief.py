@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from se_nas.candidates import Candidates
 from se_nas.features import Array, Features
 from se_nas.front import believed_front, front_probability
 from se_nas.levels import Codes, LevelSpace, distributions
-from se_nas.posterior import fit
+from se_nas.posterior import Posterior, fit
 from se_nas.records import Trial
 from se_nas.space import Space
 from se_nas.stopping import expected_ends
@@ -38,6 +39,55 @@ BELIEFS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A posterior with the trainings that it was fitted on.
+
+    ``trials`` are the complete ones; ``codes`` (``n x d``) are their levels in ``levels``; the posterior is of ``sign``
+    times the metric, so that larger is better.
+    """
+
+    posterior: Posterior
+    levels: LevelSpace
+    codes: Codes
+    trials: tuple[Trial, ...]
+    sign: float
+
+
+def fitted(trials: Sequence[Trial], objective: Objective, space: Space) -> Fitted | None:
+    """The posterior of all complete and stopped trials, with what a confirm found; None if the complete are too few."""
+    placed = [
+        (trial, levels)
+        for trial in trials
+        if trial.state == "complete" and (levels := space.find(trial.placement)) is not None
+    ]
+    if len(placed) < len(space.decisions) + MORE_THAN_DECISIONS:
+        return None
+    sign = -1.0 if objective.direction == "minimize" else 1.0
+    level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
+    codes = _codes([levels for _, levels in placed], level_space)
+    value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
+    stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
+    repeats = [(i, sign * repeat) for i, (t, _) in enumerate(placed) for repeat in t.repeats]
+
+    def curve(trial: Trial) -> Array:
+        return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
+
+    ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
+    repeated = codes[np.array([i for i, _ in repeats], dtype=np.int64)]
+    posterior = fit(
+        Features(level_space.meanings),
+        np.concatenate([codes, repeated, _codes([stopped[i][1] for i in ends], level_space)]),
+        np.concatenate([value, [v for _, v in repeats], [mean for mean, _ in ends.values()]]),
+        extra_variance=np.concatenate(
+            [np.zeros(len(value) + len(repeats)), [variance for _, variance in ends.values()]]
+        ),
+    )
+    return Fitted(
+        posterior=posterior, levels=level_space, codes=codes, trials=tuple(trial for trial, _ in placed), sign=sign
+    )
+
+
 def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.DataFrame | None:
     """The posterior of the trained networks, one row for each complete trial, indexed by its number.
 
@@ -57,40 +107,15 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
     None when there are too few trials, or one lacks a cost of the front.
     """
     axes = [objective.cost, *objective.more]
-    placed = [
-        (trial, levels)
-        for trial in trials
-        if trial.state == "complete" and (levels := space.find(trial.placement)) is not None
-    ]
-    if len(placed) < len(space.decisions) + MORE_THAN_DECISIONS:
+    told = fitted(trials, objective, space)
+    if told is None or any(name not in trial.costs for trial in told.trials for name in axes):
         return None
-    if any(name not in trial.costs for trial, _ in placed for name in axes):
-        return None
-    sign = -1.0 if objective.direction == "minimize" else 1.0
-    level_space = LevelSpace.of(distributions(space.parameters), space.parameters)
-    features = Features(level_space.meanings)
-    codes = _codes([levels for _, levels in placed], level_space)
-    value = np.array([sign * t.metrics[objective.metric].value for t, _ in placed])
-    values = [(t.metrics[objective.metric].value, *t.repeats) for t, _ in placed]
-    rows = np.repeat(codes, [len(v) for v in values], axis=0)
-    seen = sign * np.concatenate(values)
-    stopped = [(t, levels) for t in trials if t.state == "stopped" and (levels := space.find(t.placement)) is not None]
-
-    def curve(trial: Trial) -> Array:
-        return np.array([sign * epoch.metrics[objective.metric] for epoch in trial.curve])
-
-    ends = expected_ends([curve(t) for t, _ in placed], value, [curve(t) for t, _ in stopped])
-    posterior = fit(
-        features,
-        np.concatenate([rows, _codes([stopped[i][1] for i in ends], level_space)]),
-        np.append(seen, [mean for mean, _ in ends.values()]),
-        extra_variance=np.append(np.zeros(len(seen)), [variance for _, variance in ends.values()]),
-    )
-    distinct, first, row_of = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-    cost = np.array([[float(placed[i][0].costs[name].value) for name in axes] for i in first])
-    candidates = Candidates(codes=distinct, cost=cost, phi=features(distinct))
+    posterior, sign = told.posterior, told.sign
+    distinct, first, row_of = np.unique(told.codes, axis=0, return_index=True, return_inverse=True)
+    cost = np.array([[float(told.trials[i].costs[name].value) for name in axes] for i in first])
+    candidates = Candidates(codes=distinct, cost=cost, phi=posterior.features(distinct))
     front = believed_front(posterior, candidates)
-    number = np.array([placed[i][0].number for i in first])
+    number = np.array([told.trials[i].number for i in first])
     bounds = np.sort(sign * np.stack(posterior.interval(distinct)), axis=0)
     table = pd.DataFrame(
         {
@@ -108,7 +133,7 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
             "p_gain": np.nan,
         }
     )
-    base = [row for row, i in enumerate(first) if placed[i][0].role == "baseline"]
+    base = [row for row, i in enumerate(first) if told.trials[i].role == "baseline"]
     if base:
         against = distinct[base]
         bounds_of_gain = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
@@ -122,7 +147,7 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
         if rival >= 0:
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]
-    return beliefs.set_axis([trial.number for trial, _ in placed], axis=0)
+    return beliefs.set_axis([trial.number for trial in told.trials], axis=0)
 
 
 def _codes(rows: Sequence[Mapping[str, int]], space: LevelSpace) -> Codes:

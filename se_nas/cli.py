@@ -1,4 +1,4 @@
-"""The command line: ``se-nas search | confirm | train | sites | cost | report | export``.
+"""The command line: ``se-nas search | confirm | train | sites | cost | report | compare | export``.
 
 Heavy libraries are imported inside the commands, so that ``--help`` and a wrong option are answered at once.
 """
@@ -94,8 +94,21 @@ def build_parser() -> ArgumentParser:
 
     report = _command()
     report.add_argument("run", type=str, help="run folder")
+    report.add_argument("--watch", action="store_true", help="write report.html again and again while the search runs")
+    report.add_argument("--every", type=float, default=5.0, help="seconds between two versions of a watched page")
+    report.add_argument(
+        "--figures", type=str | None, default=None,
+        help="folder for figures (PNG, SVG, PDF) and tables (CSV, Markdown, LaTeX) of front and effects",
+    )  # fmt: skip
     report.add_argument("--json", action="store_true", help="print the result as JSON")
-    commands.add_subcommand("report", report, help="make all views again, from the study alone")
+    commands.add_subcommand("report", report, help="make report.html and all other views again, from the study alone")
+
+    compare = _command()
+    compare.add_argument("runs", type=str, nargs="+", help="run folders, two or more")
+    compare.add_argument("--cost", type=str | None, default=None, help="cost axis; default the first of the first run")
+    compare.add_argument("--to", type=str, default="compare", help="folder for the page, the figures and the tables")
+    compare.add_argument("--json", action="store_true", help="print the result as JSON")
+    commands.add_subcommand("compare", compare, help="fronts of several runs in one page, figure and table")
 
     export = _command()
     export.add_argument("run", type=str, help="run folder")
@@ -335,14 +348,33 @@ def _described(given: Namespace) -> Catalogue:
 
 
 def _report(given: Namespace) -> int:
+    from se_nas.live import watch
     from se_nas.results import report_again
-    from se_nas.view import show_result
+    from se_nas.view import View, show_result
 
-    content = report_again(Path(given.run))
+    figures = None if given.figures is None else Path(given.figures)
+    if given.every <= 0:
+        raise ConfigError(f"every is {given.every}", allowed=["a number of seconds above 0"])
+    if given.watch:
+        content = watch(Path(given.run), every=given.every, view=View(quiet=given.json), figures=figures)
+    else:
+        content = report_again(Path(given.run), figures=figures)
     if given.json:
         print(json.dumps(content))
     else:
         show_result(content)
+    return 0
+
+
+def _compare(given: Namespace) -> int:
+    from se_nas.compare import compare
+    from se_nas.view import show_comparison
+
+    content = compare([Path(run) for run in given.runs], Path(given.to), cost=given.cost)
+    if given.json:
+        print(json.dumps(content))
+    else:
+        show_comparison(content)
     return 0
 
 
@@ -376,6 +408,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "sites": _sites,
     "cost": _cost,
     "report": _report,
+    "compare": _compare,
     "export": _export,
 }
 

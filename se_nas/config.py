@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+
+import yaml
 
 from se_nas.errors import ConfigError
 from se_nas.records import Direction, Graph, Recipe, Target
@@ -72,6 +76,7 @@ class SearchConfig:
         storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
             SQLite file in the run folder.
         keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
+        logs: Logs of each training in RUN/logs: csv, tensorboard, or both with a comma between; default none.
     """
 
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
@@ -101,6 +106,7 @@ class SearchConfig:
     out: str | None = None
     storage: str | None = None
     keep_weights: str = "auto"
+    logs: str = ""
 
     def __post_init__(self) -> None:
         _check("budget", self.budget, self.budget >= 1, "a whole number from 1")
@@ -218,3 +224,34 @@ def seconds(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"max_time is {text!r}", allowed=["90s", "10m", "2h"])
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def as_command(config: SearchConfig, *, out: str) -> list[str]:
+    """The command line that gives this configuration, with another run folder; what has its default is left out."""
+    words = ["se-nas", "search"]
+    for name, value in _changed("", replace(config, out=None, storage=None), SearchConfig()):
+        if value is not None:
+            words += [f"--{name}", _word(value)]
+    return [*words, "--out", out]
+
+
+def _changed(prefix: str, given: object, default: object) -> Iterator[tuple[str, object]]:
+    """Option and value of each field that differs from its default, nested ones with a point."""
+    for item in fields(given):  # type: ignore[arg-type]  # every caller has a dataclass
+        value, usual = getattr(given, item.name), getattr(default, item.name)
+        if value == usual:
+            continue
+        if isinstance(value, Target):
+            yield f"{prefix}{item.name}", value.target
+            yield from ((f"{prefix}{item.name}.args.{name}", v) for name, v in value.args.items())
+        elif is_dataclass(value):
+            yield from _changed(f"{prefix}{item.name}.", value, usual)
+        else:
+            yield f"{prefix}{item.name}", value
+
+
+def _word(value: object) -> str:
+    """A value as YAML reads it back on the command line."""
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)

@@ -24,6 +24,7 @@ from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
 from se_nas.files import atomically, write_atomically
+from se_nas.logs import open_logs
 from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
 from se_nas.ranks import Rank, Ranks, devices_of
@@ -178,6 +179,7 @@ def train_candidate(
         pieces=pieces,
         limit=steps,
         rank=rank,
+        loggers=() if steps else open_logs(request),
     )
     if not curve and not steps:
         raise TrainingError("the training ended before its first validation")

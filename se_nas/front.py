@@ -73,6 +73,8 @@ def front_probability(posterior: Posterior, candidates: Candidates, members: Ind
     rivals = np.union1d(np.argsort(-margin, kind="stable")[:CONTENDERS], members)
     weights = posterior.coefficient_samples(size=DRAWS, rng=np.random.default_rng(seed))
     draws = weights @ candidates.phi[rivals].T
+    if candidates.cost.shape[1] == 1:
+        return _on_front(draws, candidates.cost[rivals, 0])[np.searchsorted(rivals, members)]
     result = np.empty(len(members))
     for k, i in enumerate(members):
         cost = candidates.cost[i]
@@ -84,6 +86,25 @@ def front_probability(posterior: Posterior, candidates: Candidates, members: Ind
         beaten |= (draws[:, cheaper & same_cost] > own + scale).any(axis=1)
         result[k] = 1.0 - beaten.mean()
     return result
+
+
+def _on_front(draws: Array, cost: Array) -> Array:
+    """Share of ``s x n`` joint draws in which each of ``n`` placements is on the front over one cost: ``n`` numbers.
+
+    One pass by rising cost: what is cheaper is summed up in its best value so far.
+    """
+    order = np.argsort(cost, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(cost[order])) + 1, len(order))
+    share, best, start = np.empty(len(order)), np.full(len(draws), -np.inf), 0
+    for end in ends:
+        group = order[start:end]
+        own = draws[:, group]
+        scale = 1e-9 * np.maximum(np.abs(own), 1e-300)
+        top = own.max(axis=1)
+        beaten = (best[:, None] >= own - scale) | (top[:, None] > own + scale)
+        share[group] = 1.0 - beaten.mean(axis=0)
+        best, start = np.maximum(best, top), end
+    return share
 
 
 def recommend_front(

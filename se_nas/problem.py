@@ -23,6 +23,7 @@ from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError
 from se_nas.evaluate import save_state, start_file, train_steps
 from se_nas.executors import ask_elsewhere, slots_elsewhere
+from se_nas.logs import check_logs, log_names
 from se_nas.measure import Measurer
 from se_nas.patterns import units_of
 from se_nas.plugins import Task, absolute
@@ -120,6 +121,7 @@ class Problem:
             metric=self.config.metric,
             direction=self.config.direction,
             device=self.devices[0],
+            logs=log_names(self.config.logs),
             channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
             checkpoint_minutes=self.config.checkpoint_minutes,
             graph=self.config.graph,
@@ -142,6 +144,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
         executor=absolute(config.executor),
         weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
     )
+    check_logs(log_names(config.logs))
     elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
     if elsewhere and config.devices_per_trial > 1:
         raise ConfigError(

@@ -312,6 +312,8 @@ class Request:
     device: str = "cpu"
     threads: int = 1
     channels_last: bool = False
+    logs: tuple[str, ...] = ()
+    """Which logs the training writes, see `se_nas.logs`."""
     metric: str | None = None
     """What is compared instead of the task's own metric."""
     direction: Direction | None = None

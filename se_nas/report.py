@@ -1,10 +1,10 @@
-"""Views of a study: tables, the front figure, and what they say in a few lines. Nothing here is a truth of its own."""
+"""Tables of a study, and what they say in a few lines. Nothing here is a truth of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,10 @@ import pandas as pd
 from se_nas.belief import BELIEFS, believe
 from se_nas.cost import COST_UNITS
 from se_nas.errors import CostError
-from se_nas.files import atomically
 from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
 from se_nas.study import BLAMELESS, Objective
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
@@ -104,17 +100,21 @@ def complete_table(trials: Sequence[Trial], objective: Objective, space: Space |
     complete = [t for t in trials if t.state == "complete"]
     table = trials_table(complete, objective)
     beliefs = None if space is None else believe(trials, objective, space)
+    told: dict[Any, dict[Any, Any]] = {} if beliefs is None else beliefs.to_dict()
     for name, nothing in BELIEFS.items():
-        table[name] = [nothing if beliefs is None else beliefs[name].get(n, nothing) for n in table["trial"]]
+        table[name] = [told.get(name, {}).get(n, nothing) for n in table["trial"]]
     return table
 
 
-def front_table(trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> pd.DataFrame:
+def front_table(
+    trials: Sequence[Trial], objective: Objective, space: Space | None = None, *, done: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The complete trials of two fronts, by rising cost, with their differences to no SE.
 
     `observed_front`: no other single run dominates it. `posterior_front`: by all trainings together, see `believe`.
+    `done` is their `complete_table`, where it is there already.
     """
-    table = complete_table(trials, objective, space)
+    table = complete_table(trials, objective, space) if done is None else done
     if table.empty:
         return table
     sign = -1.0 if objective.direction == "maximize" else 1.0
@@ -141,65 +141,6 @@ def best_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
     return front.sort_values([column, objective.cost], ascending=[objective.direction == "minimize", True]).iloc[0]
 
 
-def write_views(folder: Path, trials: Sequence[Trial], objective: Objective, space: Space | None = None) -> list[Path]:
-    """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
-    table, front = trials_table(trials, objective), front_table(trials, objective, space)
-    files = [folder / "trials.csv", folder / "front.csv"]
-    for frame, file in zip((table, front), files, strict=True):
-        with atomically(file) as temporary:
-            frame.to_csv(temporary, index=False)
-    if not front.empty:
-        files += draw_front(folder, table, front, objective)
-    return files
-
-
-def front_figure(table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> Figure:
-    """The figure of the front: all trials, the front as steps, the reference points by name."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only figures need it
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    done = table[table["state"] == "complete"]
-    base = done[done["role"] == "baseline"]
-    zero = float(base[objective.cost].iloc[0]) if len(base) else 0.0
-    share = 100 / zero if zero else 1.0
-
-    def x(frame: pd.DataFrame) -> Any:
-        return (frame[objective.cost].astype(float) - zero) * share
-
-    axes.scatter(x(done), done["metric"], s=18, color="0.65", label=f"trained once ({len(done)})")
-    seen, believed = front[front["observed_front"]], front[front["posterior_front"]]
-    axes.step(x(seen), seen["metric"], where="post", color="#0072B2", lw=1.2)
-    axes.scatter(x(seen), seen["metric"], s=34, color="#0072B2", zorder=3, label="observed front (single runs)")
-    if len(believed):
-        error = np.abs(believed[["lower", "upper"]].to_numpy(float).T - believed["mean"].to_numpy(float))
-        axes.errorbar(x(believed), believed["mean"].astype(float), error, fmt="o-", ms=5, lw=1.2, capsize=3,
-                      color="#009E73", zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
-    for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
-        rows = done[done["role"] == role]
-        if rows.empty:
-            continue
-        axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors="#D55E00",
-                     linewidths=1.6, zorder=4, label=label)  # fmt: skip
-    axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
-    axes.set_ylabel(f"{objective.metric} (validation)")
-    axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=8)
-    return figure
-
-
-def draw_front(folder: Path, table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -> list[Path]:
-    """Write the figure of the front as ``front.png`` and ``front.svg``."""
-    figure = front_figure(table, front, objective)
-    files = [folder / "front.png", folder / "front.svg"]
-    for file in files:
-        with atomically(file) as temporary:
-            figure.savefig(temporary, dpi=150)
-    return files
-
-
 def summary(
     trials: Sequence[Trial],
     objective: Objective,
@@ -208,9 +149,11 @@ def summary(
     budget: int,
     ended: str,
     space: Space | None = None,
+    done: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """What a search found, as plain data: counts, front, best network, reference points, and what was gained."""
-    front, done = front_table(trials, objective, space), complete_table(trials, objective, space)
+    done = complete_table(trials, objective, space) if done is None else done
+    front = front_table(trials, objective, space, done=done)
     best = best_row(front, objective)
     content: dict[str, Any] = {
         "out": str(folder),

@@ -13,14 +13,20 @@ import pandas as pd
 from torch import nn
 
 from se_nas.config import SearchConfig
+from se_nas.confirmed import read_confirmed
 from se_nas.data.base import DataInfo
+from se_nas.effects import effects_table
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
+from se_nas.figures import draw_front, metric_unit, write_paper, write_views
+from se_nas.page import write_page
 from se_nas.records import Unit, from_plain, to_plain
-from se_nas.report import best_row, complete_table, front_figure, front_table, summary, trials_table, write_views
+from se_nas.report import best_row, complete_table, front_table, summary, trials_table
 from se_nas.run_folder import FINAL, STUDY, RunFolder
+from se_nas.run_page import run_page
 from se_nas.selection import select as select_trial
+from se_nas.storage import reading
 from se_nas.study import Objective, Study
 from se_nas.verdict import provisional_verdict
 
@@ -49,7 +55,7 @@ class SearchResult:
 
     def plot(self) -> Figure:
         """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
-        return front_figure(self.trials, self.front, self.objective)
+        return draw_front(self.trials, self.front, self.objective)
 
     def network(self, select: str = "best") -> nn.Module:
         """A trained network, in eval mode on the CPU; which, as `se_nas.selection.select` says."""
@@ -76,19 +82,17 @@ class SearchResult:
 
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
-    """Write the views and the best network, from the study alone; return the result."""
+    """Write the views, the page and the best network, from the study alone; return the result."""
     trials, objective, space = study.trials(), study.objective, study.space
-    config = stored(study, "config", SearchConfig)
-    run.write_config(config)
-    write_views(run.path, trials, objective, space)
-    front = front_table(trials, objective, space)
+    run.write_config(stored(study, "config", SearchConfig))
+    done = complete_table(trials, objective, space)
+    write_views(run.path, trials, objective, space, done=done)
+    front = front_table(trials, objective, space, done=done)
     best = best_row(front, objective)
-    content = summary(trials, objective, folder=run.path, budget=config.budget, ended=ended, space=space)
-    units = {m.unit for t in trials for name, m in t.metrics.items() if name == objective.metric}
-    content["verdict"] = to_plain(provisional_verdict(content, unit=units.pop() if len(units) == 1 else ""))
-    complete = complete_table(trials, objective, space)
-    kept = {t.number for t in trials if weights_file(run.path, t.number, t.identity.phase).is_file()}
-    here = best_row(complete[complete["trial"].isin(kept)], objective)
+    content = described(run, study, ended, done)
+    phases = {t.number: t.identity.phase for t in trials}
+    kept = [weights_file(run.path, int(n), phases[int(n)]).is_file() for n in done["trial"]]
+    here = best_row(done[kept], objective)
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
@@ -96,6 +100,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
                 f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
                 f"{here['placement']}, the best that has weights."
             )
+    write_run_page(run.path, study, content, done)
     return SearchResult(
         folder=run.path,
         trials=trials_table(trials, objective),
@@ -107,12 +112,70 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     )
 
 
-def report_again(folder: Path) -> dict[str, Any]:
-    """Make all views of a run again, from its study alone; returns the summary."""
-    run, study = existing_run(folder)
-    trained = sum(t.counts for t in study.trials())
+def described(run: RunFolder, study: Study, ended: str, done: pd.DataFrame) -> dict[str, Any]:
+    """What a study says, as plain data: `report.summary`, with the provisional verdict."""
+    trials, objective = study.trials(), study.objective
     budget = stored(study, "config", SearchConfig).budget
-    return conclude(run, study, f"{trained} of {budget} trainings are there").summary
+    content = summary(trials, objective, folder=run.path, budget=budget, ended=ended, done=done)
+    content["verdict"] = to_plain(provisional_verdict(content, unit=metric_unit(trials, objective)))
+    return content
+
+
+def write_run_page(
+    folder: Path, study: Study, content: dict[str, Any], done: pd.DataFrame, *, refresh: float | None = None
+) -> Path:
+    """Write ``report.html`` into a run folder: the page of a study, with the confirm of the run if there is one."""
+    trials, objective, space = study.trials(), study.objective, study.space
+    page = run_page(
+        folder,
+        trials,
+        objective,
+        space,
+        config=stored(study, "config", SearchConfig),
+        data=stored(study, "data", DataInfo),
+        content=content,
+        done=done,
+        effects=effects_table(trials, objective, space),
+        confirmation=read_confirmed(folder),
+        times=study.times(),
+        refresh=refresh,
+    )
+    return write_page(page, folder / "report.html")
+
+
+def write_page_of(run: RunFolder, study: Study, ended: str, *, refresh: float | None = None) -> dict[str, Any]:
+    """Write only the page of a study as it is now; returns the summary."""
+    done = complete_table(study.trials(), study.objective, study.space)
+    content = described(run, study, ended, done)
+    write_run_page(run.path, study, content, done, refresh=refresh)
+    return content
+
+
+def report_again(folder: Path, *, figures: Path | None = None) -> dict[str, Any]:
+    """Make all views of a run again, from its study alone; returns the summary.
+
+    While a search works in the folder, its files are left to it: only the page is written, as of now.
+
+    Parameters
+    ----------
+    figures:
+        A folder for figures and tables as papers want them, see `figures.write_paper`.
+    """
+    run, study = existing_run(folder)
+    with reading(study.url):
+        trials = study.trials()
+        if figures is not None:
+            write_paper(figures, trials, study.objective, study.space)
+        ended = progress_text(study)
+        if run.busy:
+            return write_page_of(run, study, ended)
+        return conclude(run, study, ended).summary
+
+
+def progress_text(study: Study) -> str:
+    """How far a search is, in words."""
+    trained, budget = sum(t.counts for t in study.trials()), stored(study, "config", SearchConfig).budget
+    return f"{trained} of {budget} trainings are there"
 
 
 def _export(run: RunFolder, study: Study, number: int, target: Path) -> Path:

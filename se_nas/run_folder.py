@@ -4,7 +4,7 @@
 
     config.yaml   the resolved configuration
     study.db      the Optuna study: the one truth
-    trials.csv    front.csv    front.png    front.svg     views made from it
+    report.html   trials.csv    front.csv    front.png    front.svg     views made from it
     best/         the best network: placement.json, model.safetensors
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
@@ -34,6 +34,9 @@ STUDY = "search"
 FINAL = "train"
 """Names of the study of a search, and of that of one long training."""
 
+LOCK_WAIT = 0.5
+"""Seconds to wait for the lock: `busy` holds it for a moment."""
+
 
 class RunFolder:
     """Paths of a run. `lock` makes this process its driver until `unlock` or the end of the process."""
@@ -61,7 +64,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / "driver.lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=LOCK_WAIT)
             self._name = f"{socket.gethostname()}:{self.path}:{self._token()}:"
             self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         except filelock.Timeout as error:
@@ -75,6 +78,22 @@ class RunFolder:
         """Let another driver work here."""
         if self._lock is not None:
             self._lock.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a driver works here, as far as the file system tells: this process or another one."""
+        file = self.path / "driver.lock"
+        if not file.is_file():
+            return False
+        lock = filelock.FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # a run folder that may only be read
+            return False
+        lock.release()
+        return False
 
     def owned_by_us(self, owner: str) -> bool:
         """Whether an owner is a driver of this folder: it is dead then, since we hold the lock."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
 import math
@@ -219,30 +221,41 @@ class Space:
 
     def contains(self, placement: Placement) -> bool:
         """Whether the space can propose this network."""
-        return self._find(placement, {name: self.searched(name) for name in self.parameters}) is not None
+        return self._find(placement, self._searched_parts) is not None
 
     def find(self, placement: Placement) -> dict[str, int] | None:
         """Levels that build the same network, or None. The first of several."""
-        return self._find(placement, {name: list(range(len(values))) for name, values in self.parameters.items()})
+        return self._find(placement, self._all_parts)
 
-    def _find(self, placement: Placement, allowed: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
+    @functools.cached_property
+    def _searched_parts(self) -> dict[str, dict[str, dict[str, int]]]:
+        return self._parts({name: self.searched(name) for name in self.parameters})
+
+    @functools.cached_property
+    def _all_parts(self) -> dict[str, dict[str, dict[str, int]]]:
+        return self._parts({name: list(range(len(values))) for name, values in self.parameters.items()})
+
+    def _parts(self, allowed: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, int]]]:
+        """Decision -> key of what its units get -> the first levels that give it."""
+        parts: dict[str, dict[str, dict[str, int]]] = {}
+        for decision in self.decisions:
+            names = [n for n in self.parameters if n.rpartition(".")[0] == decision.name]
+            found = parts.setdefault(decision.name, {})
+            for combination in itertools.product(*(allowed[name] for name in names)):
+                levels = dict(zip(names, combination, strict=True))
+                with contextlib.suppress(SpaceError):  # a width of 0, or `keep` where there is nothing to keep
+                    found.setdefault(Placement(choices=self.choices(decision, levels)).key, levels)
+        return parts
+
+    def _find(self, placement: Placement, parts: Mapping[str, Mapping[str, dict[str, int]]]) -> dict[str, int] | None:
         if any(c.kind != "none" and name not in self._names for name, c in placement.choices.items()):
             return None
         levels: dict[str, int] = {}
         for decision in self.decisions:
-            names = [n for n in self.parameters if n.rpartition(".")[0] == decision.name]
-            wanted = _part(placement, decision)
-            for combination in itertools.product(*(allowed[name] for name in names)):
-                candidate = dict(zip(names, combination, strict=True))
-                try:
-                    choices = self.choices(decision, candidate)
-                except SpaceError:
-                    continue
-                if Placement(choices=choices).key == wanted:
-                    levels |= candidate
-                    break
-            else:
+            found = parts[decision.name].get(_part(placement, decision))
+            if found is None:
                 return None
+            levels |= found
         return levels
 
     @property

@@ -8,6 +8,7 @@ failed, Optuna's samplers would propose them again and again).
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ class Study:
 
     def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._url = storage
+        self.url = storage
         self.storage = open_storage(storage)
         self.turn = turn(storage)
         """Held while several steps must be one for other drivers of the study."""
@@ -94,6 +95,14 @@ class Study:
         self._repeats = from_plain(self.optuna.user_attrs.get(REPEATS, {}), dict[str, tuple[float, ...]])
         self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
 
+    def times(self) -> tuple[str, str]:
+        """When the first trial was started and the last one ended, to the second; empty where not known."""
+        frozen = self.optuna.get_trials(deepcopy=False)
+        started = [t.datetime_start for t in frozen if t.datetime_start is not None]
+        ended = [t.datetime_complete for t in frozen if t.datetime_complete is not None]
+        first, last = min(started, default=None), max(ended, default=None)
+        return tuple("" if t is None else f"{t:%Y-%m-%d %H:%M:%S}" for t in (first, last))  # type: ignore[return-value]
+
     @property
     def facts(self) -> dict[str, Any]:
         """What the study was made with."""
@@ -105,7 +114,7 @@ class Study:
         """What the study compares."""
         return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")
 
-    @property
+    @functools.cached_property
     def space(self) -> Space:
         """The space that the study was made with."""
         plain = self.facts["space"]
@@ -159,8 +168,8 @@ class Study:
 
         Optuna keeps the range of a parameter for good, and its model-based samplers ignore trials of another range.
         """
-        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self._url))
-        wider = Study(self._url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
+        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self.url))
+        wider = Study(self.url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
         wider.optuna.set_user_attr("carried over", False)
         ranges = distributions(space.parameters)
         before = self.facts["space"]["parameters"]

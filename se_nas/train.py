@@ -7,7 +7,7 @@ import logging
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
@@ -87,6 +88,7 @@ def train(
     pieces: int = 1,
     limit: int = 0,
     rank: Rank | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> tuple[tuple[Epoch, ...], bool]:
     """Train a candidate in place, on train and validation part only.
 
@@ -128,7 +130,7 @@ def train(
             if data.kind == "arrays":
                 _train_batches(loaders).epoch = checkpoints.epochs
         callbacks.append(checkpoints)
-    trainer = _trainer(recipe, device, precision, *callbacks, pieces=pieces, limit=limit, rank=rank)
+    trainer = _trainer(recipe, device, precision, *callbacks, pieces=pieces, limit=limit, rank=rank, loggers=loggers)
     with _quiet():
         trainer.fit(module, weights_only=True, **loaders)
     return tuple(watch.curve), watch.stopped
@@ -229,6 +231,7 @@ def _trainer(
     limit: int = 0,
     batches: int | None = None,
     rank: Rank | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
@@ -251,7 +254,7 @@ def _trainer(
         accumulate_grad_batches=pieces,
         callbacks=list(callbacks),
         plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell
-        logger=False,
+        logger=list(loggers) or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -190,7 +190,7 @@ def show_result(content: dict[str, Any]) -> None:
         say(line)
     for sentence in content["verdict"]["sentences"]:
         say(sentence["text"])
-    say(f"Files: {content['out']} (trials.csv, front.csv, front.png, front.svg, study.db, best/)")
+    say(f"Files: {content['out']} (report.html, trials.csv, front.csv, front.png, front.svg, study.db, best/)")
 
 
 def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
@@ -276,3 +276,28 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def show_comparison(content: dict[str, Any]) -> None:
+    """Print what `se_nas.compare.compare` found."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    table = Table(title=f"{content['metric']} against {content['cost']}", title_justify="left")
+    values = (content["metric"], content["cost"], "hypervolume")
+    for name in ("run", "backbone", "data", "sampler", "trained", "best network", *values):
+        table.add_column(name, justify="right" if name == "trained" or name in values else "left", overflow="fold")
+    for row in content["runs"]:
+        words = [
+            row["run"],
+            row["backbone"],
+            row["data"],
+            row["sampler"],
+            str(row["trained"]),
+            row["best"].replace(",", " "),
+        ]
+        table.add_row(*words, f"{row['value']:.4f}", f"{row['cost']:.5g}", f"{row['hypervolume']:.4f}")
+    console.print(table)
+    for note in content["notes"]:
+        console.print(note, highlight=False, markup=False)
+    console.print(
+        f"Files: {content['out']} (compare.html, .png, .svg, .pdf, .csv, .md, .tex)", highlight=False, markup=False
+    )

@@ -20,9 +20,10 @@ from PIL import Image
 
 from se_nas.cost import COST_UNITS, Cost
 from se_nas.errors import RunError
+from se_nas.figures import write_views
 from se_nas.pareto import non_dominated
 from se_nas.records import Choice, Placement, Trial
-from se_nas.report import best_row, complete_table, front_table, points, summary, trials_table, write_views
+from se_nas.report import best_row, complete_table, front_table, points, summary, trials_table
 from se_nas.results import report_again
 from se_nas.space import Space
 from se_nas.study import Objective
