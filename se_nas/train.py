@@ -31,7 +31,7 @@ from se_nas.plugins import Channel, Task
 from se_nas.ranks import Rank, Share
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
-VALIDATION_BATCH = 512
+VALIDATION_BATCH, REHEARSAL_BATCH = 512, 8
 
 
 class Watch(pl.Callback):
@@ -139,15 +139,19 @@ def train(
 def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo, folder: Path) -> None:
     """Two training and two validation batches on the CPU, so that a task that cannot work is known before a search.
 
-    TrainingError with what went wrong, or if the task does not log its metric.
+    Batches are small, and the trainer says that this is a rehearsal (``fast_dev_run``). TrainingError with what
+    went wrong, or if the task does not log its metric.
     """
     device = torch.device("cpu")
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, REHEARSAL_BATCH))
     loaders, facts = _loaders(data, folder, recipe, seed=0, device=device, channels_last=False)
+    if data.kind == "arrays":
+        loaders["val_dataloaders"].batch_size = REHEARSAL_BATCH
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
             torch.manual_seed(0)
             module = task.module(candidate, recipe, **facts)
-            trainer = _trainer(replace(recipe, epochs=1), device, "32", batches=2)
+            trainer = _trainer(recipe, device, "32", rehearsal=2)
             trainer.fit(module, **loaders)
     except SeNasError:
         raise
@@ -229,7 +233,7 @@ def _trainer(
     *callbacks: pl.Callback,
     pieces: int = 1,
     limit: int = 0,
-    batches: int | None = None,
+    rehearsal: int = 0,
     rank: Rank | None = None,
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
@@ -246,8 +250,8 @@ def _trainer(
     return pl.Trainer(
         max_epochs=None if limit else recipe.epochs,
         max_steps=limit or -1,
-        limit_train_batches=batches or 1.0,
-        limit_val_batches=1 if limit else batches or 1.0,
+        limit_val_batches=1 if limit else 1.0,
+        fast_dev_run=rehearsal,
         accelerator="gpu" if device.type == "cuda" else device.type,
         **together,
         precision="bf16-mixed" if precision == "bf16" else "32-true",

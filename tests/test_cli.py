@@ -284,11 +284,12 @@ class TestSearch:
         content = json.loads(printed(capsys, "report", str(run), "--json"))
         assert content["trained"] == 8
         assert "Pareto front" in printed(capsys, "report", str(run))
-        target = printed(capsys, "export", str(run), "--to", str(tmp_path / "net")).strip()
-        assert target == str(tmp_path / "net")
-        assert {p.name for p in Path(target).iterdir()} == {"placement.json", "model.safetensors"}
+        said = printed(capsys, "export", str(run), "--to", str(tmp_path / "net")).strip()
+        assert said.splitlines()[-1] == str(tmp_path / "net")
+        names = {p.name for p in (tmp_path / "net").iterdir()}
+        assert names == {"placement.json", "model.safetensors", "proof.json", "README.md"}
         assert "select is 'worst'" in refused(capsys, "export", str(run), "--select", "worst")
-        assert "no finished training for 'trial=99'" in refused(capsys, "export", str(run), "--select", "trial=99")
+        assert "the run has no trial '99'" in refused(capsys, "export", str(run), "--select", "trial=99")
 
 
 def test_as_a_module_a_mistake_ends_with_code_2() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.data.base import DataInfo
-from se_nas.export import Exported
+from se_nas.export import Estimate, Exported
 from se_nas.records import (
     KEEP,
     NONE,
@@ -59,7 +59,7 @@ COST = CostValue(value=12.5, unit="ms", kind="measured", interval=(12.0, 13.0))
 EPOCH = Epoch(epoch=1, metrics={"val_accuracy": 0.5, "val_loss": 1.25})
 REQUEST = Request(
     trial=4, attempt=2, placement=PLACEMENT, units=(UNIT,), identity=IDENTITY, backbone=TARGET, folder="/run",
-    device="cuda:1", threads=2, channels_last=True,
+    device="cuda:1", threads=2, channels_last=True, logs=("csv",), metric="val_loss", direction="minimize",
 )  # fmt: skip
 OUTCOME: dict[str, Any] = {
     "attempt": 2, "state": "stopped", "reason": "stopped early", "metrics": {"val_accuracy": METRIC},
@@ -68,16 +68,19 @@ OUTCOME: dict[str, Any] = {
 RESULT = Result(trial=4, **OUTCOME)
 TRIAL = Trial(
     number=4, identity=IDENTITY, placement=PLACEMENT, counts=True, costs={"latency": COST}, owner="host:/run:1:ab",
-    lease=1700000000.5, attempts=2, role="reference", **{k: v for k, v in OUTCOME.items() if k != "attempt"},
+    lease=1700000000.5, attempts=2, role="reference", repeats=(0.5, 0.75),
+    **{k: v for k, v in OUTCOME.items() if k != "attempt"},
 )  # fmt: skip
 DATA = DataInfo(
     kind="arrays", target=TARGET, classes=("cat", "dog"), input_shape=(3, 8, 8), mean=(1.0, 2.0, 3.0),
-    std=(4.0, 5.0, 6.0), train=10, val=4, test=3, fingerprint="aa", checksum="bb", split="cc",
+    std=(4.0, 5.0, 6.0), train=10, val=4, test=3, fingerprint="aa", checksum="bb", split="cc", target_shape=(8, 8),
+    target_type="float", includes_val=True,
 )  # fmt: skip
 EXPORTED = Exported(
     key=PLACEMENT.key, placement=PLACEMENT, backbone=TARGET, units=(UNIT,), input_shape=(3, 8, 8),
     classes=("cat", "dog"), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), trial=4, metrics={"val_accuracy": METRIC},
-    costs={"latency": COST}, versions={"torch": "2.13.0"},
+    costs={"latency": COST}, versions={"torch": "2.13.0"}, identity=IDENTITY, data=DATA, license="mit",
+    estimate=Estimate(metric="val_accuracy", mean=0.5, lower=0.25, upper=0.75, trainings=8),
 )  # fmt: skip
 
 RECORDS: dict[str, Any] = {
