@@ -264,11 +264,14 @@ def provisional_verdict(content: Mapping[str, Any], *, unit: str = "share") -> V
     chosen = max(rows, key=lambda row: sign * row["mean"], default=best)
     if chosen["key"] == base["key"] or chosen["p_gain"] < LIKELY:
         gain, low, high = sign * best["gain"], *sorted(sign * best[end] for end in ("gain_low", "gain_high"))
-        text = (
-            "Provisional: nothing here can be told from the backbone without SE. "
-            f"The best so far, {in_words(best['placement'])}: {amount(gain, unit)} ({_interval(low, high, unit)}), "
-            f"{100 * best['p_gain']:.0f} % chance to be better at all."
-        )
+        text = "Provisional: nothing here can be told from the backbone without SE. "
+        if best["key"] == base["key"]:
+            text += "By all trainings together it is the best itself."
+        else:
+            text += (
+                f"The best so far, {in_words(best['placement'])}: {amount(gain, unit)} "
+                f"({_interval(low, high, unit)}), {100 * best['p_gain']:.0f} % chance to be better at all."
+            )
         numbers = {"gain": gain, "lower": low, "upper": high, "chance": best["p_gain"]}
         claim, key = "without", base["key"]
     else:
