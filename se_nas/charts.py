@@ -11,11 +11,11 @@ import pandas as pd
 from se_nas.cost import COST_UNITS
 from se_nas.effects import EVERYWHERE
 from se_nas.features import Array
-from se_nas.figures import cost_text, level_text, metric_unit, scale_of, shown_effects
+from se_nas.figures import cost_text, level_text, scale_of, shown_effects
 from se_nas.page import MANY_POINTS, SERIES, Chart, Head, Table, View, escaped
 from se_nas.pareto import Index, hypervolume, non_dominated, rising_front
 from se_nas.records import Trial
-from se_nas.report import REFERENCES
+from se_nas.report import REFERENCES, metric_unit
 from se_nas.study import Objective
 
 COST_NAMES = {

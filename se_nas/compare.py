@@ -14,11 +14,11 @@ from se_nas.charts import OPEN_ROWS, Metric, cost_name, front_rows
 from se_nas.config import SearchConfig
 from se_nas.errors import RunError
 from se_nas.features import Array
-from se_nas.figures import cost_columns, cost_text, draw_fronts, metric_unit, save_figure, save_table
+from se_nas.figures import cost_columns, cost_text, draw_fronts, save_figure, save_table
 from se_nas.page import SERIES, Chart, Head, Page, Section, Table, View, escaped, write_page
 from se_nas.pareto import Index, hypervolume, rising_front
 from se_nas.records import Trial
-from se_nas.report import complete_table
+from se_nas.report import complete_table, metric_unit
 from se_nas.results import existing_run, stored
 from se_nas.storage import reading
 from se_nas.study import Objective

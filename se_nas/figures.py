@@ -13,7 +13,7 @@ from se_nas.cost import COST_UNITS
 from se_nas.effects import ANY, EVERYWHERE, effects_table
 from se_nas.files import atomically, write_atomically
 from se_nas.records import Trial
-from se_nas.report import REFERENCES, front_table, trials_table
+from se_nas.report import REFERENCES, front_table, metric_unit, trials_table
 from se_nas.space import Space
 from se_nas.study import Objective
 
@@ -94,12 +94,6 @@ def save_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
 def _is_word(text: str) -> bool:
     return any(c.isalpha() for c in text)
-
-
-def metric_unit(trials: Sequence[Trial], objective: Objective) -> str:
-    """The unit of the metric, as its task gave it: ``share`` for numbers between 0 and 1."""
-    units = [t.metrics[objective.metric].unit for t in trials if objective.metric in t.metrics]
-    return units[0] if units else ""
 
 
 def scale_of(unit: str) -> tuple[float, str, str]:

@@ -16,6 +16,7 @@ from se_nas.pareto import non_dominated
 from se_nas.records import Trial
 from se_nas.space import Space
 from se_nas.study import BLAMELESS, Objective
+from se_nas.verdict import amount
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
@@ -141,6 +142,12 @@ def best_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
     return front.sort_values([column, objective.cost], ascending=[objective.direction == "minimize", True]).iloc[0]
 
 
+def metric_unit(trials: Sequence[Trial], objective: Objective) -> str:
+    """The unit of the metric, as its task gave it: ``share`` for numbers between 0 and 1."""
+    units = [t.metrics[objective.metric].unit for t in trials if objective.metric in t.metrics]
+    return units[0] if units else ""
+
+
 def summary(
     trials: Sequence[Trial],
     objective: Objective,
@@ -164,6 +171,7 @@ def summary(
         "objective": {
             "metric": objective.metric,
             "direction": objective.direction,
+            "unit": metric_unit(trials, objective),
             "costs": [objective.cost, *objective.more],
         },
         "best": None if best is None else plain_row(best),
@@ -182,14 +190,14 @@ def _gained(content: dict[str, Any]) -> list[str]:
     best = content["best"]
     if best is None:
         return ["No training is complete yet."]
-    believed = best["mean"] is not None
+    believed, unit = best["mean"] is not None, content["objective"]["unit"]
     value = "mean" if believed else "metric"
     lines = _best_believed(content) if believed else [f"Best observed: {_named(best)} {best['metric']:.4f}."]
     for role, name in REFERENCES.items():
         other = content[role]
         if other is not None:
             lines.append(
-                f"Against {name} ({other[value]:.4f}): {points(best[value] - other[value])}, "
+                f"Against {name} ({other[value]:.4f}): {amount(best[value] - other[value], unit)}, "
                 f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
             )
     lines.append(
@@ -218,11 +226,6 @@ def _best_believed(content: dict[str, Any]) -> list[str]:
             f"{100 * best['p_better']:.0f} % chance to be better. Recommended: {rival['placement']}."
         )
     return lines
-
-
-def points(difference: float) -> str:
-    """A difference of two shares in percentage points."""
-    return f"{100 * difference:+.2f} points"
 
 
 def _percent(value: float, base: float) -> str:

@@ -19,10 +19,10 @@ from se_nas.effects import effects_table
 from se_nas.errors import RunError
 from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
-from se_nas.figures import draw_front, metric_unit, write_paper, write_views
+from se_nas.figures import draw_front, write_paper, write_views
 from se_nas.page import write_page
 from se_nas.records import Unit, from_plain, to_plain
-from se_nas.report import best_row, complete_table, front_table, summary, trials_table
+from se_nas.report import best_row, complete_table, front_table, metric_unit, summary, trials_table
 from se_nas.run_folder import FINAL, STUDY, RunFolder
 from se_nas.run_page import run_page
 from se_nas.selection import select as select_trial

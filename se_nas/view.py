@@ -17,7 +17,7 @@ from rich.table import Table
 
 from se_nas.confirmed import Confirmation, Confirmed, Difference
 from se_nas.records import Trial
-from se_nas.report import REFERENCES, points, summary
+from se_nas.report import REFERENCES, summary
 from se_nas.study import BLAMELESS, Objective
 from se_nas.verdict import amount, level_of
 
@@ -135,7 +135,7 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
     """The front of a summary as a table, the reference points below it."""
     table = Table(title=title, title_justify="left")
     base = content["baseline"]
-    metric = content["objective"]["metric"]
+    metric, unit = content["objective"]["metric"], content["objective"]["unit"]
     believed = content["best"] is not None and content["best"]["mean"] is not None
     values = [metric, "mean", "90 % interval", "p_front"] if believed else [metric]
     for name in ("trial", "placement", *values, "gain", "params", "GFLOPs", "added to no SE"):
@@ -150,14 +150,14 @@ def front_display(content: dict[str, Any], *, title: str) -> Table:
     for row in shown:
         others.pop(row["trial"], None)
     for row in shown:
-        table.add_row(*_cells(row, base, believed=believed), *(f"{row[name]:.4g}" for name in more))
+        table.add_row(*_cells(row, base, unit, believed=believed), *(f"{row[name]:.4g}" for name in more))
     table.add_section()
     for row in others.values():
-        table.add_row(*_cells(row, base, believed=believed), *(f"{row[name]:.4g}" for name in more), style="dim")
+        table.add_row(*_cells(row, base, unit, believed=believed), *(f"{row[name]:.4g}" for name in more), style="dim")
     return table
 
 
-def _cells(row: dict[str, Any], base: dict[str, Any] | None, *, believed: bool) -> list[str]:
+def _cells(row: dict[str, Any], base: dict[str, Any] | None, unit: str, *, believed: bool) -> list[str]:
     name = {"baseline": " (no SE)", "reference": " (reference)", "given": " (as given)"}.get(row["role"], "")
     if believed and row.get("observed_front") and not row["posterior_front"]:
         name += " (observed front only)"
@@ -168,7 +168,7 @@ def _cells(row: dict[str, Any], base: dict[str, Any] | None, *, believed: bool) 
     more = ["", ""]
     if base is not None:
         more = [
-            points(row[value] - base[value]),
+            amount(row[value] - base[value], unit),
             f"{row['params'] - base['params']:+,} params {100 * (row['macs'] / base['macs'] - 1):+.3f} % MACs",
         ]
     return [*cells, more[0], f"{row['params']:,}", f"{row['gflops']:.6f}", more[1]]

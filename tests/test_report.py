@@ -22,8 +22,8 @@ from se_nas.cost import COST_UNITS, Cost
 from se_nas.errors import RunError
 from se_nas.figures import write_views
 from se_nas.pareto import non_dominated
-from se_nas.records import Choice, Placement, Trial
-from se_nas.report import best_row, complete_table, front_table, points, summary, trials_table
+from se_nas.records import Choice, Metric, Placement, Trial
+from se_nas.report import best_row, complete_table, front_table, summary, trials_table
 from se_nas.results import report_again
 from se_nas.space import Space
 from se_nas.study import Objective
@@ -199,7 +199,15 @@ class TestTables:
         assert content["best"]["placement"] == "p1"
         assert "Against no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %." in content["gained"]
         assert content["gained"][-1].startswith("Each number is one training")
-        assert points(-0.001) == "-0.10 points"
+
+    def test_a_metric_that_is_no_share_has_its_own_unit(self) -> None:
+        trials = trials_of((1.5, 100, "complete"), (1.25, 110, "complete"))
+        loss = {OBJECTIVE.metric: Metric(value=0.0, direction="minimize", unit="nats")}
+        trials = [
+            replace(t, metrics={n: replace(m, value=t.metrics[n].value) for n, m in loss.items()}) for t in trials
+        ]
+        content = summary(trials, replace(OBJECTIVE, direction="minimize"), folder=Path("x"), budget=3, ended="e")
+        assert "Against no SE (1.5000): -0.25 nats, params +0.909 %, MACs +10.000 %." in content["gained"]
 
 
 class TestFigures:
