@@ -152,6 +152,12 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
             "device to each training",
             hint="leave it out, or search with --executor local",
         )
+    if elsewhere and config.trials_per_device:
+        raise ConfigError(
+            f"trials_per_device is {config.trials_per_device}, but the executor {config.executor.target!r} shares out "
+            "the devices of other machines itself",
+            hint=f"give --executor.args.gpus_per_trial {1 / config.trials_per_device:.2g}",
+        )
     devices = elsewhere or choose_devices(config)
     here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
     task = open_task(config.task, metric=config.metric, direction=config.direction)
