@@ -210,6 +210,7 @@ def _load_file(file: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(here.parent))  # the file may import its neighbours
+    _forget_namesakes(here.parent)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's file may raise anything
@@ -218,6 +219,19 @@ def _load_file(file: Path) -> Any:
     finally:
         sys.path.remove(str(here.parent))
     return module
+
+
+_FOLDERS: set[Path] = set()
+"""Folders that files were loaded from."""
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Have the neighbours of a file imported from its own folder, though another file has neighbours of equal names."""
+    for neighbour in folder.glob("*.py"):
+        known = getattr(sys.modules.get(neighbour.stem), "__file__", None)
+        if known is not None and Path(known) != neighbour and Path(known).parent in _FOLDERS:
+            del sys.modules[neighbour.stem]
+    _FOLDERS.add(folder)
 
 
 def absolute(target: Target) -> Target:

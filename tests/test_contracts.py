@@ -12,6 +12,7 @@ import pytest
 from helpers import REPOSITORY
 
 import se_nas
+from se_nas.plugins import load
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(se_nas.__path__, "se_nas."))
 
@@ -46,3 +47,11 @@ def test_the_package_says_nothing_about_this_machine() -> None:
     assert len(files) > 30
     guilty = [str(f) for f in files for word in words if word in f.read_text()]
     assert guilty == []
+
+
+def test_files_with_neighbours_of_equal_names_have_their_own(tmp_path: Path) -> None:
+    for name, width in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "beside_it.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / name / "net.py").write_text("from beside_it import WIDTH\n")
+    assert [load(f"{tmp_path / name / 'net.py'}:WIDTH") for name in ("one", "two")] == [1, 2]
