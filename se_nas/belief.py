@@ -93,9 +93,8 @@ def believe(trials: Sequence[Trial], objective: Objective, space: Space) -> pd.D
 
     The posterior is fitted on all complete trials (:func:`se_nas.posterior.fit`, flat prior), on stopped ones as
     far as their curves tell where they would have ended, and on what a confirm found for the networks of the search at
-    the same schedule. The front is taken
-    among the networks that were trained, since only these can be shipped; :func:`se_nas.recommend_front` takes it
-    among all placements.
+    the same schedule. The front is taken among the networks that were trained, since only these can be shipped;
+    :func:`se_nas.recommend_front` takes it among all placements.
 
     Columns: ``mean``, ``lower`` and ``upper`` (90 % interval of the true metric, in its units and without the noise
     of one training); ``p_front``, the probability to be on the true front of the trained networks;

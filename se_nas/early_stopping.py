@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from se_nas.belief import believe
+from se_nas.belief import fitted
 from se_nas.features import Array
 from se_nas.records import Epoch, Trial
 from se_nas.space import Space
@@ -24,20 +24,21 @@ class EarlyStopping:
 
     def __init__(self, objective: Objective, space: Space) -> None:
         self._objective, self._space = objective, space
+        self._axes = (objective.cost, *objective.more)
         self._sign = -1.0 if objective.direction == "minimize" else 1.0
         self._known: tuple[Standing, list[str]] | None = None
 
     def learn(self, trials: Sequence[Trial]) -> None:
         """Take in all trials of the study."""
-        beliefs = believe(trials, self._objective, self._space)
-        if beliefs is None:
+        told = fitted(trials, self._objective, self._space)
+        if told is None or any(name not in t.costs for t in told.trials for name in self._axes):
             return
-        finished = [t for t in trials if t.number in beliefs.index]
+        finished = told.trials
         standing = Standing(
             curves=[self._curve(t.curve) for t in finished],
             finals=np.array([self._sign * t.metrics[self._objective.metric].value for t in finished]),
             cost=np.array([self._cost(t) for t in finished]),
-            mean=self._sign * beliefs.loc[[t.number for t in finished], "mean"].to_numpy(float),
+            mean=told.posterior.predict(told.codes)[0],
         )
         self._known = standing, [t.placement.key for t in finished]
 
@@ -59,5 +60,4 @@ class EarlyStopping:
         return self._sign * np.array([epoch.metrics[self._objective.metric] for epoch in curve], dtype=np.float64)
 
     def _cost(self, trial: Trial) -> Array:
-        names = (self._objective.cost, *self._objective.more)
-        return np.array([trial.costs[name].value for name in names], dtype=np.float64)
+        return np.array([trial.costs[name].value for name in self._axes], dtype=np.float64)

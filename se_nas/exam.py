@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.torch import load_file
 
 from se_nas.candidate import build_candidate
@@ -25,9 +22,10 @@ from se_nas.errors import SeNasError, TrainingError
 from se_nas.evaluate import weights_file
 from se_nas.files import atomically
 from se_nas.plugins import Channel, Task
+from se_nas.ranks import devices_of
 from se_nas.records import Request, Result
 from se_nas.tasks import open_task
-from se_nas.train import VALIDATION_BATCH
+from se_nas.train import VALIDATION_BATCH, make_trainer, quiet
 
 GROUPS = 20
 """Of test images, where a metric is no mean over images: each is left out once (delete-a-group jackknife)."""
@@ -78,11 +76,9 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
         "class_counts": torch.ones(max(1, len(info.classes))), "steps": 1,
     }  # fmt: skip
     module = task.module(candidate, identity.recipe, **facts)
-    device = torch.device(request.device)
     per_image = PerImage(task.metric)
-    metrics = _validate(
-        module, _TestPart(info, folder, device, request.channels_last), device, identity.precision, per_image
-    )
+    part = _TestPart(info, folder, _device(request), request.channels_last)
+    metrics = _validate(module, part, request, per_image)
     if task.metric not in metrics:
         raise TrainingError(f"the task did not log {task.metric!r} on the test part", allowed=sorted(metrics))
     if per_image.found:
@@ -94,11 +90,10 @@ def _jackknife(
     module: pl.LightningModule, task: Task, info: DataInfo, folder: Path, request: Request, whole: float
 ) -> np.ndarray:
     """Pseudo-values ``g whole - (g - 1) value without the group``, one for each group of images."""
-    device = torch.device(request.device)
     values = []
     for group in range(GROUPS):
-        part = _TestPart(info, folder, device, request.channels_last, without=group)
-        values.append(_validate(module, part, device, request.identity.precision)[task.metric])
+        part = _TestPart(info, folder, _device(request), request.channels_last, without=group)
+        values.append(_validate(module, part, request)[task.metric])
     return GROUPS * whole - (GROUPS - 1) * np.array(values, dtype=np.float64)
 
 
@@ -176,18 +171,14 @@ class _Others:
 
 
 def _validate(
-    module: pl.LightningModule, data: _TestPart, device: torch.device, precision: str, *callbacks: pl.Callback
+    module: pl.LightningModule, data: _TestPart, request: Request, *callbacks: pl.Callback
 ) -> dict[str, float]:
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        callbacks=list(callbacks), plugins=[LightningEnvironment()], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    trainer = make_trainer(request.identity.recipe, _device(request), request.identity.precision, *callbacks)
+    with quiet():
         trainer.validate(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _device(request: Request) -> torch.device:
+    """Where a network is tested: the first device of its training."""
+    return torch.device(devices_of(request.device)[0])

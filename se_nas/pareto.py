@@ -46,17 +46,6 @@ def non_dominated(losses: Array) -> Mask:
     return mask
 
 
-def non_dominated_sort(losses: Array) -> Index:
-    """Rank of every row of ``n x k`` losses: 0 on the front, 1 on the front of the rest, and so on (Deb 2002)."""
-    ranks = np.full(len(losses), -1, dtype=np.int64)
-    for rank in itertools.count():
-        rest = np.flatnonzero(ranks < 0)
-        if not len(rest):
-            return ranks
-        ranks[rest[non_dominated(losses[rest])]] = rank
-    raise AssertionError("unreachable")
-
-
 def rising_front(cost: Array, value: Array) -> Index:
     """The front of ``n`` values over ``n x a`` costs, as indices ordered by cost; of exact ties one stays.
 

@@ -130,8 +130,10 @@ def train(
             if data.kind == "arrays":
                 _train_batches(loaders).epoch = checkpoints.epochs
         callbacks.append(checkpoints)
-    trainer = _trainer(recipe, device, precision, *callbacks, pieces=pieces, limit=limit, rank=rank, loggers=loggers)
-    with _quiet():
+    trainer = make_trainer(
+        recipe, device, precision, *callbacks, pieces=pieces, limit=limit, rank=rank, loggers=loggers
+    )
+    with quiet():
         trainer.fit(module, weights_only=True, **loaders)
     return tuple(watch.curve), watch.stopped
 
@@ -148,10 +150,10 @@ def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo
     if data.kind == "arrays":
         loaders["val_dataloaders"].batch_size = REHEARSAL_BATCH
     try:
-        with torch.random.fork_rng(devices=[]), _quiet():
+        with torch.random.fork_rng(devices=[]), quiet():
             torch.manual_seed(0)
             module = task.module(candidate, recipe, **facts)
-            trainer = _trainer(recipe, device, "32", rehearsal=2)
+            trainer = make_trainer(recipe, device, "32", rehearsal=2)
             trainer.fit(module, **loaders)
     except SeNasError:
         raise
@@ -214,7 +216,8 @@ def _train_batches(loaders: Mapping[str, Any]) -> Batches:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without advice that does not concern the user."""
     with warnings.catch_warnings():
         # Advice on DataLoader workers: data modules are the user's business, and our batches have no workers.
         warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
@@ -226,7 +229,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _trainer(
+def make_trainer(
     recipe: Recipe,
     device: torch.device,
     precision: str,
@@ -237,6 +240,7 @@ def _trainer(
     rank: Rank | None = None,
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
+    """A trainer that does nothing beside the work; see `train` for `pieces`, `limit` and `rank`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
     if rank is not None:

@@ -15,7 +15,6 @@ from se_nas.pareto import (
     expected_hypervolume_improvement,
     hypervolume,
     non_dominated,
-    non_dominated_sort,
     rising_front,
 )
 
@@ -32,16 +31,6 @@ def brute_front(losses: np.ndarray) -> np.ndarray:
 def test_non_dominated_agrees_with_brute_force(seed: int, k: int, n: int) -> None:
     losses = np.random.default_rng(seed).integers(0, 5, (n, k)).astype(float)
     np.testing.assert_array_equal(non_dominated(losses), brute_front(losses))
-
-
-@given(seeds)
-@settings(max_examples=30, deadline=None)
-def test_every_rank_is_the_front_of_what_is_left(seed: int) -> None:
-    losses = np.random.default_rng(seed).integers(0, 6, (20, 2)).astype(float)
-    ranks = non_dominated_sort(losses)
-    for rank in range(ranks.max() + 1):
-        rest = ranks >= rank
-        np.testing.assert_array_equal(brute_front(losses[rest]), ranks[rest] == rank)
 
 
 @given(seeds, st.integers(2, 3), st.integers(0, 12))

@@ -103,8 +103,7 @@ class LocalExecutor:
                     continue
                 request = replace(request, device=self.devices[slot])
                 try:
-                    # It fell at its last task, or while it had none: then its end can be read.
-                    if process is None or pipe.poll() or not process.is_alive():
+                    if process is None or not _answers(process, pipe):  # it fell at its last task, or after it
                         process, pipe = self._start(slot)
                     future.set_result(_converse(process, pipe, (evaluate, request), report))
                 except Exception as error:  # of the worker or of the evaluation: carried to whoever asks
@@ -155,6 +154,14 @@ def _converse(process: Any, pipe: Any, task: Any, report: Report) -> Result:
     return result
 
 
+def _answers(process: Any, pipe: Any) -> bool:
+    """Whether a worker is there for a task: one that is just ending may still look alive."""
+    try:
+        return _exchange(process, pipe, None) is None
+    except WorkerDiedError:
+        return False
+
+
 def _exchange(process: Any, pipe: Any, message: Any) -> Any:
     """Send a message to a worker and wait for its next one."""
     try:
@@ -176,9 +183,13 @@ def _work(pipe: Any) -> None:
     channel = PipeChannel(pipe)
     while True:
         try:
-            evaluate, request = pipe.recv()
+            task = pipe.recv()
         except EOFError:
             return
+        if task is None:
+            pipe.send(None)
+            continue
+        evaluate, request = task
         try:
             pipe.send(("result", evaluate(request, channel)))
         except (BrokenPipeError, EOFError):

@@ -150,8 +150,8 @@ class KnownCostSampler(BaseSampler):
         candidates = self._pool.candidates(belief.mean, np.concatenate([seen.codes, seen.pending]))
         open_ = self._open(candidates, seen)
         cost = candidates.cost if len(study.directions) > 1 else np.zeros((len(candidates.codes), 1))
-        teaches, worth = self._teaches, self._worth
-        score = teaches(belief, candidates.phi) if belief.early else worth(belief, candidates.phi, cost, open_)
+        phi = candidates.phi
+        score = self._teaches(belief, phi) if belief.early else self._worth(belief, phi, cost, open_)
         best = np.flatnonzero(open_ & (score >= score[open_].max()))
         chosen: Codes = candidates.codes[self._rng.choice(best)]
         return chosen
