@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -45,10 +46,11 @@ def test_commands_that_are_not_run_have_true_options(page: str) -> None:
                 _parse(build_parser(), command[1:])
 
 
+@functools.cache
 def options() -> set[str]:
-    """All options of all commands, short names too, with underscores."""
+    """Names of all options of all commands, short ones too, with underscores."""
     helps = " ".join(_help_of(build_parser(), [command]) for command in COMMANDS)
-    return {*re.findall(r"--[a-z_.]+", helps), *(f"--{name}" for name in SHORT)}
+    return {*re.findall(r"--([a-z_.]+)", helps), *SHORT}
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -56,7 +58,7 @@ def test_options_in_the_text_exist(page: str) -> None:
     text = re.sub(r"^ *```.*?^ *```$", "", (REPOSITORY / page).read_text(), flags=re.M | re.S)
     named = {option for code in re.findall(r"`([^`\n]+)`", text) for option in re.findall(r"--[a-z][\w.-]*", code)}
     known = options()
-    wrong = {o for o in named - ELSEWHERE if re.sub(r"\.args\..*", "", o).replace("-", "_") not in known}
+    wrong = {o for o in named - ELSEWHERE if re.sub(r"\.args\..*", "", o[2:]).replace("-", "_") not in known}
     assert wrong == set()
 
 
