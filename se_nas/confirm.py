@@ -38,8 +38,7 @@ from se_nas.judgement import estimate, judge
 from se_nas.problem import Problem, prepare
 from se_nas.records import Result, Trial, checksum
 from se_nas.results import conclude, existing_run, stored
-from se_nas.run_folder import RunFolder, differences
-from se_nas.search import clear_errors
+from se_nas.run_folder import RunFolder, clear_errors, differences
 from se_nas.study import Study
 from se_nas.verdict import final_verdict
 from se_nas.view import View
@@ -86,7 +85,7 @@ def confirm(
     folder, _ = existing_run(Path(run))
     folder.lock()
     try:
-        with view or View(quiet=True) as shown, clear_errors(folder):
+        with view or View(quiet=True) as shown, clear_errors(folder.path):
             _, study = existing_run(folder.path)
             problem = _problem(study, folder, epochs=epochs, workers=workers, device=device)
             # What an earlier confirm found must change neither the finalists nor what the search promised of them.
