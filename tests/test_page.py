@@ -475,6 +475,9 @@ class TestInABrowser:
         page.evaluate("document.activeElement.blur()")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.tagName") in ("A", "BUTTON", "INPUT", "DIV", "SUMMARY")
+        page.locator("#front-chart .modebar-btn").first.focus()
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineColor") == "rgb(0, 114, 178)"
+        assert page.get_by_label("Share chart").count() == 0  # would send the data away
         assert page.evaluate("window.hacked") is None
         assert errors == []
 
