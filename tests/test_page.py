@@ -399,6 +399,24 @@ class TestCommands:
         assert "val_accuracy" in table
         assert "placement" in (folder / "logs" / "csv" / "trial-0" / "hparams.yaml").read_text()
 
+    def test_tensorboard_shows_curve_placement_and_metric(self, tmp_path: Path) -> None:
+        events = pytest.importorskip(
+            "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+        )
+        from tensorboard.plugins.hparams import metadata
+
+        from se_nas.search import search
+
+        folder = search(tiny(tmp_path, budget=1, logs="tensorboard")).folder
+        log = events.EventAccumulator(str(folder / "logs" / "tensorboard" / "trial-0")).Reload()
+        best = pd.read_csv(folder / "trials.csv")
+        assert log.Scalars("val_accuracy")[-1].value == pytest.approx(best["metric"][0])
+        kept = log.PluginTagToContent(metadata.PLUGIN_NAME)
+        session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+        assert session.hparams["placement"].string_value == "none"
+        shown = metadata.parse_experiment_plugin_data(kept[metadata.EXPERIMENT_TAG])
+        assert [info.name.tag for info in shown.metric_infos] == ["val_accuracy"]
+
     def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match="needs the package 'tensorboard'") as error:
