@@ -164,9 +164,10 @@ def train_candidate(
         return Trained(candidate=candidate, curve=curve, stopped=stopped)
     ordinary = rank is None and pieces == 1 and not steps
     prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
+    task = _task(request)
     curve, stopped = train(
         prepared.network,
-        task=_task(request),
+        task=task,
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -179,7 +180,7 @@ def train_candidate(
         pieces=pieces,
         limit=steps,
         rank=rank,
-        loggers=() if steps else open_logs(request),
+        loggers=() if steps else open_logs(request, task.metric),
     )
     if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
