@@ -96,9 +96,15 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
+            shared = stored(study, "config", SearchConfig).storage is not None
+            why = (
+                "are not in this folder (the driver that trained it has them)"
+                if shared
+                else "were dropped while others led"
+            )
             content["gained"].append(
-                f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
-                f"{here['placement']}, the best that has weights."
+                f"The weights of trial {best['trial']} {why}: best/ is trial {here['trial']}, {here['placement']}, "
+                "the best that has weights."
             )
     write_run_page(run.path, study, content, done)
     return SearchResult(
