@@ -23,7 +23,7 @@ from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
-from se_nas.files import atomically, write_atomically
+from se_nas.files import atomically, trial_name, weights_file, write_atomically
 from se_nas.logs import open_logs
 from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
@@ -209,17 +209,7 @@ def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
 
 def result_file(folder: Path, trial: int, attempt: int, phase: Phase = "search") -> Path:
     """Where a worker leaves its result."""
-    return folder / "results" / f"{_name(trial, phase)}-{attempt}.json"
-
-
-def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
-    """Where a worker leaves the trained weights."""
-    return folder / "weights" / f"{_name(trial, phase)}.safetensors"
-
-
-def _name(trial: int, phase: Phase) -> str:
-    """Each phase counts its trials from 0."""
-    return str(trial) if phase == "search" else f"{phase}-{trial}"
+    return folder / "results" / f"{trial_name(trial, phase)}-{attempt}.json"
 
 
 def start_file(folder: Path, checksum: str | None) -> Path:

@@ -17,9 +17,9 @@ from se_nas.confirmed import read_confirmed
 from se_nas.data.base import DataInfo
 from se_nas.effects import effects_table
 from se_nas.errors import RunError
-from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
 from se_nas.figures import draw_front, write_paper, write_views
+from se_nas.files import weights_file
 from se_nas.page import write_page
 from se_nas.records import Unit, from_plain, to_plain
 from se_nas.report import best_row, complete_table, front_table, metric_unit, summary, trials_table
