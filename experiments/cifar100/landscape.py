@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,12 @@ REDUCTIONS: tuple[int | None, ...] = (None, 16, 8, 4)
 """What the levels 0 to 3 of a stage mean."""
 
 
+def stages_of(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names of the stages, as the longest label has them."""
+    longest = max(labels, key=len)
+    return tuple(part.partition("=")[0] for part in longest.split(","))
+
+
 def levels_of(label: str, stages: Sequence[str]) -> tuple[int, ...] | None:
     """Levels of a placement's label, such as ``none``, ``all:16`` or ``stage1=none,stage2=8,stage3=4``.
 
@@ -33,7 +39,7 @@ def levels_of(label: str, stages: Sequence[str]) -> tuple[int, ...] | None:
     if label == "none" or label.startswith("all:"):
         given = dict.fromkeys(stages, label.removeprefix("all:"))
     else:
-        given = dict(part.split("=") for part in label.replace(" ", ",").split(","))
+        given = dict(part.split("=") for part in label.split(","))
     words = ["none" if r is None else str(r) for r in REDUCTIONS]
     if not {given[s] for s in stages} <= set(words):
         return None
@@ -100,7 +106,7 @@ class Table:
 def read_table(folder: Path) -> Table:
     """The table in ``placements.csv`` and ``curves.csv`` of a folder of results."""
     placements = pd.read_csv(folder / "placements.csv", dtype={"key": str})
-    stages = tuple(name for name in placements if name.startswith("stage"))
+    stages = stages_of(placements["placement"])
     codes = [levels_of(label, stages) for label in placements["placement"]]
     inside = placements[[code is not None for code in codes]].copy()
     size = len(REDUCTIONS) ** len(stages)

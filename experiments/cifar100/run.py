@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,13 +116,15 @@ def main() -> int:
             continue
         left = None if end is None else max(0.0, end - time.monotonic())
         process = subprocess.Popen([sys.executable, "-m", "se_nas.cli", *command], stderr=subprocess.PIPE, text=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         try:
             _, errors = process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
-            process.terminate()
-            process.communicate()
             print("the time is up")
             return 1
+        finally:
+            process.terminate()  # nothing happens where it has ended
+            process.wait()
         if process.returncode and BUSY in errors:
             unfinished.add(str(run))
         elif process.returncode:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from landscape import HERE, METRIC, levels_of, read_table, seed_noise
+from landscape import HERE, METRIC, levels_of, read_table, seed_noise, stages_of
 from scipy.stats import t as student
 
 from se_nas.confirmed import read_confirmed
@@ -88,18 +88,12 @@ def label_of(placements: pd.DataFrame, wanted: tuple[int, ...], stages: Sequence
 
 def stage_rows(placements: pd.DataFrame) -> dict[str, str]:
     """Row -> placement: each stage alone at r=16, all, all but the last."""
-    stages = stages_of(placements)
+    stages = stages_of(placements["placement"])
     d = len(stages)
     rows = {"none": "none"}
     rows |= {name: label_of(placements, tuple(int(i == j) for i in range(d)), stages) for j, name in enumerate(stages)}
     rows["all but the last"] = label_of(placements, (*[1] * (d - 1), 0), stages)
     return rows | {"all": "all:16"}
-
-
-def stages_of(placements: pd.DataFrame) -> list[str]:
-    """Names of the stages, as the labels have them."""
-    longest = max(placements["placement"], key=len)
-    return [part.partition("=")[0] for part in longest.replace(" ", ",").split(",")]
 
 
 def performance(runs: Path) -> pd.DataFrame:
