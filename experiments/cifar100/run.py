@@ -61,12 +61,10 @@ def commands(version: str, data: str, out: Path, workers: int | None = None) -> 
         return ["confirm", str(run), "--top=1", "--seeds=5", *epochs, *at_once, "--quiet"]
 
     # With and without SE in each stage first: the stage table needs no more. The whole space then takes them in.
-    on_off = [ON_OFF, "--budget=8"]
-    yield search(0, *on_off)
+    for seed in range(plan.rows):
+        yield search(seed, ON_OFF, "--budget=8")
     yield search(0)
     yield confirm(out / "seed-0")
-    for seed in range(1, plan.rows):
-        yield search(seed, *on_off)
     for seed in range(plan.rows):
         for reduction in (2,) if seed < plan.seeds else (2, 4, 8):  # the others are in the whole table
             yield train(reduction, seed)
