@@ -22,12 +22,14 @@ import numpy.typing as npt
 import optuna
 import pandas as pd
 from landscape import HERE, Array, Table, read_table, seed_noise
+from matplotlib.figure import Figure
 
 from landscapes import Landscape, best_score, score, true_front  # isort: skip
 from peers import PEERS  # isort: skip
 from play import Judge, play  # isort: skip
 
 from se_nas.config import SearchConfig
+from se_nas.figures import save_figure
 from se_nas.front import believed_front
 from se_nas.records import Recipe, Target
 from se_nas.search import search
@@ -168,6 +170,28 @@ def command_summary(_: argparse.Namespace, table: Table, folder: Path) -> None:
         summary = grouped.mean().join(grouped.sem().add_suffix("_se")).assign(n=grouped.size())
         summary.to_csv(folder / f"{Path(file).stem}_summary.csv", float_format="%.4f")
         print(summary.round(3).to_string())
+    if (folder / "replay_summary.csv").is_file():
+        draw(pd.read_csv(folder / "replay_summary.csv"), folder)
+
+
+def draw(summary: pd.DataFrame, folder: Path) -> None:
+    """Score after so many trials, and how often the recommended placement is near the best, for each sampler."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, column, title in zip(
+        figure.subplots(1, 2),
+        ("share", "near_best"),
+        ("share of the true front's score", "recommended within noise of the best"),
+        strict=True,
+    ):
+        for peer, rows in summary[summary["judge"] == "posterior"].groupby("peer"):
+            if peer == "exhaustive":
+                axes.axhline(rows[column].mean(), color="black", lw=1, ls=":", label="all placements")
+            else:
+                axes.errorbar(rows["trials"], rows[column], rows[f"{column}_se"], marker="o", capsize=2, label=peer)
+        axes.set_xlabel("trials")
+        axes.set_title(title, fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, folder / "replay", ("png",))
 
 
 def append(file: Path, rows: list[dict]) -> None:

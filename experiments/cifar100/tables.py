@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from landscape import HERE, METRIC, levels_of, read_table, seed_noise, stages_of
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from se_nas.confirmed import read_confirmed
@@ -122,8 +123,6 @@ def _points(value: float | None) -> float:
 
 def draw(folder: Path) -> None:
     """Every placement: mean accuracy over seeds against added parameters, with the spread of one training."""
-    from matplotlib.figure import Figure
-
     table = read_table(folder)
     seeds = table.complete()
     values = np.array([table.finals(seed) for seed in seeds]).T
