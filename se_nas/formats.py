@@ -127,9 +127,13 @@ def _write_python(job: Job, file: Path) -> None:
 def _program(job: Job, *, half: bool) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad():
-        return torch.export.export(
+        program = torch.export.export(
             _Outputs(job.network, half=half), (job.example,), dynamic_shapes=({0: batch},), strict=False
         )
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
 
 
 def _write_pt2(job: Job, file: Path, *, half: bool = False) -> None:
@@ -145,6 +149,8 @@ def _write_torchscript(job: Job, file: Path) -> None:
 
 
 def _write_onnx(job: Job, file: Path, *, half: bool = False) -> None:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     batch = torch.export.Dim("batch", min=1)
     try:
         with torch.no_grad():
@@ -167,6 +173,7 @@ def _write_onnx(job: Job, file: Path, *, half: bool = False) -> None:
         raise RunError(
             f"the network cannot be written with ONNX opset {job.opset}, only with {given}", hint=f"--opset {given}"
         )
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces, which name files of this machine
     program.model.metadata_props.update(job.description)
     program.save(str(file), external_data=False)
 

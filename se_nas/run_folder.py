@@ -4,7 +4,7 @@
 
     config.yaml   the resolved configuration
     study.db      the Optuna study: the one truth
-    report.html   trials.csv    front.csv    front.png    front.svg     views made from it
+    report.html   trials.csv    curves.csv   front.csv    front.png    front.svg     views made from it
     best/         the best network: placement.json, model.safetensors
     data/         decoded images, shared by the workers
     results/      what workers left for the driver

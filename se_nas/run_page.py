@@ -29,7 +29,7 @@ from se_nas.effects import EVERYWHERE
 from se_nas.figures import cost_columns, cost_text
 from se_nas.page import Block, Column, Head, Page, Section, Table, escaped
 from se_nas.records import Trial, to_plain
-from se_nas.report import REFERENCES
+from se_nas.report import REFERENCES, reference_name
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective
 from se_nas.verdict import in_words
@@ -133,7 +133,8 @@ def _recommended(content: dict[str, Any], confirmation: Confirmation | None) -> 
 
 def _named(content: dict[str, Any], recommended: int | None) -> dict[int, str]:
     """The trials whose learning curves are shown by name."""
-    named = {int(content[role]["trial"]): name for role, name in REFERENCES.items() if content[role]}
+    points = {role: content[role] for role in REFERENCES if content[role]}
+    named = {int(row["trial"]): reference_name(role, row["placement"]) for role, row in points.items()}
     best = content["best"]
     for number, name in ((None if best is None else int(best["trial"]), "best"), (recommended, "recommended")):
         if number is not None:
@@ -209,12 +210,13 @@ def _confirmed(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Sec
 
     rows: list[list[str]] = []
     marked: list[int] = []
-    names = {role: name for role, name in REFERENCES.items() if found.of_role(role) is not None and role != "given"}
+    points = {role: found.of_role(role) for role in REFERENCES if role != "given"}
+    names = {role: reference_name(role, point.label) for role, point in points.items() if point is not None}
     for network in found.networks:
         if network.key == found.verdict.network:
             marked.append(len(rows))
         cells = [network.label.replace(",", ", ")]
-        cells[0] += f" ({REFERENCES[network.role]})" if network.role in REFERENCES else ""
+        cells[0] += f" ({reference_name(network.role, network.label)})" if network.role in REFERENCES else ""
         cells += [str(len(network.validation.values)), *estimate(network.validation), *estimate(network.test)]
         for role in names:
             difference = network.against.get(role)
@@ -318,7 +320,7 @@ def _columns(trials: Sequence[Trial], done: pd.DataFrame, costs: Sequence[str], 
         "placement": [t.placement.label.replace(",", ", ") for t in trials],
         "shown": [escaped(t.placement.label.replace(",", ", ")) for t in trials],
         "state": [t.state for t in trials],
-        "role": [REFERENCES.get(t.role, t.role) for t in trials],
+        "role": [reference_name(t.role, t.placement.label) for t in trials],
         "metric": scaled("metric"),
         **{name: scaled(name) for name in ("mean", "lower", "upper")},
         **{name: [_rounded(t.costs[name].value) if name in t.costs else None for t in trials] for name in costs},

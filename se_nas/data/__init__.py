@@ -25,6 +25,7 @@ from se_nas.records import Target, checksum, from_json, to_json
 DATASETS: dict[str, str] = {
     "digits": "se_nas.data.digits:digits",
     "context": "se_nas.data.context:context",
+    "blank:": "se_nas.data.blank:blank",
     "folder:": "se_nas.data.folder:folder",
     "npz:": "se_nas.data.npz:npz",
     "torchvision:": "se_nas.data.libraries:torchvision",
