@@ -164,18 +164,20 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def _rewritten(arguments: list[str]) -> list[str]:
     """The arguments with dashes as underscores, short names in full, and the configuration file read."""
-    result = []
+    result: list[str] = []
+    command = arguments[0] if arguments else ""
+    short = SHORT if command in ("search", "train") else {}
     for index, argument in enumerate(arguments):
         if not argument.startswith("--"):
             previous = arguments[index - 1] if index else ""
-            result.append(_read_config(argument) if previous == "--config" else argument)
+            result.append(_read_config(argument, command=command) if previous == "--config" else argument)
             continue
         name, equals, value = argument[2:].partition("=")
         head, dot, rest = name.partition(".")
         head = head.replace("-", "_")
         name = f"{head}{dot}{rest}"
-        name = f"{name}.target" if name in TARGETS else SHORT.get(name, name)
-        value = _read_config(value) if name == "config" and equals else value
+        name = f"{name}.target" if name in TARGETS else short.get(name, name)
+        value = _read_config(value, command=command) if name == "config" and equals else value
         result.append(f"--{name}{equals}{value}")
     return result
 
@@ -189,7 +191,7 @@ def _of_the_run(arguments: list[str]) -> list[str]:
         return []
     for folder in (file.parent, file.parent.parent):
         if (folder / "config.yaml").is_file():
-            return ["--config", _read_config(str(folder / "config.yaml"), only=(*SHARED[:-1],))]
+            return ["--config", _read_config(str(folder / "config.yaml"), command="train")]
     try:
         raw = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -199,8 +201,11 @@ def _of_the_run(arguments: list[str]) -> list[str]:
     )
 
 
-def _read_config(file: str, only: Sequence[str] | None = None) -> str:
-    """A configuration file as one line of JSON, its keys checked; a plain string stands for a target."""
+def _read_config(file: str, *, command: str) -> str:
+    """A configuration file as one line of JSON, its keys checked; a plain string stands for a target.
+
+    A training takes from the configuration of a search what both have in common, but not its run folder.
+    """
     try:
         raw = yaml.safe_load(Path(file).expanduser().read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +217,13 @@ def _read_config(file: str, only: Sequence[str] | None = None) -> str:
     content = {k: {"target": v} if k in TARGETS and isinstance(v, str) else v for k, v in raw.items()}
     known: Any = SearchConfig if "placement" not in content else TrainConfig
     _check_keys(content, known, file, "")
-    return json.dumps({k: v for k, v in content.items() if only is None or k in only})
+    if (
+        command == "train"
+        and "placement" not in content
+        and content.keys() - {f.name for f in dataclasses.fields(TrainConfig)}
+    ):
+        content = {k: v for k, v in content.items() if k in SHARED and k != "out"}
+    return json.dumps(content)
 
 
 def _check_keys(content: Mapping[str, Any], kind: Any, file: str, path: str) -> None:

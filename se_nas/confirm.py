@@ -15,7 +15,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,8 +40,7 @@ from se_nas.judgement import estimate, judge
 from se_nas.problem import Problem, prepare
 from se_nas.records import Result, Target, Trial, checksum
 from se_nas.results import conclude, existing_run, stored
-from se_nas.run_folder import RunFolder, differences
-from se_nas.search import clear_errors
+from se_nas.run_folder import RunFolder, clear_errors, differences
 from se_nas.settings import target_of
 from se_nas.study import Study
 from se_nas.verdict import final_verdict
@@ -89,7 +89,7 @@ def confirm(
     folder, _ = existing_run(Path(run))
     folder.lock()
     try:
-        with view or View(quiet=True) as shown, clear_errors(folder):
+        with view or View(quiet=True) as shown, clear_errors(folder.path):
             _, study = existing_run(folder.path)
             config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
             problem = _problem(study, folder, config)
@@ -251,6 +251,7 @@ def _assembled(
             continue
         scores[network.placement.key] = {seed: read_exam(exam_file(run.path, t.number))[0] for seed, t in own.items()}
         skeletons.append(_skeleton(network, own, objective.metric, len(seeds), same=same, sign=_sign(problem)))
+    _check_sizes(scores, run)
     judged = judge(skeletons, scores, objective.direction)
     units = {t.metrics[objective.metric].unit for t in trials}
     first = next(iter(trials), None)
@@ -276,6 +277,17 @@ def _assembled(
         commit=commit(),
     )
     return replace(result, verdict=final_verdict(result))
+
+
+def _check_sizes(scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:
+    """RunError if networks have different numbers of scores: they are not of one test part."""
+    sizes = Counter(len(values) for by_seed in scores.values() for values in by_seed.values())
+    if len(sizes) > 1:
+        raise RunError(
+            f"the networks were not examined on one test part: they have {' and '.join(map(str, sizes))} scores",
+            where=str(exam_file(run.path, 0).parent),
+            hint="remove that folder and confirm again: the networks are examined anew, not trained",
+        )
 
 
 def _sign(problem: Problem) -> float:

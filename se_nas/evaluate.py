@@ -50,7 +50,7 @@ def evaluate(request: Request, channel: Channel) -> Result:
             attempt=request.attempt,
             state="stopped" if trained.stopped else "complete",
             reason="stopped early" if trained.stopped else "",
-            metrics=_metrics(trained.curve[-1], _task(request)),
+            metrics=metrics_of(trained.curve[-1], task_of(request)),
             curve=trained.curve,
             graph=trained.way,
         )
@@ -164,9 +164,10 @@ def train_candidate(
         return Trained(candidate=candidate, curve=curve, stopped=stopped)
     ordinary = rank is None and pieces == 1 and not steps
     prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
+    task = task_of(request)
     curve, stopped = train(
         prepared.network,
-        task=_task(request),
+        task=task,
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -179,7 +180,7 @@ def train_candidate(
         pieces=pieces,
         limit=steps,
         rank=rank,
-        loggers=() if steps else open_logs(request),
+        loggers=() if steps else open_logs(request, task.metric),
     )
     if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
@@ -187,11 +188,12 @@ def train_candidate(
     return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)
 
 
-def _task(request: Request) -> Task:
+def task_of(request: Request) -> Task:
+    """The task of a request."""
     return open_task(request.identity.task, metric=request.metric, direction=request.direction)
 
 
-def _metrics(last: Epoch, task: Task) -> dict[str, Metric]:
+def metrics_of(last: Epoch, task: Task) -> dict[str, Metric]:
     """The metrics of the last epoch; losses are better when smaller. Units are what the task says, if it does."""
     found = {}
     units: Mapping[str, str] = getattr(task, "units", {})

@@ -13,7 +13,7 @@ from se_nas.cost import COST_UNITS
 from se_nas.effects import ANY, EVERYWHERE, effects_table
 from se_nas.files import atomically, write_atomically
 from se_nas.records import Trial
-from se_nas.report import REFERENCES, front_table, metric_unit, reference_name, trials_table
+from se_nas.report import REFERENCES, curves_table, front_table, metric_unit, reference_name, trials_table
 from se_nas.space import Space
 from se_nas.study import Objective
 
@@ -36,10 +36,10 @@ def write_views(
     *,
     done: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write ``trials.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
+    """Write ``trials.csv``, ``curves.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
     table, front = trials_table(trials, objective), front_table(trials, objective, space, done=done)
-    files = [folder / "trials.csv", folder / "front.csv"]
-    for frame, file in zip((table, front), files, strict=True):
+    files = [folder / "trials.csv", folder / "curves.csv", folder / "front.csv"]
+    for frame, file in zip((table, curves_table(trials), front), files, strict=True):
         with atomically(file) as temporary:
             frame.to_csv(temporary, index=False)
     if not front.empty:

@@ -51,6 +51,8 @@ _LATER = [
     "commit",
 ]
 
+CURVE_COLUMNS = ["trial", "key", "placement", "seed", "replicate", "epochs", "seconds", "epoch"]
+
 
 def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
     """One row for each trial: identity, metric (its name is in `metric_name`), all costs, and how it was obtained."""
@@ -84,6 +86,30 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
         )
     columns = [*COLUMNS, "metric_name", *COST_UNITS, *_LATER]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def curves_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """One row for each epoch of each training: which training, the epoch, and what was logged after it.
+
+    `seconds` and `epochs` are those of the whole training. `se_nas.table` plays such a table back.
+    """
+    rows = [
+        {
+            "trial": t.number,
+            "key": t.placement.key,
+            "placement": t.placement.label,
+            "seed": t.identity.seed,
+            "replicate": t.identity.replicate,
+            "epochs": t.identity.epochs,
+            "seconds": round(t.seconds, 3),
+            "epoch": epoch.epoch,
+            **epoch.metrics,
+        }
+        for t in trials
+        if t.counts
+        for epoch in t.curve
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
 def _measured(trial: Trial) -> dict[str, Any]:

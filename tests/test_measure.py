@@ -23,7 +23,7 @@ from se_nas.space import Space
 from se_nas.space_file import read_space
 
 SHAPE = (8, 4, 4)
-SLOW = 0.002
+SLOW = 0.004
 """Seconds that each SE block takes in these networks."""
 
 
@@ -156,7 +156,10 @@ class TestPricing:
         pricing = self.pricing(space, own=(Energy(),))
         pricing.prepare()
         assert pricing(space.baseline)["energy"].value == 4.0
-        assert pricing.over_limit(space.reference, Limits(own={"energy": 5.0})) == "energy 10 is over the limit 5"
+        assert (
+            pricing.over_limit(space.reference, Limits(own={"energy": 5.0}))
+            == f"energy {4 + 3 * 1000 * SLOW:g} is over the limit 5"
+        )
 
     def test_measurements_are_kept(self, space: Space, tmp_path: Path) -> None:
         first = self.pricing(space, tmp_path / "measured.json")
