@@ -81,6 +81,7 @@ def build_parser() -> ArgumentParser:
     confirm.add_argument("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
     confirm.add_argument("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
     confirm.add_argument("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N; default as searched")
+    confirm.add_argument("--executor", type=Target | None, default=None, help="local, inline, ray; default as searched")
     confirm.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
     confirm.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     commands.add_subcommand("confirm", confirm, help="retrain the finalists with fresh seeds, then open the test part")
@@ -163,18 +164,20 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def _rewritten(arguments: list[str]) -> list[str]:
     """The arguments with dashes as underscores, short names in full, and the configuration file read."""
-    result = []
+    result: list[str] = []
+    command = arguments[0] if arguments else ""
+    short = SHORT if command in ("search", "train") else {}
     for index, argument in enumerate(arguments):
         if not argument.startswith("--"):
             previous = arguments[index - 1] if index else ""
-            result.append(_read_config(argument) if previous == "--config" else argument)
+            result.append(_read_config(argument, command=command) if previous == "--config" else argument)
             continue
         name, equals, value = argument[2:].partition("=")
         head, dot, rest = name.partition(".")
         head = head.replace("-", "_")
         name = f"{head}{dot}{rest}"
-        name = f"{name}.target" if name in TARGETS else SHORT.get(name, name)
-        value = _read_config(value) if name == "config" and equals else value
+        name = f"{name}.target" if name in TARGETS else short.get(name, name)
+        value = _read_config(value, command=command) if name == "config" and equals else value
         result.append(f"--{name}{equals}{value}")
     return result
 
@@ -188,7 +191,7 @@ def _of_the_run(arguments: list[str]) -> list[str]:
         return []
     for folder in (file.parent, file.parent.parent):
         if (folder / "config.yaml").is_file():
-            return ["--config", _read_config(str(folder / "config.yaml"), only=(*SHARED[:-1],))]
+            return ["--config", _read_config(str(folder / "config.yaml"), command="train")]
     try:
         raw = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -198,8 +201,11 @@ def _of_the_run(arguments: list[str]) -> list[str]:
     )
 
 
-def _read_config(file: str, only: Sequence[str] | None = None) -> str:
-    """A configuration file as one line of JSON, its keys checked; a plain string stands for a target."""
+def _read_config(file: str, *, command: str) -> str:
+    """A configuration file as one line of JSON, its keys checked; a plain string stands for a target.
+
+    A training takes from the configuration of a search what both have in common, but not its run folder.
+    """
     try:
         raw = yaml.safe_load(Path(file).expanduser().read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -211,7 +217,13 @@ def _read_config(file: str, only: Sequence[str] | None = None) -> str:
     content = {k: {"target": v} if k in TARGETS and isinstance(v, str) else v for k, v in raw.items()}
     known: Any = SearchConfig if "placement" not in content else TrainConfig
     _check_keys(content, known, file, "")
-    return json.dumps({k: v for k, v in content.items() if only is None or k in only})
+    if (
+        command == "train"
+        and "placement" not in content
+        and content.keys() - {f.name for f in dataclasses.fields(TrainConfig)}
+    ):
+        content = {k: v for k, v in content.items() if k in SHARED and k != "out"}
+    return json.dumps(content)
 
 
 def _check_keys(content: Mapping[str, Any], kind: Any, file: str, path: str) -> None:
@@ -237,6 +249,12 @@ def _clear(message: str, parser: ArgumentParser, arguments: list[str]) -> Config
         wrong = match[1].partition("=")[0]
         options = sorted({*re.findall(r"--[a-z_.]+", _help_of(parser, arguments)), *(f"--{name}" for name in SHORT)})
         return ConfigError(f"unknown option {wrong}", hint=did_you_mean(wrong, options) or "see se-nas --help")
+    if match := re.search(r"argument command: invalid choice: '([^']+)'", message):
+        return ConfigError(
+            f"unknown command {match[1]!r}",
+            allowed=COMMANDS,
+            hint=did_you_mean(match[1], COMMANDS) or "see se-nas --help",
+        )
     if match := re.search(r'key "([^"]+)":\s*(.*?)\.? Got value: (.*)', message, re.DOTALL):
         allowed = re.findall(r"'([^']+)'", match[2]) or [match[2].strip()]
         value = match[3].strip().splitlines()[0]
@@ -287,6 +305,7 @@ def _confirm(given: Namespace) -> int:
         epochs=given.epochs,
         workers=given.workers,
         device=given.device,
+        executor=given.executor,
         view=View(quiet=given.quiet or given.json),
     )
     if given.json:

@@ -51,7 +51,8 @@ class SearchConfig:
             blocks then start as the identity.
         space: The search space: stagewise, blockwise, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
-        executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
+        executor: Where trainings run: local, inline, ray, ray:HOST:PORT, table:FILE (read from a table of learning
+            curves, such as curves.csv of a run, instead of done), or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
         cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;

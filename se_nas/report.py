@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ from se_nas.verdict import amount
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
 
+
+def reference_name(role: str, label: str) -> str:
+    """What a trial with a role is called; its placement where r=16 leaves no hidden channel.
+
+    >>> reference_name("reference", "all:16")
+    'SE everywhere at r=16'
+    >>> reference_name("reference", "stage1=8,stage2=16")
+    'SE everywhere (stage1=8, stage2=16)'
+    """
+    if role == "reference" and set(re.findall(r"[=:](\d+)", label)) - {"16"}:
+        return f"SE everywhere ({', '.join(re.split(', *', label))})"
+    return REFERENCES.get(role, role)
+
+
 COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
 _LATER = [
     "seed",
@@ -35,6 +50,8 @@ _LATER = [
     "versions",
     "commit",
 ]
+
+CURVE_COLUMNS = ["trial", "key", "placement", "seed", "replicate", "epochs", "seconds", "epoch"]
 
 
 def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
@@ -69,6 +86,30 @@ def trials_table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
         )
     columns = [*COLUMNS, "metric_name", *COST_UNITS, *_LATER]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def curves_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """One row for each epoch of each training: which training, the epoch, and what was logged after it.
+
+    `seconds` and `epochs` are those of the whole training. `se_nas.table` plays such a table back.
+    """
+    rows = [
+        {
+            "trial": t.number,
+            "key": t.placement.key,
+            "placement": t.placement.label,
+            "seed": t.identity.seed,
+            "replicate": t.identity.replicate,
+            "epochs": t.identity.epochs,
+            "seconds": round(t.seconds, 3),
+            "epoch": epoch.epoch,
+            **epoch.metrics,
+        }
+        for t in trials
+        if t.counts
+        for epoch in t.curve
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=CURVE_COLUMNS)
 
 
 def _measured(trial: Trial) -> dict[str, Any]:
@@ -193,13 +234,14 @@ def _gained(content: dict[str, Any]) -> list[str]:
     believed, unit = best["mean"] is not None, content["objective"]["unit"]
     value = "mean" if believed else "metric"
     lines = _best_believed(content) if believed else [f"Best observed: {_named(best)} {best['metric']:.4f}."]
-    for role, name in REFERENCES.items():
-        other = content[role]
-        if other is not None:
-            lines.append(
-                f"Against {name} ({other[value]:.4f}): {amount(best[value] - other[value], unit)}, "
-                f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
-            )
+    for role in REFERENCES:
+        if (other := content[role]) is None:
+            continue
+        name = reference_name(role, other["placement"])
+        lines.append(
+            f"Against {name} ({other[value]:.4f}): {amount(best[value] - other[value], unit)}, "
+            f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
+        )
     lines.append(
         "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
         if believed

@@ -190,7 +190,8 @@ def show_result(content: dict[str, Any]) -> None:
         say(line)
     for sentence in content["verdict"]["sentences"]:
         say(sentence["text"])
-    say(f"Files: {content['out']} (report.html, trials.csv, front.csv, front.png, front.svg, study.db, best/)")
+    best = ", best/" if (Path(content["out"]) / "best").is_dir() else ""  # a table of trainings has no weights
+    say(f"Files: {content['out']} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
 
 
 def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:

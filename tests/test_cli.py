@@ -14,7 +14,7 @@ import pytest
 import yaml
 from helpers import REPOSITORY, environment, run_python, write_space
 
-from se_nas.cli import main
+from se_nas.cli import _parse, build_parser, main
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -98,7 +98,15 @@ class TestMistakes:
             (["cost", "--placement", "keep!"], ["cannot read the placement 'keep!'", "STAGE=R"]),
             (["report", "nowhere"], ["nowhere' is no run folder: it has no study.db", "run se-nas search first"]),
             (["export", "nowhere"], ["is no run folder"]),
-            (["serach"], ["serach", "search"]),
+            (["serach"], ["unknown command 'serach'", "did you mean 'search'?"]),
+            (
+                ["search", "--backbone", "examples/net.py"],
+                ["does not say what in the file is meant", "path/to/file.py:attribute"],
+            ),
+            (
+                ["search", "--backbone", __file__],
+                ["does not say what in the file is meant", f"{__file__}:TestMistakes"],
+            ),
             ([], ["command"]),
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
@@ -178,6 +186,17 @@ class TestConfiguration:
             main(["search", "--config", str(file), "--print_config"])
         assert not end.value.code
         assert "backbone:" in capsys.readouterr().out
+
+    def test_a_training_takes_from_the_configuration_of_a_search_what_both_have(self, tmp_path: Path) -> None:
+        file = tmp_path / "search.yaml"
+        file.write_text("backbone: resnet8\nbudget: 64\nsampler: random\nout: runs/search\ntrain: {epochs: 3}\n")
+        given = _parse(build_parser(), ["train", "--config", str(file), "--placement", "all:2", "--lr", "0.2"]).train
+        assert (given.backbone.target, given.train.epochs, given.train.lr) == ("resnet8", 3, 0.2)
+        assert given.out == "runs/train"
+
+    @pytest.mark.parametrize("words", [["--epochs", "7"], ["--epochs=7"]])
+    def test_confirm_has_its_own_epochs(self, words: list[str]) -> None:
+        assert _parse(build_parser(), ["confirm", "runs/some", *words]).confirm.epochs == 7
 
 
 class TestSitesAndCost:

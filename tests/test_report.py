@@ -223,7 +223,7 @@ class TestFigures:
     def test_over_every_cost(self, tmp_path: Path, cost: str) -> None:
         trials = trials_of((0.5, 10, "complete"), (0.7, 30, "complete"))
         files = write_views(tmp_path, trials, replace(OBJECTIVE, cost=cost))
-        assert [f.name for f in files] == ["trials.csv", "front.csv", "front.png", "front.svg"]
+        assert [f.name for f in files] == ["trials.csv", "curves.csv", "front.csv", "front.png", "front.svg"]
         assert all(f.stat().st_size for f in files)
         assert sorted(f.name for f in tmp_path.iterdir()) == sorted(f.name for f in files)
 
@@ -237,7 +237,7 @@ class TestAgain:
         content = report_again(run)
         assert content["trained"] == 8
         assert content["ended"] == "8 of 20 trainings are there"
-        for name in ("trials.csv", "front.csv", "config.yaml"):
+        for name in ("trials.csv", "curves.csv", "front.csv", "config.yaml"):
             assert (run / name).read_text() == (finished / name).read_text(), name
         assert (run / "front.png").is_file()
         assert (run / "front.svg").is_file()

@@ -24,59 +24,14 @@ import optuna
 import pandas as pd
 from landscapes import Landscape, benchmark, best_score, development, score
 from peers import PEERS
+from play import ACCURACY, Judge, simulate
 from scipy.stats import beta
 
-from se_nas.candidates import Candidates, Pool, SpaceCosts
-from se_nas.features import Features
-from se_nas.pareto import rising_front
-from se_nas.posterior import Posterior, fit
+from se_nas.posterior import Posterior
 from se_nas.samplers.known_cost import KnownCostSampler
 
 HERE = Path(__file__).parent
 CHECKS = (10, 20, 50)
-ACCURACY = 70.0
-
-
-class Judge:
-    """The posterior of one landscape's trials, and the front that it recommends."""
-
-    def __init__(self, landscape: Landscape) -> None:
-        self.landscape = landscape
-        space = landscape.level_space
-        self.features = Features(space.meanings)
-        self._pool = Pool(SpaceCosts(space, landscape.cost), space, self.features, rng=np.random.default_rng(0))
-
-    def __call__(self, codes: np.ndarray, values: np.ndarray) -> tuple[Posterior, Candidates, np.ndarray, np.ndarray]:
-        """Posterior, candidates, members of the front (indices) and their claims."""
-        posterior = fit(self.features, codes, values)
-        coefficients = posterior.moments()[0]
-        candidates = self._pool.candidates(coefficients, codes)
-        mean = candidates.phi @ coefficients
-        members = rising_front(candidates.cost, mean)
-        return posterior, candidates, members, mean[members]
-
-
-def simulate(
-    landscape: Landscape, sampler: optuna.samplers.BaseSampler, trials: int, seed: int, workers: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and noisy accuracies of one search; trial ``i`` of a seed has the same noise whatever the sampler.
-
-    With several workers a trial is told when ``workers - 1`` younger ones are running.
-    """
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    noise = np.random.default_rng([seed, 2026]).normal(0.0, landscape.noise, trials)
-    space, distributions = landscape.level_space, landscape.space
-    running: list[optuna.Trial] = []
-    codes, values = np.zeros((trials, landscape.decisions), dtype=np.int64), np.zeros(trials)
-    for i in range(trials):
-        trial = study.ask(distributions)
-        codes[i] = space.encode(trial.params)
-        values[i] = ACCURACY + landscape.gain(codes[[i]])[0] + noise[i]
-        running.append(trial)
-        if len(running) >= workers:
-            done = running.pop(0)
-            study.tell(done, [values[done.number], landscape.cost(done.params)])
-    return codes, values
 
 
 def share(landscape: Landscape, area: float, best: float) -> float:

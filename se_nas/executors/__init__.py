@@ -13,6 +13,7 @@ EXECUTORS: dict[str, str] = {
     "inline": "se_nas.executors.inline:InlineExecutor",
     "ray": "se_nas.executors.ray:RayExecutor",
     "ray:": "se_nas.executors.ray:RayExecutor",
+    "table:": "se_nas.table:TableExecutor",
 }
 
 

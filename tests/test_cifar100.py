@@ -1,0 +1,149 @@
+"""The table of the CIFAR-100 experiment as a landscape, on made-up trainings with known truth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import REPOSITORY, backbone_of, units_of
+
+from se_nas.cost import CostModel
+from se_nas.space import Space
+from se_nas.space_file import read_space
+
+FOLDER = REPOSITORY / "experiments" / "cifar100"
+EFFECTS = np.array([[0, 0.5, 0.6, 0.7], [0, 0.1, 0.1, 0.1], [0, -0.2, -0.3, -0.4]])
+NOISE, EPOCHS = 0.3, 4
+
+
+def write_made_up(folder: Path, seeds: int, noise: float = NOISE) -> np.ndarray:
+    """placements.csv and curves.csv of resnet8 with additive gains; returns the true accuracies (64,), in points."""
+    shape = (3, 16, 16)
+    units = units_of("resnet8", shape)
+    space, costs = Space(read_space("stagewise"), units), CostModel(backbone_of("resnet8", shape), units, shape)
+    placements: dict[str, Any] = {}
+    for levels in space.levels():
+        placement = space.placement(levels)
+        placements.setdefault(placement.key, placement)
+    rows, curves, truth = [], [], []
+    generator = np.random.default_rng(0)
+    words = ["none", "16", "8", "4"]
+    for key, placement in placements.items():
+        label = placement.label
+        each = [label.removeprefix("all:")] * 3 if "=" not in label else [p.split("=")[1] for p in label.split(",")]
+        gain = sum(EFFECTS[j, words.index(word)] for j, word in enumerate(each))
+        truth.append(40 + gain)
+        rows.append({"key": key, "placement": label} | {n: c.value for n, c in costs(placement).values().items()})
+        for seed in range(seeds):
+            value = (40 + gain + generator.normal(0, noise)) / 100
+            curves += [
+                {"key": key, "placement": label, "seed": seed, "epochs": EPOCHS, "epoch": e, "seconds": 1.0,
+                 "val_accuracy": value * e / EPOCHS}
+                for e in range(1, EPOCHS + 1)
+            ]  # fmt: skip
+    order = np.random.default_rng(1).permutation(len(rows))
+    pd.DataFrame(rows).iloc[order].to_csv(folder / "placements.csv", index=False)
+    pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
+    return np.array(truth)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Any:
+    """The modules of the experiment."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import landscape
+        import replay
+        import run
+        import tables
+    finally:
+        sys.path.remove(str(FOLDER))
+    yield type("Scripts", (), {"landscape": landscape, "replay": replay, "run": run, "tables": tables})
+    for name in ("landscape", "replay", "run", "tables"):  # other experiments have namesakes
+        sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    folder = tmp_path_factory.mktemp("results")
+    return folder, write_made_up(folder, 3)
+
+
+def test_costs_and_gains_of_the_landscape(scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+    folder, truth = made_up
+    table = scripts.landscape.read_table(folder)
+    landscape = table.landscape("test", table.finals(0), NOISE)
+    assert (table.stages, table.complete()) == (("stage1", "stage2", "stage3"), [0, 1, 2])
+    np.testing.assert_allclose(landscape.costs(table.codes) * 1e3, table.params - table.params[0])
+    np.testing.assert_allclose(landscape.gain(table.codes), table.finals(0) - table.finals(0)[0])
+    exact = EFFECTS[np.arange(3), table.codes].sum(axis=1)
+    assert np.abs(table.finals(0) - 40 - exact).max() < 6 * NOISE
+    assert sorted(truth.round(6)) == sorted((40 + exact).round(6))
+
+
+def test_the_noise_is_found(scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+    table = scripts.landscape.read_table(made_up[0])
+    values = np.array([table.finals(seed) + 5 * seed for seed in range(3)]).T  # shifts of whole seeds do not count
+    assert scripts.landscape.seed_noise(values) == pytest.approx(NOISE, rel=0.2)
+
+
+def test_the_truth_has_no_seed_that_is_replayed(scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+    table = scripts.landscape.read_table(made_up[0])
+    for seed, truth, n, _ in scripts.replay.splits(table):
+        others = [table.finals(s) for s in range(3) if s != seed]
+        np.testing.assert_allclose(truth, np.mean(others, axis=0))
+        assert n == 2
+
+
+def test_a_perfect_search_scores_one(scripts: Any, tmp_path: Path) -> None:
+    write_made_up(tmp_path, 2, noise=0.0)
+    table = scripts.landscape.read_table(tmp_path)
+    truth = table.finals(1)
+    landscape = table.landscape("test", truth, NOISE)
+    rows = {
+        row["judge"]: row for row in scripts.replay.judged(landscape, table, truth, 0.01, table.codes, table.finals(0))
+    }
+    assert rows["observed"]["share"] == pytest.approx(1)
+    assert rows["observed"]["near_best"]
+    assert rows["posterior"]["share"] > 0.97
+    front = scripts.replay.on_front(landscape, table)
+    assert front[0]
+    assert 4 <= front.sum() < 20
+
+
+def test_the_replay_writes_its_rows(scripts: Any, made_up: tuple[Path, np.ndarray], monkeypatch: Any) -> None:
+    folder = made_up[0]
+    arguments = ["replay.py", "search", "--folder", str(folder), "--repeats", "1", "--peers", "random,known-cost"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    scripts.replay.main()
+    rows = pd.read_csv(folder / "replay.csv")
+    assert len(rows) == 3 * (2 + 2 * 3 * 2)  # seeds x (exhaustive by two judges + peers x checks x judges)
+    assert rows["share"].max() <= 1 + 1e-6
+
+
+def test_rows_are_paired_by_seed(scripts: Any) -> None:
+    values = pd.DataFrame({0: [40.0, 41.0], 1: [50.0, 51.5], 2: [45.0, np.nan]}, index=["none", "all:16"])
+    table = scripts.tables.rows_against_none(values, {"none": "none", "16": "all:16"}, {"none": 23.3, "16": 22.28})
+    row = table.iloc[1]
+    assert (row["n"], row["gain"]) == (2, pytest.approx(1.25))
+    assert row["gain_high"] - row["gain"] == pytest.approx(6.3138 * 0.25, rel=1e-3)  # t of one degree of freedom
+    assert row["paper_gain"] == pytest.approx(1.02)
+
+
+def test_a_run_that_has_gone_on_is_not_narrowed(scripts: Any, tmp_path: Path) -> None:
+    assert not scripts.run.widened(tmp_path)
+    (tmp_path / "config.yaml").write_text("space: stagewise\n")
+    assert scripts.run.widened(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["cpu", "gpu"])
+def test_commands_are_ones_that_se_nas_takes(scripts: Any, version: str, tmp_path: Path) -> None:
+    from se_nas.cli import _parse, build_parser
+
+    for command in scripts.run.commands(version, "folder:PATH", tmp_path, workers=2):
+        given = _parse(build_parser(), command)
+        assert given.command == command[0]
