@@ -101,7 +101,7 @@ def run_page(
         paged = _paged(costs, metric, columns)
         sections.append(Section(id="trials", title="All trials", short="Trials", paged=paged, text=[text]))
     sections.append(_what_ran(folder, trials, objective, space, config, data, times))
-    state = "A search that is running" if refresh else content["ended"]
+    state = "A search that is running" if refresh else "confirmed" if confirmation is not None else content["ended"]
     return Page(
         title=f"SE search: {_short(config.backbone.target)} on {_short(config.data.target)}",
         lead=f"{state[:1].upper()}{state[1:]}.",
