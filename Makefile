@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: try check test lint slow gpu clean
+.PHONY: try check test lint slow gpu docs clean
 
 try: $(VENV)/installed
 	$(VENV)/bin/se-nas search --budget 50
@@ -20,10 +20,13 @@ gpu: $(VENV)/installed-dev
 	$(VENV)/bin/pytest -m gpu
 
 lint: $(VENV)/installed-dev
-	$(VENV)/bin/ruff check se_nas tests experiments
-	$(VENV)/bin/ruff format --check se_nas tests experiments
+	$(VENV)/bin/ruff check se_nas tests experiments docs
+	$(VENV)/bin/ruff format --check se_nas tests experiments docs
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(VENV)/bin/python -m mkdocs build --strict
 
 # torch comes first and by version: without it pip would take the newest build with its CUDA packages.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -37,4 +40,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build site

@@ -85,11 +85,17 @@ def _quality(record: Exported, proofs: Sequence[Proof]) -> str:
         lines.append(f"- {name} of these weights, at the end of their training: {metric.value:.4f} ({metric.unit})")
     if proofs and (accuracy := proofs[0].trained_accuracy) is not None:
         lines.append(
-            f"- accuracy of these weights in float32, on the {proofs[0].images} validation images of the proof: "
-            f"{accuracy:.4f}"
+            f"- accuracy of these weights in float32 (share of right {_judged(record)}), on the {proofs[0].images} "
+            f"validation images of the proof: {accuracy:.4f}"
         )
     lines.append("\nThese are validation figures: the network was chosen by them. The test part was not read for this.")
     return "\n".join(lines) + "\n"
+
+
+def _judged(record: Exported) -> str:
+    """What accuracy is a share of: images have one class, several labels, or a class for each pixel."""
+    targets = () if record.data is None else record.data.target_shape
+    return ("images", "labels", "pixels")[min(len(targets), 2)]
 
 
 def _costs(record: Exported) -> str:
@@ -113,7 +119,12 @@ def _interface(record: Exported) -> str:
         lines.append("The images are as the data module of the search gives them, its transforms included.")
     classes = record.classes[:20]
     more = f" and {len(record.classes) - 20} more (in placement.json)" if len(record.classes) > 20 else ""
-    lines.append(f"Output: float32, one value per class, before softmax. Classes: {', '.join(classes)}{more}.")
+    named = f" Classes: {', '.join(classes)}{more}." if classes else ""
+    if record.identity is None or record.identity.task.target == "classification":
+        lines.append(f"Output: float32, one value per class, before softmax.{named}")
+    else:
+        task = record.identity.task.target.rpartition("/")[2]
+        lines.append(f"Output: float32, as the network gives it to the task `{task}`, which knows its meaning.{named}")
     return "\n".join(lines) + "\n"
 
 

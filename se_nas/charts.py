@@ -15,7 +15,7 @@ from se_nas.figures import cost_text, level_text, scale_of, shown_effects
 from se_nas.page import MANY_POINTS, SERIES, Chart, Head, Table, View, escaped
 from se_nas.pareto import Index, hypervolume, non_dominated, rising_front
 from se_nas.records import Trial
-from se_nas.report import REFERENCES, metric_unit
+from se_nas.report import metric_unit, reference_name
 from se_nas.study import Objective
 
 COST_NAMES = {
@@ -154,7 +154,8 @@ def _front_view(
         where = every[(done["role"].to_numpy() == role)[every]][:1]
         if len(where):
             style = {"color": "@mark", "symbol": symbol, "size": 13, "line": {"width": 2}}
-            traces.append(trace(where, REFERENCES[role], "mean" if believed else "metric", marker=style))
+            name = reference_name(role, str(done["placement"].iloc[where[0]]))
+            traces.append(trace(where, name, "mean" if believed else "metric", marker=style))
     where = every[(done["trial"].to_numpy() == recommended)[every]]
     if len(where):
         style = {"color": "@best", "symbol": "circle-open", "size": 20, "line": {"width": 2.5}}

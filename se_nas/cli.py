@@ -81,6 +81,7 @@ def build_parser() -> ArgumentParser:
     confirm.add_argument("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
     confirm.add_argument("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
     confirm.add_argument("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N; default as searched")
+    confirm.add_argument("--executor", type=Target | None, default=None, help="local, inline, ray; default as searched")
     confirm.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
     confirm.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     commands.add_subcommand("confirm", confirm, help="retrain the finalists with fresh seeds, then open the test part")
@@ -248,6 +249,12 @@ def _clear(message: str, parser: ArgumentParser, arguments: list[str]) -> Config
         wrong = match[1].partition("=")[0]
         options = sorted({*re.findall(r"--[a-z_.]+", _help_of(parser, arguments)), *(f"--{name}" for name in SHORT)})
         return ConfigError(f"unknown option {wrong}", hint=did_you_mean(wrong, options) or "see se-nas --help")
+    if match := re.search(r"argument command: invalid choice: '([^']+)'", message):
+        return ConfigError(
+            f"unknown command {match[1]!r}",
+            allowed=COMMANDS,
+            hint=did_you_mean(match[1], COMMANDS) or "see se-nas --help",
+        )
     if match := re.search(r'key "([^"]+)":\s*(.*?)\.? Got value: (.*)', message, re.DOTALL):
         allowed = re.findall(r"'([^']+)'", match[2]) or [match[2].strip()]
         value = match[3].strip().splitlines()[0]
@@ -298,6 +305,7 @@ def _confirm(given: Namespace) -> int:
         epochs=given.epochs,
         workers=given.workers,
         device=given.device,
+        executor=given.executor,
         view=View(quiet=given.quiet or given.json),
     )
     if given.json:

@@ -20,6 +20,7 @@ from se_nas.pareto import Index, hypervolume, rising_front
 from se_nas.records import Trial
 from se_nas.report import complete_table, metric_unit
 from se_nas.results import existing_run, stored
+from se_nas.run_folder import clear_errors
 from se_nas.storage import reading
 from se_nas.study import Objective
 
@@ -79,14 +80,15 @@ def compare(folders: Sequence[Path], target: Path, *, cost: str | None = None) -
         "notes": _notes(runs, value, metric, cost, worst),
         "runs": [_row(*each, value, cost) for each in zip(runs, fronts, volumes, strict=True)],
     }  # fmt: skip
-    target.mkdir(parents=True, exist_ok=True)
     table = _table(content, metric)
     frame = pd.DataFrame(table.rows, columns=[head.label for head in table.heads])
     lines = {run.name: run.done.iloc[front] for run, front in zip(runs, fronts, strict=True)}
     figure = draw_fronts(lines, cost, value, metric.name, metric_unit(runs[0].trials, runs[0].objective))
-    save_figure(figure, target / "compare")
-    save_table(frame, target / "compare")
-    write_page(_page(runs, fronts, content, table, metric), target / "compare.html")
+    with clear_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        save_figure(figure, target / "compare")
+        save_table(frame, target / "compare")
+        write_page(_page(runs, fronts, content, table, metric), target / "compare.html")
     return {**content, "out": str(target)}
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,16 +31,17 @@ from se_nas.confirmed import Confirmation, Confirmed, Estimate, Verdict, write_c
 from se_nas.data import open_test, read_info
 from se_nas.driver import Driver
 from se_nas.errors import ConfigError, RunError
-from se_nas.evaluate import commit, versions, weights_file
+from se_nas.evaluate import commit, versions
 from se_nas.exam import exam_file, examine
 from se_nas.executors import open_executor
+from se_nas.files import weights_file
 from se_nas.finalists import TOP, Finalist, Plan, choose_finalists, fresh_seeds
 from se_nas.judgement import estimate, judge
 from se_nas.problem import Problem, prepare
-from se_nas.records import Result, Trial, checksum
+from se_nas.records import Result, Target, Trial, checksum
 from se_nas.results import conclude, existing_run, stored
-from se_nas.run_folder import RunFolder, differences
-from se_nas.search import clear_errors
+from se_nas.run_folder import RunFolder, clear_errors, differences
+from se_nas.settings import target_of
 from se_nas.study import Study
 from se_nas.verdict import final_verdict
 from se_nas.view import View
@@ -56,6 +58,7 @@ def confirm(
     epochs: int | None = None,
     workers: int | None = None,
     device: str | None = None,
+    executor: str | Target | None = None,
     view: View | None = None,
 ) -> Confirmation:
     """Confirm the finalists of a search, or go on with a confirm that was interrupted.
@@ -70,7 +73,7 @@ def confirm(
         Fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
     epochs:
         Of the full schedule; default that of the search.
-    workers, device:
+    workers, device, executor:
         As for the search; default as it was made.
 
     Raises
@@ -86,9 +89,10 @@ def confirm(
     folder, _ = existing_run(Path(run))
     folder.lock()
     try:
-        with view or View(quiet=True) as shown, clear_errors(folder):
+        with view or View(quiet=True) as shown, clear_errors(folder.path):
             _, study = existing_run(folder.path)
-            problem = _problem(study, folder, epochs=epochs, workers=workers, device=device)
+            config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
+            problem = _problem(study, folder, config)
             # What an earlier confirm found must change neither the finalists nor what the search promised of them.
             alone = [replace(trial, repeats=()) for trial in study.trials()]
             networks = choose_finalists(alone, study.objective, study.space, top)
@@ -106,16 +110,29 @@ def confirm(
         folder.unlock()
 
 
-def _problem(study: Study, run: RunFolder, *, epochs: int | None, workers: int | None, device: str | None) -> Problem:
-    """The problem of the search with another schedule; RunError if anything else has changed."""
+def _config(
+    study: Study,
+    run: RunFolder,
+    *,
+    epochs: int | None,
+    workers: int | None,
+    device: str | None,
+    executor: str | Target | None,
+) -> SearchConfig:
+    """The configuration of the search with another schedule, and where it is done."""
     config = stored(study, "config", SearchConfig)
-    config = replace(
+    return replace(
         config,
         out=str(run.path),
         workers=config.workers if workers is None else workers,
         device=config.device if device is None else device,
+        executor=config.executor if executor is None else target_of("executor", executor),
         train=config.train if epochs is None else replace(config.train, epochs=epochs),
     )
+
+
+def _problem(study: Study, run: RunFolder, config: SearchConfig) -> Problem:
+    """The problem of the search again; RunError if anything but the schedule has changed."""
     problem = prepare(config, run.path)
     facts = {**_without_schedule(problem.facts), "space": problem.facts["space"]}
     if changed := differences({**_without_schedule(study.facts), "space": study.facts["space"]}, facts):
@@ -234,6 +251,7 @@ def _assembled(
             continue
         scores[network.placement.key] = {seed: read_exam(exam_file(run.path, t.number))[0] for seed, t in own.items()}
         skeletons.append(_skeleton(network, own, objective.metric, len(seeds), same=same, sign=_sign(problem)))
+    _check_sizes(scores, run)
     judged = judge(skeletons, scores, objective.direction)
     units = {t.metrics[objective.metric].unit for t in trials}
     first = next(iter(trials), None)
@@ -259,6 +277,17 @@ def _assembled(
         commit=commit(),
     )
     return replace(result, verdict=final_verdict(result))
+
+
+def _check_sizes(scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:
+    """RunError if networks have different numbers of scores: they are not of one test part."""
+    sizes = Counter(len(values) for by_seed in scores.values() for values in by_seed.values())
+    if len(sizes) > 1:
+        raise RunError(
+            f"the networks were not examined on one test part: they have {' and '.join(map(str, sizes))} scores",
+            where=str(exam_file(run.path, 0).parent),
+            hint="remove that folder and confirm again: the networks are examined anew, not trained",
+        )
 
 
 def _sign(problem: Problem) -> float:

@@ -97,15 +97,17 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
 class CostModel:
     """The cost of any placement of one backbone: one trace, and a sum over its units.
 
+    `backbone` is the cost without SE. What an SE block costs that the network had already is found by a trace of its
+    own, when it is asked for.
+
     Parameters
     ----------
     model:
         The backbone as it was given.
+    units:
+        Its units, as `SearchSpace.units` has them.
     input_shape:
         (channels, *size) of one image.
-
-    `backbone` is the cost without SE. What an SE block costs that the network had already is found by a trace of its
-    own, when it is asked for.
     """
 
     def __init__(self, model: nn.Module, units: tuple[Unit, ...], input_shape: tuple[int, ...]) -> None:

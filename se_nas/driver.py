@@ -68,7 +68,7 @@ class Driver:
             if self.stopping is not None:
                 self.stopping.learn(self.study.trials())
             self.proposer.begin()
-        if self._spent() >= self.problem.config.budget:
+        if _spent(self.study.trials()) >= self.problem.config.budget:
             return self._why()
         executor = open_executor(self.problem.config.executor, self.problem.devices)
         clean = False
@@ -100,7 +100,8 @@ class Driver:
             if self.ending:
                 return False
             with self.study.turn:
-                spent, others = self._spent(), len(self._others())
+                trials = self.study.trials()
+                spent, others = _spent(trials), len(self._others(trials))
                 if spent >= self.problem.config.budget:
                     return False
                 over = spent + others + len(self.running) >= self.problem.config.budget
@@ -132,14 +133,14 @@ class Driver:
             self._take_over()
         self._show()
 
-    def _others(self) -> list[Trial]:
+    def _others(self, trials: list[Trial]) -> list[Trial]:
         """Running trials of other drivers."""
-        return [t for t in self.study.trials() if t.state == "running" and t.owner != self.run.owner]
+        return [t for t in trials if t.state == "running" and t.owner != self.run.owner]
 
     def _take_over(self) -> None:
         """Have trials tried again whose driver gave no sign of life for a lease, by our clock."""
         now = time.monotonic()
-        others = self._others()
+        others = self._others(self.study.trials())
         self._leases = {
             t.number: seen if (seen := self._leases.get(t.number, (0.0, 0.0)))[0] == t.lease else (t.lease, now)
             for t in others
@@ -236,15 +237,13 @@ class Driver:
         for number in finished - kept:
             (folder / f"{number}.safetensors").unlink(missing_ok=True)
 
-    def _spent(self) -> int:
-        return sum(trial.counts for trial in self.study.trials())
-
     def _why(self) -> str:
         if self.ending:
             return self.ending
-        if self._spent() >= self.problem.config.budget:
+        spent = _spent(self.study.trials())
+        if spent >= self.problem.config.budget:
             return f"the budget of {self.problem.config.budget} trainings is spent"
-        return self.proposer.nothing_left(self._spent())
+        return self.proposer.nothing_left(spent)
 
     def _interrupt(self, again: bool) -> None:
         self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed
@@ -265,6 +264,10 @@ class Driver:
     def _show(self) -> None:
         if self.view.live:  # reading the study four times a second would take time from the trainings
             self.view.update(self._status())
+
+
+def _spent(trials: list[Trial]) -> int:
+    return sum(trial.counts for trial in trials)
 
 
 def _outcome(future: Future[Result], trial: Trial) -> Result:

@@ -23,7 +23,7 @@ from se_nas.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.checkpoint import Checkpoints
 from se_nas.data import read_info
 from se_nas.errors import SeNasError, TrainingError
-from se_nas.files import atomically, write_atomically
+from se_nas.files import atomically, trial_name, weights_file, write_atomically
 from se_nas.logs import open_logs
 from se_nas.network import Prepared, forget_network, prepare_network
 from se_nas.plugins import Channel, Task
@@ -164,9 +164,10 @@ def train_candidate(
         return Trained(candidate=candidate, curve=curve, stopped=stopped)
     ordinary = rank is None and pieces == 1 and not steps
     prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
+    task = task_of(request)
     curve, stopped = train(
         prepared.network,
-        task=task_of(request),
+        task=task,
         recipe=identity.recipe,
         data=data,
         folder=folder,
@@ -179,7 +180,7 @@ def train_candidate(
         pieces=pieces,
         limit=steps,
         rank=rank,
-        loggers=() if steps else open_logs(request),
+        loggers=() if steps else open_logs(request, task.metric),
     )
     if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
@@ -209,17 +210,7 @@ def metrics_of(last: Epoch, task: Task) -> dict[str, Metric]:
 
 def result_file(folder: Path, trial: int, attempt: int, phase: Phase = "search") -> Path:
     """Where a worker leaves its result."""
-    return folder / "results" / f"{_name(trial, phase)}-{attempt}.json"
-
-
-def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
-    """Where a worker leaves the trained weights."""
-    return folder / "weights" / f"{_name(trial, phase)}.safetensors"
-
-
-def _name(trial: int, phase: Phase) -> str:
-    """Each phase counts its trials from 0."""
-    return str(trial) if phase == "search" else f"{phase}-{trial}"
+    return folder / "results" / f"{trial_name(trial, phase)}-{attempt}.json"
 
 
 def start_file(folder: Path, checksum: str | None) -> Path:

@@ -19,8 +19,7 @@ from se_nas.data.base import DataInfo
 from se_nas.data.batches import Batches
 from se_nas.data.module import AnyDataModule
 from se_nas.errors import SeNasError, TrainingError
-from se_nas.evaluate import weights_file
-from se_nas.files import atomically
+from se_nas.files import atomically, weights_file
 from se_nas.plugins import Channel, Task
 from se_nas.ranks import devices_of
 from se_nas.records import Request, Result

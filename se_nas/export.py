@@ -18,7 +18,7 @@ from se_nas.backbones.plain import source_files
 from se_nas.candidate import build_candidate
 from se_nas.data.base import DataInfo
 from se_nas.errors import RunError
-from se_nas.files import write_atomically
+from se_nas.files import weights_file, write_atomically
 from se_nas.records import (
     SCHEMA_VERSION,
     CostValue,
@@ -89,8 +89,6 @@ def export_trial(
 
 def kept_weights(run: Path, trial: Trial) -> Path:
     """The file with the weights of a trial; RunError if they were not kept, with how to get them."""
-    from se_nas.evaluate import weights_file  # imports Lightning, which loading does not need
-
     weights = weights_file(run, trial.number, trial.identity.phase)
     if weights.is_file():
         return weights

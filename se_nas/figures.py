@@ -13,7 +13,7 @@ from se_nas.cost import COST_UNITS
 from se_nas.effects import ANY, EVERYWHERE, effects_table
 from se_nas.files import atomically, write_atomically
 from se_nas.records import Trial
-from se_nas.report import REFERENCES, curves_table, front_table, metric_unit, trials_table
+from se_nas.report import REFERENCES, curves_table, front_table, metric_unit, reference_name, trials_table
 from se_nas.space import Space
 from se_nas.study import Objective
 
@@ -197,12 +197,12 @@ def draw_front(table: pd.DataFrame, front: pd.DataFrame, objective: Objective) -
         error = np.abs(believed[["lower", "upper"]].to_numpy(float).T - believed["mean"].to_numpy(float))
         axes.errorbar(x(believed), believed["mean"].astype(float), error, fmt="o-", ms=5, lw=1.2, capsize=3,
                       color=GREEN, zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
-    for (role, label), marker in zip(REFERENCES.items(), "s^D", strict=True):
+    for role, marker in zip(REFERENCES, "s^D", strict=True):
         rows = done[done["role"] == role]
         if rows.empty:
             continue
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors=RED,
-                     linewidths=1.6, zorder=4, label=label)  # fmt: skip
+                     linewidths=1.6, zorder=4, label=reference_name(role, rows["placement"].iloc[0]))  # fmt: skip
     axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
     axes.set_ylabel(f"{objective.metric} (validation)")
     axes.grid(visible=True, alpha=0.25)

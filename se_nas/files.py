@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files of a run: there whole or not at all, and where the weights lie."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from se_nas.records import Phase
 
 
 @contextlib.contextmanager
@@ -27,3 +29,13 @@ def write_atomically(file: Path, content: bytes) -> None:
     """Write a file in one piece."""
     with atomically(file) as temporary:
         temporary.write_bytes(content)
+
+
+def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
+    """Where a worker leaves the trained weights."""
+    return folder / "weights" / f"{trial_name(trial, phase)}.safetensors"
+
+
+def trial_name(trial: int, phase: Phase) -> str:
+    """What files of a trial are named by: each phase counts its trials from 0."""
+    return str(trial) if phase == "search" else f"{phase}-{trial}"

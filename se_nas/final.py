@@ -20,8 +20,7 @@ from se_nas.problem import Problem, prepare
 from se_nas.propose import ATTEMPTS
 from se_nas.records import Phase, Placement, Trial, to_plain
 from se_nas.results import conclude
-from se_nas.run_folder import FINAL, RunFolder, differences
-from se_nas.search import clear_errors
+from se_nas.run_folder import FINAL, RunFolder, clear_errors, differences
 from se_nas.study import BLAMELESS, Study
 from se_nas.view import View
 
@@ -73,7 +72,7 @@ def train_placement(
     run = RunFolder(Path(config.out))
     run.lock()
     try:
-        with view or View(quiet=True) as shown, clear_errors(run):
+        with view or View(quiet=True) as shown, clear_errors(run.path):
             problem = prepare(config.search(), run.path, include_val=config.include_val)
             for note in problem.notes:
                 shown.say(note)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from se_nas.results import existing_run, progress_text, report_again, write_page_of
-from se_nas.run_folder import RunFolder
+from se_nas.run_folder import RunFolder, clear_errors
 from se_nas.storage import reading
 from se_nas.study import Study
 from se_nas.view import View
@@ -60,5 +60,5 @@ def _begun(run: RunFolder) -> Study | None:
 
 
 def _write(run: RunFolder, study: Study, refresh: float | None) -> None:
-    with reading(study.url):
+    with reading(study.url), clear_errors(run.path):
         write_page_of(run, study, progress_text(study), refresh=refresh)

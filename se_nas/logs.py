@@ -14,21 +14,30 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
 FOLDER = "logs"
+Settings = dict[str, str | int]
 
 
-def _csv(folder: Path, name: str) -> Logger:
+def _csv(folder: Path, name: str, settings: Settings, metric: str) -> Logger:
     from pytorch_lightning.loggers import CSVLogger  # heavy, and only trainings that log need it
 
-    return CSVLogger(folder, name="csv", version=name)
+    logger = CSVLogger(folder, name="csv", version=name)
+    logger.log_hyperparams(settings)
+    return logger
 
 
-def _tensorboard(folder: Path, name: str) -> Logger:
+def _tensorboard(folder: Path, name: str, settings: Settings, metric: str) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger  # heavy, and only trainings that log need it
+    from torch.utils.tensorboard.summary import hparams
 
-    return TensorBoardLogger(folder, name="tensorboard", version=name, default_hp_metric=False)
+    logger = TensorBoardLogger(folder, name="tensorboard", version=name, default_hp_metric=False)
+    logger.log_hyperparams(settings)  # a file beside the log
+    # Lightning would log a value of the metric with them, before there is one; only its name is needed.
+    for summary in hparams(settings, {metric: None}):
+        logger.experiment.file_writer.add_summary(summary)
+    return logger
 
 
-LOGGERS: dict[str, tuple[Callable[[Path, str], Logger], str]] = {
+LOGGERS: dict[str, tuple[Callable[[Path, str, Settings, str], Logger], str]] = {
     "csv": (_csv, ""),
     "tensorboard": (_tensorboard, "tensorboard"),
 }
@@ -53,16 +62,16 @@ def check_logs(names: Iterable[str]) -> None:
             )
 
 
-def open_logs(request: Request) -> list[Logger]:
-    """The loggers of one training, in ``logs/NAME/trial-N`` of the run folder (``confirm-N`` in a confirm)."""
+def open_logs(request: Request, metric: str) -> list[Logger]:
+    """The loggers of one training, in ``logs/NAME/trial-N`` of the run folder (``confirm-N`` in a confirm).
+
+    TensorBoard shows placement and seed beside the last value of the metric in its tab HPARAMS.
+    """
     phase = "trial" if request.identity.phase == "search" else request.identity.phase
     again = f"-attempt-{request.attempt}" if request.attempt > 1 else ""
-    opened = [
-        LOGGERS[name][0](Path(request.folder) / FOLDER, f"{phase}-{request.trial}{again}") for name in request.logs
-    ]
-    for logger in opened:
-        logger.log_hyperparams({
-            "placement": request.placement.label, "key": request.placement.key, "seed": request.identity.seed,
-            "replicate": request.identity.replicate, "epochs": request.identity.epochs,
-        })  # fmt: skip
-    return opened
+    name = f"{phase}-{request.trial}{again}"
+    settings: Settings = {
+        "placement": request.placement.label, "key": request.placement.key, "seed": request.identity.seed,
+        "replicate": request.identity.replicate, "epochs": request.identity.epochs,
+    }  # fmt: skip
+    return [LOGGERS[log][0](Path(request.folder) / FOLDER, name, settings, metric) for log in request.logs]

@@ -6,6 +6,7 @@ A name is looked up in the table of built-ins, then among the entry points ``se_
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.metadata
@@ -155,11 +156,25 @@ def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str
     if colon:
         return load(name), None
     known = [*builtins, *points]
+    if name.endswith(".py"):
+        raise PluginError(
+            f"{kind} {name!r} does not say what in the file is meant",
+            allowed=[f"{name}:{public}" for public in _made_in(name)] or ["path/to/file.py:attribute"],
+        )
     raise PluginError(
         f"unknown {kind} {name!r}",
         allowed=[*known, "package.module:attribute", "path/to/file.py:attribute"],
         hint=did_you_mean(name, known),
     )
+
+
+def _made_in(file: str) -> list[str]:
+    """Names of the public functions and classes that a Python file defines, without running it."""
+    try:
+        body = ast.parse(Path(file).expanduser().read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
 
 
 def load(path: str) -> Any:

@@ -8,11 +8,13 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +23,12 @@ from se_nas.backbones.adapt import logits_of
 from se_nas.data import open_part, open_source, prepare_data
 from se_nas.data.base import DataInfo, PartName
 from se_nas.data.batches import Batches
+from se_nas.data.module import AnyDataModule, pair_of
 from se_nas.errors import DataError, RunError
 from se_nas.formats import FORMATS
 from se_nas.measure import median_interval
-from se_nas.records import CostValue, random_stream
+from se_nas.records import CostValue, Recipe, random_stream
+from se_nas.train import make_trainer, quiet
 
 MAX_IMAGES = 10_000
 MAX_BYTES = 256 * 2**20
@@ -42,7 +46,10 @@ CHANGED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Normalised images (n, channels, *size), float32, and labels (n, ...); `of` says how many the part has."""
+    """Normalised images (n, channels, *size), float32, and labels (n, ...); `of` says how many the part has.
+
+    Of a data module `of` is how many were seen, and labels are empty if they are no tensors of one shape.
+    """
 
     images: Tensor
     labels: Tensor
@@ -85,7 +92,7 @@ def part_images(
 ) -> Images:
     """Images of the training or validation part, as training sees them; of too many a fixed random choice.
 
-    From a data module, the first ones that its loader gives.
+    From a data module, the first ones that its loader gives, with what its hooks do to a batch in validation.
 
     Raises
     ------
@@ -113,22 +120,60 @@ def part_images(
 
 
 def _module_images(data: DataInfo, part: PartName, limit: int) -> Images:
-    module, _ = open_source(data.target)
-    module.prepare_data()
-    module.setup("fit")
-    loader = module.val_dataloader() if part == "val" else module.train_dataloader()
-    loader = loader[0] if isinstance(loader, list | tuple) else loader
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
-    count = 0
-    for batch in loader:
-        if count < limit:
-            images.append(batch[0].float()[: limit - count])
-            labels.append(batch[1][: limit - count])
-        count += len(batch[0])
-        if count >= limit and part == "train":
-            break
-    return Images(images=torch.cat(images), labels=torch.cat(labels), of=count)
+    seen = _Seen()
+    shown = _Shown(open_source(data.target)[0], part, limit)
+    trainer = make_trainer(Recipe(), torch.device("cpu"), "32")
+    with quiet():
+        trainer.validate(seen, datamodule=shown, verbose=False)
+    images = torch.cat(seen.images)[:limit].float()
+    targets = [labels for labels in seen.labels if isinstance(labels, Tensor)]
+    alike = len(targets) == len(seen.labels) and len({labels.shape[1:] for labels in targets}) == 1
+    labels = torch.cat(targets)[:limit] if alike else torch.empty(0)
+    return Images(images=images, labels=labels, of=sum(map(len, seen.images)))
+
+
+class _Seen(pl.LightningModule):
+    """Keeps what a network would be given, after all that a data module does with its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[Tensor] = []
+        self.labels: list[Any] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, labels = pair_of(batch)
+        self.images.append(images)
+        self.labels.append(labels)
+
+
+class _Shown(AnyDataModule):
+    """A part of a data module where Lightning looks for validation data, up to so many images."""
+
+    def __init__(self, inner: Any, part: PartName, limit: int) -> None:
+        super().__init__(inner)
+        self.part, self.limit = part, limit
+
+    def setup(self, stage: str) -> None:
+        super().setup("fit")
+
+    def val_dataloader(self) -> Any:
+        loader = self.inner.val_dataloader() if self.part == "val" else self.inner.train_dataloader()
+        return _First(loader[0] if isinstance(loader, list | tuple) else loader, self.limit)
+
+
+class _First:
+    """The first batches of a loader, until they have so many images."""
+
+    def __init__(self, loader: Any, limit: int) -> None:
+        self.loader, self.limit = loader, limit
+
+    def __iter__(self) -> Iterator[Any]:
+        count = 0
+        for batch in self.loader:
+            if count >= self.limit:
+                return
+            count += len(pair_of(batch)[0])
+            yield batch
 
 
 def observe(network: nn.Module, data: Images) -> Trained:

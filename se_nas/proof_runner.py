@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,17 @@ def _torch(network: Any) -> Run:
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             output = network(torch.from_numpy(images))
-        return np.asarray(getattr(output, "logits", output).numpy())
+        return np.asarray(_logits(output).numpy())
 
     return run
+
+
+def _logits(output: Any) -> Any:
+    """The rule of `se_nas.backbones.adapt.logits_of`, which cannot be imported here."""
+    if isinstance(output, Mapping):
+        named = [output[name] for name in ("logits", "out") if name in output]
+        output = (named or [value for value in output.values() if hasattr(value, "numpy")])[0]
+    return getattr(output, "logits", output)
 
 
 def _safetensors(folder: Path, file: Path) -> Run:

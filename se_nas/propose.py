@@ -103,12 +103,13 @@ class Proposer:
             except ExhaustedError:  # for the sampler, which does not know of failures that say nothing
                 break
             placement = self.space.placement(levels)
-            failures = self._failures(placement.key)
+            trials = self.study.trials()
+            failures = _failures(trials, placement.key)
             # The same training again would not turn finite: another replicate has other random numbers.
             replicate = sum("non-finite" in failure.reason for failure in failures)
             record = self.record(placement, trial.user_attrs.get("role", ""), 1 + len(failures), replicate)
             record = replace(record, number=trial.number)
-            objection = self._objection(placement, reference=bool(record.role))
+            objection = self._objection(placement, known=_known(trials), reference=bool(record.role))
             if objection is None:
                 return self.study.start(trial, record)
             self.study.finish(replace(record, state="rejected", reason=objection))
@@ -129,33 +130,20 @@ class Proposer:
 
     def known(self) -> set[str]:
         """Keys that need no training: trained, being trained, or failed too often."""
-        return {
-            trial.placement.key
-            for trial in self.study.trials()
-            if trial.state in ("complete", "stopped", "running")
-            or (trial.state == "failed" and trial.reason not in BLAMELESS and trial.attempts >= ATTEMPTS)
-        }
+        return _known(self.study.trials())
 
     def retry(self, trial: Trial) -> None:
         """Have a failed trial tried again, if it was not tried too often."""
         levels = self.space.find(trial.placement)
-        if levels is not None and len(self._failures(trial.placement.key)) < ATTEMPTS:
+        if levels is not None and len(_failures(self.study.trials(), trial.placement.key)) < ATTEMPTS:
             self.study.enqueue(levels, role=trial.role)
-
-    def _failures(self, key: str) -> list[Trial]:
-        """Trainings of a network that failed by themselves; one whose driver or machine was lost says nothing."""
-        return [
-            t
-            for t in self.study.trials()
-            if t.placement.key == key and t.state == "failed" and t.reason not in BLAMELESS
-        ]
 
     def over_limit(self, placement: Placement) -> str | None:
         """The limit that a placement may be over, in words, or None."""
         return self.costs.over_limit(placement, self.limits)
 
-    def _objection(self, placement: Placement, *, reference: bool) -> str | None:
-        if placement.key in self.known():
+    def _objection(self, placement: Placement, *, known: set[str], reference: bool) -> str | None:
+        if placement.key in known:
             return "known already"
         if reference:
             return None
@@ -175,3 +163,17 @@ class Proposer:
             if placement.key not in known and self.over_limit(placement) is None:
                 return levels
         return None
+
+
+def _known(trials: list[Trial]) -> set[str]:
+    return {
+        t.placement.key
+        for t in trials
+        if t.state in ("complete", "stopped", "running")
+        or (t.state == "failed" and t.reason not in BLAMELESS and t.attempts >= ATTEMPTS)
+    }
+
+
+def _failures(trials: list[Trial], key: str) -> list[Trial]:
+    """Trainings of a network that failed by themselves; one whose driver or machine was lost says nothing."""
+    return [t for t in trials if t.placement.key == key and t.state == "failed" and t.reason not in BLAMELESS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ from se_nas.verdict import amount
 
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
+
+
+def reference_name(role: str, label: str) -> str:
+    """What a trial with a role is called; its placement where r=16 leaves no hidden channel.
+
+    >>> reference_name("reference", "all:16")
+    'SE everywhere at r=16'
+    >>> reference_name("reference", "stage1=8,stage2=16")
+    'SE everywhere (stage1=8, stage2=16)'
+    """
+    if role == "reference" and set(re.findall(r"[=:](\d+)", label)) - {"16"}:
+        return f"SE everywhere ({', '.join(re.split(', *', label))})"
+    return REFERENCES.get(role, role)
+
 
 COLUMNS = ["trial", "key", "state", "placement", "role", "metric"]
 _LATER = [
@@ -219,13 +234,14 @@ def _gained(content: dict[str, Any]) -> list[str]:
     believed, unit = best["mean"] is not None, content["objective"]["unit"]
     value = "mean" if believed else "metric"
     lines = _best_believed(content) if believed else [f"Best observed: {_named(best)} {best['metric']:.4f}."]
-    for role, name in REFERENCES.items():
-        other = content[role]
-        if other is not None:
-            lines.append(
-                f"Against {name} ({other[value]:.4f}): {amount(best[value] - other[value], unit)}, "
-                f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
-            )
+    for role in REFERENCES:
+        if (other := content[role]) is None:
+            continue
+        name = reference_name(role, other["placement"])
+        lines.append(
+            f"Against {name} ({other[value]:.4f}): {amount(best[value] - other[value], unit)}, "
+            f"params {_percent(best['params'], other['params'])}, MACs {_percent(best['macs'], other['macs'])}."
+        )
     lines.append(
         "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
         if believed

@@ -17,13 +17,13 @@ from se_nas.confirmed import read_confirmed
 from se_nas.data.base import DataInfo
 from se_nas.effects import effects_table
 from se_nas.errors import RunError
-from se_nas.evaluate import weights_file
 from se_nas.export import export_trial, load
 from se_nas.figures import draw_front, write_paper, write_views
+from se_nas.files import weights_file
 from se_nas.page import write_page
 from se_nas.records import Unit, from_plain, to_plain
 from se_nas.report import best_row, complete_table, front_table, metric_unit, summary, trials_table
-from se_nas.run_folder import FINAL, STUDY, RunFolder
+from se_nas.run_folder import FINAL, STUDY, RunFolder, clear_errors
 from se_nas.run_page import run_page
 from se_nas.selection import select as select_trial
 from se_nas.storage import reading
@@ -96,9 +96,15 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     if best is not None and here is not None:
         _export(run, study, int(here["trial"]), run.path / "best")
         if here["trial"] != best["trial"]:
+            shared = stored(study, "config", SearchConfig).storage is not None
+            why = (
+                "are not in this folder (the driver that trained it has them)"
+                if shared
+                else "were dropped while others led"
+            )
             content["gained"].append(
-                f"The weights of trial {best['trial']} were dropped while others led: best/ is trial {here['trial']}, "
-                f"{here['placement']}, the best that has weights."
+                f"The weights of trial {best['trial']} {why}: best/ is trial {here['trial']}, {here['placement']}, "
+                "the best that has weights."
             )
     write_run_page(run.path, study, content, done)
     return SearchResult(
@@ -162,7 +168,7 @@ def report_again(folder: Path, *, figures: Path | None = None) -> dict[str, Any]
         A folder for figures and tables as papers want them, see `figures.write_paper`.
     """
     run, study = existing_run(folder)
-    with reading(study.url):
+    with reading(study.url), clear_errors(run.path if figures is None else figures):
         trials = study.trials()
         if figures is not None:
             write_paper(figures, trials, study.objective, study.space)

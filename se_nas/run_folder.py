@@ -16,14 +16,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import yaml
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.config import SearchConfig
 from se_nas.errors import RunError
@@ -116,13 +121,35 @@ class RunFolder:
         if self.config_file.is_file():
             try:
                 raw = yaml.safe_load(self.config_file.read_text())
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
                 raise RunError(f"not valid YAML: {error}", where=str(self.config_file)) from error
             if isinstance(raw, dict) and raw.get("storage"):
                 return str(raw["storage"])
         if not (self.path / "study.db").is_file():
             raise RunError(f"{str(self.path)!r} is no run folder: it has no study.db", hint="run se-nas search first")
         return self.storage
+
+
+@contextlib.contextmanager
+def clear_errors(folder: Path) -> Iterator[None]:
+    """Errors of the disk and of the study file, while a folder is written to, in words that help."""
+    try:
+        yield
+    except OSError as error:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+        free = shutil.disk_usage(there).free
+        raise RunError(
+            f"cannot write to {str(folder)!r}: {error.strerror or error} ({free / 2**20:.0f} MiB free)",
+            where=error.filename2 or error.filename,
+            hint="make room, or mend what stands in the way, and give the same command again: "
+            "nothing that was finished is lost",
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
+            where=str(folder),
+            hint="is the disk full, the file read-only or the server away? The same command goes on where it stopped",
+        ) from error
 
 
 def default_folder(config: SearchConfig) -> Path:

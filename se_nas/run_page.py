@@ -23,13 +23,13 @@ from se_nas.charts import (
     runs_chart,
 )
 from se_nas.config import SearchConfig, as_command
-from se_nas.confirmed import Confirmation, Estimate
+from se_nas.confirmed import Confirmation, Confirmed, Estimate
 from se_nas.data.base import DataInfo
 from se_nas.effects import EVERYWHERE
 from se_nas.figures import cost_columns, cost_text
 from se_nas.page import Block, Column, Head, Page, Section, Table, escaped
 from se_nas.records import Trial, to_plain
-from se_nas.report import REFERENCES
+from se_nas.report import REFERENCES, reference_name
 from se_nas.space import Space
 from se_nas.study import INTERRUPTED, Objective
 from se_nas.verdict import in_words
@@ -69,7 +69,7 @@ def run_page(
     costs = cost_columns(done, axes) or list(axes)
     columns = _columns(trials, done, costs, metric)
     rows = np.flatnonzero([t.state == "complete" for t in trials])
-    recommended = _recommended(content)
+    recommended = _recommended(content, confirmation)
     sections = [_verdict(content, confirmation)]
     if confirmation is not None:
         sections.append(_confirmed(confirmation, metric, costs))
@@ -101,12 +101,12 @@ def run_page(
         paged = _paged(costs, metric, columns)
         sections.append(Section(id="trials", title="All trials", short="Trials", paged=paged, text=[text]))
     sections.append(_what_ran(folder, trials, objective, space, config, data, times))
-    state = "A search that is running" if refresh else content["ended"]
+    state = "A search that is running" if refresh else "confirmed" if confirmation is not None else content["ended"]
     return Page(
         title=f"SE search: {_short(config.backbone.target)} on {_short(config.data.target)}",
         lead=f"{state[:1].upper()}{state[1:]}.",
         sections=sections,
-        figures=_figures(content, trials, metric),
+        figures=_figures(content, confirmation, trials, metric),
         columns=columns,
         refresh=refresh,
     )
@@ -117,8 +117,11 @@ def _short(target: str) -> str:
     return target.rstrip("/").rpartition("/")[2] or target
 
 
-def _recommended(content: dict[str, Any]) -> int | None:
+def _recommended(content: dict[str, Any], confirmation: Confirmation | None) -> int | None:
     """The trial that the verdict names, else the best one or the cheaper one that it cannot be told apart from."""
+    chosen = None if confirmation is None else confirmation.network(confirmation.verdict.network)
+    if chosen is not None and chosen.trial is not None:
+        return chosen.trial
     key = (content.get("verdict") or {}).get("network")
     rows = [*content["front"], *(content[role] for role in REFERENCES if content[role])]
     named = next((int(row["trial"]) for row in rows if key is not None and row["key"] == key), None)
@@ -130,7 +133,8 @@ def _recommended(content: dict[str, Any]) -> int | None:
 
 def _named(content: dict[str, Any], recommended: int | None) -> dict[int, str]:
     """The trials whose learning curves are shown by name."""
-    named = {int(content[role]["trial"]): name for role, name in REFERENCES.items() if content[role]}
+    points = {role: content[role] for role in REFERENCES if content[role]}
+    named = {int(row["trial"]): reference_name(role, row["placement"]) for role, row in points.items()}
     best = content["best"]
     for number, name in ((None if best is None else int(best["trial"]), "best"), (recommended, "recommended")):
         if number is not None:
@@ -138,11 +142,15 @@ def _named(content: dict[str, Any], recommended: int | None) -> dict[int, str]:
     return named
 
 
-def _figures(content: dict[str, Any], trials: Sequence[Trial], metric: Metric) -> list[tuple[str, str, str]]:
-    """The numbers on top of the page."""
+def _figures(
+    content: dict[str, Any], confirmation: Confirmation | None, trials: Sequence[Trial], metric: Metric
+) -> list[tuple[str, str, str]]:
+    """The numbers on top of the page: of the confirm if it has a verdict, else what the search says so far."""
     failed = f"{content['failed']:,} failed" if content["failed"] else "none failed"
     figures = [("Trainings", f"{content['trained']:,} of {content['budget']:,}", failed)]
-    recommended = _recommended(content)
+    if confirmation is not None and (chosen := confirmation.network(confirmation.verdict.network)) is not None:
+        return [*figures, *_confirmed_figures(confirmation, chosen, metric)]
+    recommended = _recommended(content, None)
     rows = [*content["front"], *(content[role] for role in REFERENCES if content[role])]
     row = next((r for r in rows if r["trial"] == recommended), None)
     if row is None:
@@ -150,8 +158,7 @@ def _figures(content: dict[str, Any], trials: Sequence[Trial], metric: Metric) -
     believed = row["mean"] is not None
     value = row["mean"] if believed else row["metric"]
     note = f"{metric.span(row['lower'], row['upper'])} (90 %)" if believed else "one training"
-    words = in_words(str(row["placement"]))
-    figures.append(("Recommended so far", words[:1].upper() + words[1:], f"trial {row['trial']}"))
+    figures.append(("Recommended so far", _headline(str(row["placement"])), f"trial {row['trial']}"))
     figures.append((metric.name, f"{metric.value(value)} {metric.unit}".strip(), note))
     base = content["baseline"]
     if base is not None and base["trial"] != row["trial"]:
@@ -160,6 +167,29 @@ def _figures(content: dict[str, Any], trials: Sequence[Trial], metric: Metric) -
         added = f"{100 * (row[name] / base[name] - 1):+.2f} % {cost_name(name)}" if base.get(name) else ""
         figures.append(("Against no SE", f"{metric.gain(gain)} {metric.difference}".strip(), added))
     return figures
+
+
+def _confirmed_figures(found: Confirmation, chosen: Confirmed, metric: Metric) -> list[tuple[str, str, str]]:
+    """What the confirm recommends, and its numbers on the test part."""
+    seeds = f"confirmed with {len(found.seeds)} fresh seeds"
+    figures = [("Recommended", _headline(chosen.label), seeds)]
+    if chosen.test is not None:
+        span = "" if chosen.test.interval is None else f"{metric.span(*chosen.test.interval)} (90 %)"
+        value = f"{metric.value(chosen.test.mean)} {metric.unit}".strip()
+        figures.append((f"{metric.name}, test part", value, span))
+    base, difference = found.of_role("baseline"), chosen.against.get("baseline")
+    if base is not None and difference is not None:
+        cost = found.cost
+        priced = cost in chosen.costs and cost in base.costs and base.costs[cost].value
+        added = 100 * (chosen.costs[cost].value / base.costs[cost].value - 1) if priced else None
+        note = "" if added is None else f"{added:+.2f} % {cost_name(cost)}"
+        figures.append(("Against no SE", f"{metric.gain(difference.mean)} {metric.difference}".strip(), note))
+    return figures
+
+
+def _headline(label: str) -> str:
+    words = in_words(label)
+    return words[:1].upper() + words[1:]
 
 
 def _verdict(content: dict[str, Any], confirmation: Confirmation | None) -> Section:
@@ -180,12 +210,13 @@ def _confirmed(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Sec
 
     rows: list[list[str]] = []
     marked: list[int] = []
-    names = {role: name for role, name in REFERENCES.items() if found.of_role(role) is not None and role != "given"}
+    points = {role: found.of_role(role) for role in REFERENCES if role != "given"}
+    names = {role: reference_name(role, point.label) for role, point in points.items() if point is not None}
     for network in found.networks:
         if network.key == found.verdict.network:
             marked.append(len(rows))
         cells = [network.label.replace(",", ", ")]
-        cells[0] += f" ({REFERENCES[network.role]})" if network.role in REFERENCES else ""
+        cells[0] += f" ({reference_name(network.role, network.label)})" if network.role in REFERENCES else ""
         cells += [str(len(network.validation.values)), *estimate(network.validation), *estimate(network.test)]
         for role in names:
             difference = network.against.get(role)
@@ -210,7 +241,8 @@ def _confirmed(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Sec
     heads.append(Head(label="optimism of the search", number=True))
     heads += [Head(label=cost_name(n), number=True) for n in costs]
     text = [
-        f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} epochs. Chosen on "
+        f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} "
+        f"{'epoch' if found.epochs == 1 else 'epochs'}. Chosen on "
         f"the validation part; the test part ({found.test_images:,} images) was opened {found.openings} "
         f"{'time' if found.openings == 1 else 'times'} in this run."
     ]
@@ -288,7 +320,7 @@ def _columns(trials: Sequence[Trial], done: pd.DataFrame, costs: Sequence[str], 
         "placement": [t.placement.label.replace(",", ", ") for t in trials],
         "shown": [escaped(t.placement.label.replace(",", ", ")) for t in trials],
         "state": [t.state for t in trials],
-        "role": [REFERENCES.get(t.role, t.role) for t in trials],
+        "role": [reference_name(t.role, t.placement.label) for t in trials],
         "metric": scaled("metric"),
         **{name: scaled(name) for name in ("mean", "lower", "upper")},
         **{name: [_rounded(t.costs[name].value) if name in t.costs else None for t in trials] for name in costs},

@@ -12,16 +12,11 @@ only train.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.config import SearchConfig
 from se_nas.driver import Driver
@@ -30,7 +25,7 @@ from se_nas.problem import Problem, is_wider, prepare
 from se_nas.propose import Proposer
 from se_nas.records import Placement, Trial, to_plain
 from se_nas.results import SearchResult, conclude
-from se_nas.run_folder import STUDY, RunFolder, default_folder, differences
+from se_nas.run_folder import STUDY, RunFolder, clear_errors, default_folder, differences
 from se_nas.samplers import open_sampler
 from se_nas.settings import configured
 from se_nas.storage import reading, turn
@@ -67,7 +62,7 @@ def search(
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     run.lock()
     try:
-        with view or View(quiet=True) as shown, clear_errors(run):
+        with view or View(quiet=True) as shown, clear_errors(run.path):
             problem = prepare(config, run.path)
             for note in problem.notes:
                 shown.say(note)
@@ -135,22 +130,3 @@ def proposals(problem: Problem, run: RunFolder, study: Study) -> Proposer:
         return problem.trial(placement, owner=run.owner, role=role, attempts=attempts, replicate=replicate)
 
     return Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=record)
-
-
-@contextlib.contextmanager
-def clear_errors(run: RunFolder) -> Iterator[None]:
-    """Errors of the disk and of the study file in words that help."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(run.path).free
-        raise RunError(
-            f"cannot write to {str(run.path)!r}: {error.strerror or error} ({free / 2**20:.0f} MiB free)",
-            hint="make room and give the same command again: nothing that was finished is lost",
-        ) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise RunError(
-            f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
-            where=str(run.path),
-            hint="is the disk full, the file read-only or the server away? The same command goes on where it stopped",
-        ) from error

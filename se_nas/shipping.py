@@ -16,7 +16,7 @@ from se_nas.errors import ConfigError, RunError
 from se_nas.export import PLACEMENT, Estimate, Exported, describe, folder_whole, kept_weights, load, write_network
 from se_nas.files import write_atomically
 from se_nas.formats import CALIBRATION, OPSET, Job, check_formats, write_format
-from se_nas.proof import MAX_DROP, Proof, observe, part_images, prove
+from se_nas.proof import MAX_DROP, Proof, Trained, observe, part_images, prove
 from se_nas.records import Trial, Unit, from_plain, to_json
 from se_nas.report import complete_table
 from se_nas.results import SearchResult, existing_run, stored
@@ -98,11 +98,16 @@ def export(
         estimate=_estimate(study, trial),
         license=license,
     )
-    with folder_whole(target) as temporary:
-        write_network(temporary, record, weights)
-        proofs = _write_and_prove(names, temporary, record, run_folder.path, data, opset=opset, max_drop=max_drop)
-        write_atomically(temporary / PROOF, to_json(proofs, indent=2))
-        write_atomically(temporary / CARD, model_card(record, proofs).encode())
+    try:
+        with folder_whole(target) as temporary:
+            write_network(temporary, record, weights)
+            proofs = _write_and_prove(names, temporary, record, run_folder.path, data, opset=opset, max_drop=max_drop)
+            write_atomically(temporary / PROOF, to_json(proofs, indent=2))
+            write_atomically(temporary / CARD, model_card(record, proofs).encode())
+    except OSError as error:
+        raise RunError(
+            f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"
+        ) from error
     return Export(folder=target, record=record, proofs=proofs)
 
 
@@ -149,6 +154,7 @@ def _write_and_prove(
 ) -> tuple[Proof, ...]:
     network = load(folder)
     trained = observe(network, part_images(run, data, "val"))
+    _check_recorded(record, trained)
 
     def calibration() -> Tensor:
         return part_images(run, data, "train", limit=CALIBRATION).images
@@ -158,3 +164,23 @@ def _write_and_prove(
         for name in names:  # first all of them: what cannot be written shows before the long proofs
             write_format(name, job)
         return tuple(prove(name, folder, trained, Path(workshop), max_drop=max_drop) for name in names)
+
+
+def _check_recorded(record: Exported, trained: Trained) -> None:
+    """RunError if the weights do not have the accuracy that was recorded when they were trained.
+
+    Only where both are of the same images; a little may differ, as training may run in bf16.
+    """
+    identity, recorded = record.identity, record.metrics.get("val_accuracy")
+    whole = record.data is not None and record.data.kind == "arrays" and len(trained.data.images) == trained.data.of
+    if identity is None or identity.task.target != "classification" or not whole:
+        return
+    if recorded is None or trained.accuracy is None:
+        return
+    allowed = max(3 / trained.data.of, 0.03 if identity.precision == "bf16" else 0.005)
+    if abs(trained.accuracy - recorded.value) > allowed:
+        raise RunError(
+            f"the weights in the run folder are not those that trial {record.trial} was trained to: their accuracy on "
+            f"the validation part is {trained.accuracy:.4f}, and {recorded.value:.4f} was recorded",
+            hint="bring the file back, or train the placement again with se-nas train",
+        )

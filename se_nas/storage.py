@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -17,11 +18,15 @@ from typing import Any
 import filelock
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.errors import RunError
+
+LOCK_WAIT = 60.0
+"""Seconds to wait for another process that writes to an SQLite file."""
 
 _KEY = 0x5E4A5
 """Number of the advisory lock: any that no other program of the database uses."""
@@ -37,7 +42,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
         parsed = _parsed(url)
         if not _is_sqlite(parsed):
             return _open_server(parsed)
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
         event.listen(storage.engine, "connect", _write_ahead)
         storage.engine.dispose()  # connections made before the listener
     return storage
@@ -145,12 +150,24 @@ def reading(url: str) -> Iterator[None]:
     """Errors of the database as RunError, without the password."""
     try:
         yield
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        driver = isinstance(error, ImportError) and "psycopg" in str(error)
-        raise RunError(
-            f"cannot use the study storage {shown(url)!r}: {(str(error).splitlines() or [type(error).__name__])[0]}",
-            hint="pip install 'se-nas[postgresql]'" if driver else None,
-        ) from error
+    except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, ImportError, RuntimeError) as error:
+        said = _first_line(error)
+        hint = next((hint for word, hint in _HINTS.items() if word in said), None)
+        if isinstance(error, ImportError) and "psycopg" in str(error):
+            hint = "pip install 'se-nas[postgresql]'"
+        raise RunError(f"cannot use the study storage {shown(url)!r}: {said}", hint=hint) from error
+
+
+_HINTS = {
+    "database is locked": "another program holds the file: close it and give the same command again",
+    "malformed": "the file is damaged: bring back a copy, or save its rows with sqlite3's command .recover",
+}
+"""What to try, by a word of the database's own message."""
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+    return (str(cause or error).splitlines() or [type(error).__name__])[0]
 
 
 def shown(url: str) -> str:

@@ -118,13 +118,17 @@ class Study:
     def space(self) -> Space:
         """The space that the study was made with."""
         plain = self.facts["space"]
-        return Space(from_plain(plain["spec"], SpaceSpec), from_plain(plain["units"], tuple[Unit, ...]))
+        where = f"study {self.name}"
+        spec = from_plain(plain["spec"], SpaceSpec, where=where)
+        return Space(spec, from_plain(plain["units"], tuple[Unit, ...], where=where))
 
     def trials(self) -> list[Trial]:
         """All trials that have a record, by number; those still waiting have none."""
         found = []
         measured = self._measured
-        for frozen in self.optuna.get_trials(deepcopy=False):
+        with reading(self.url):
+            stored = self.optuna.get_trials(deepcopy=False)
+        for frozen in stored:
             if frozen.number not in self._finished:
                 if "record" not in frozen.user_attrs:
                     continue
@@ -137,9 +141,19 @@ class Study:
                 if not frozen.state.is_finished():
                     found.append(replace(record, state="running"))
                     continue
+                self._check(record)
                 self._finished[frozen.number] = record
             found.append(self._finished[frozen.number])
         return found
+
+    def _check(self, record: Trial) -> None:
+        """RunError if a complete trial lacks what the study compares."""
+        values = {"metric": (self.objective.metric, record.metrics), "cost": (self.objective.cost, record.costs)}
+        for what, (name, found) in values.items():
+            if record.state == "complete" and name not in found:
+                raise RunError(
+                    f"trial {record.number} is complete, but its record has no {what} {name!r}", where=shown(self.url)
+                )
 
     @classmethod
     def latest(cls, storage: str, name: str) -> Study | None:
@@ -159,7 +173,7 @@ class Study:
     def _existing(cls, storage: str, name: str) -> Study:
         with reading(storage):
             attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
-        if "facts" not in attrs or "objective" not in attrs:
+        if "space" not in attrs.get("facts", {}) or "objective" not in attrs:
             raise RunError(f"study {name!r} was not made by se-nas search", where=shown(storage))
         return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
 

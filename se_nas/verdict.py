@@ -218,19 +218,24 @@ def _optimism(c: Confirmation) -> list[Sentence]:
         return []
     sign = -1.0 if c.direction == "minimize" else 1.0
     best = max(promised, key=lambda n: sign * (n.promised or 0.0))
-    raw = (
-        ""
-        if best.observed_optimism is None
-        else f", its single run by {amount(best.observed_optimism, c.unit, signed=False)}"
-    )
+    raw = "" if best.observed_optimism is None else f", its single run {_missed(best.observed_optimism, c.unit)}"
     return [
         Sentence(
             text=f"The search promised {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
-            f"{level_of(best.validation.mean, c.unit)} on the same validation part: too good by "
-            f"{amount(best.optimism or 0.0, c.unit, signed=False)}{raw}.",
+            f"{level_of(best.validation.mean, c.unit)} on the same validation part: "
+            f"{_missed(best.optimism or 0.0, c.unit)}{raw}.",
             numbers={"promised": best.promised, "confirmed": best.validation.mean, "optimism": best.optimism},
         )
     ]
+
+
+def _missed(optimism: float, unit: str) -> str:
+    """By how much a promise was missed.
+
+    >>> _missed(0.0125, "share"), _missed(-0.0125, "share")
+    ('too good by 1.25 points', 'too modest by 1.25 points')
+    """
+    return f"too {'modest' if optimism < 0 else 'good'} by {amount(abs(optimism), unit, signed=False)}"
 
 
 def _metric(c: Confirmation, sign: float) -> str:

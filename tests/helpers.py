@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,19 @@ def evaluate_mistake(request: Request, channel: Channel) -> Result:
 
 def evaluate_full_disk(request: Request, channel: Channel) -> Result:
     raise OSError(28, "No space left on device")
+
+
+_circle: weakref.ref[Any] | None = None
+
+
+def evaluate_circle(request: Request, channel: Channel) -> Result:
+    """Leaves objects that hold each other, and tells whether those of the evaluation before are still there."""
+    global _circle
+    before = "nothing" if _circle is None else "gone" if _circle() is None else "there"
+    network = torch.nn.Linear(2, 2)
+    network.holder = [network]
+    _circle = weakref.ref(network)
+    return Result(trial=request.trial, state="complete", reason=before)
 
 
 def evaluate_threads(request: Request, channel: Channel) -> Result:

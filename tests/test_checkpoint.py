@@ -17,8 +17,9 @@ from helpers import Recording, environment, identity, in_time, request, tiny, un
 from safetensors.torch import load_file
 
 from se_nas.data import prepare_data
-from se_nas.evaluate import evaluate, weights_file
+from se_nas.evaluate import evaluate
 from se_nas.executors.local import LocalExecutor, WorkerDiedError
+from se_nas.files import weights_file
 from se_nas.records import Placement, Recipe, Request, Target, Verdict
 from se_nas.run_folder import RunFolder
 from se_nas.search import search

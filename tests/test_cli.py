@@ -98,7 +98,15 @@ class TestMistakes:
             (["cost", "--placement", "keep!"], ["cannot read the placement 'keep!'", "STAGE=R"]),
             (["report", "nowhere"], ["nowhere' is no run folder: it has no study.db", "run se-nas search first"]),
             (["export", "nowhere"], ["is no run folder"]),
-            (["serach"], ["serach", "search"]),
+            (["serach"], ["unknown command 'serach'", "did you mean 'search'?"]),
+            (
+                ["search", "--backbone", "examples/net.py"],
+                ["does not say what in the file is meant", "path/to/file.py:attribute"],
+            ),
+            (
+                ["search", "--backbone", __file__],
+                ["does not say what in the file is meant", f"{__file__}:TestMistakes"],
+            ),
             ([], ["command"]),
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,

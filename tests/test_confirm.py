@@ -17,7 +17,7 @@ from se_nas.confirmed import Confirmation as Record
 from se_nas.confirmed import Confirmed, Verdict, read_confirmed
 from se_nas.data import OPENINGS, openings
 from se_nas.data.context import STRIP, Context, draw
-from se_nas.errors import ConfigError, RunError
+from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.exam import exam_file
 from se_nas.finalists import fresh_seeds
 from se_nas.judgement import estimate, judge
@@ -65,6 +65,13 @@ class TestConfirm:
         assert len(openings(run)) == confirmed.openings == again.openings == 1
         assert [n.test for n in again.networks] == [n.test for n in confirmed.networks]
         assert again.verdict == confirmed.verdict
+
+    def test_page_recommends_what_was_confirmed(self, run, confirmed):
+        page = (run / "report.html").read_text()
+        chosen = confirmed.network(confirmed.verdict.network)
+        assert "Recommended so far" not in page
+        assert "confirmed with 2 fresh seeds" in page
+        assert f"{100 * chosen.test.mean:.2f} %" in page
 
     def test_scores_are_right_or_wrong_for_each_image(self, run, confirmed):
         network = confirmed.networks[0]
@@ -193,6 +200,18 @@ class TestBadInput:
     def test_broken_scores(self, copy, confirmed):
         exam_file(copy, 0).write_bytes(b"PK torn")
         with pytest.raises(RunError, match="is broken"):
+            confirm(copy, top=2, seeds=2)
+
+    def test_scores_of_another_test_part(self, copy, confirmed):
+        with np.load(exam_file(copy, 0)) as archive:
+            values = dict(archive)
+        np.savez(exam_file(copy, 0), **{**values, "scores": values["scores"][:-1]})
+        with pytest.raises(RunError, match="not examined on one test part"):
+            confirm(copy, top=2, seeds=2)
+
+    def test_broken_log_of_openings(self, copy, confirmed):
+        (copy / OPENINGS).write_text("[]\n")
+        with pytest.raises(DataError, match="the log of test openings is broken"):
             confirm(copy, top=2, seeds=2)
 
     def test_broken_or_newer_result_file(self, copy):

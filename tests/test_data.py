@@ -378,7 +378,9 @@ class TestNpz:
     def test_files_that_are_no_archives(self, tmp_path: Path, content: bytes) -> None:
         file = tmp_path / "data.npz"
         file.write_bytes(content)
-        assert "as a NumPy archive (.npz)" in fails(f"npz:{file}", tmp_path)
+        text = fails(f"npz:{file}", tmp_path)
+        assert "as a NumPy archive (.npz)" in text
+        assert "allow_pickle" not in text
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         text = fails(f"npz:{tmp_path / 'nowhere.npz'}", tmp_path)

@@ -130,6 +130,16 @@ class TestWorkers:
         any_executor._start = start
         assert any_executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).state == "complete"
 
+    def test_nothing_of_a_training_stays(self) -> None:
+        executor = LocalExecutor(("cpu",))
+        try:
+            said = [
+                executor.submit(helpers.evaluate_circle, request(), go_on).result(PATIENCE).reason for _ in range(2)
+            ]
+        finally:
+            in_time(executor.shutdown, PATIENCE, "the end of the executor")
+        assert said == ["nothing", "gone"]
+
     def test_one_thread(self, two: LocalExecutor) -> None:
         assert two.submit(helpers.evaluate_threads, request(), go_on).result(PATIENCE).reason == "1"
 

@@ -18,7 +18,8 @@ from se_nas import network
 from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data, read_info
 from se_nas.errors import TrainingError
-from se_nas.evaluate import evaluate, weights_file
+from se_nas.evaluate import evaluate
+from se_nas.files import weights_file
 from se_nas.network import Bench, Measured, Prepared, forget_network, prepare_network
 from se_nas.patterns import units_of
 from se_nas.records import KEEP, Placement, Recipe, Request, Target, from_json

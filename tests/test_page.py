@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +21,7 @@ import pytest
 from helpers import tiny, trial
 from test_report import OBJECTIVE, searched, trials_of
 
+from se_nas import storage
 from se_nas.charts import Metric, hypervolume_progress
 from se_nas.cli import build_parser, main
 from se_nas.compare import compare
@@ -241,6 +245,23 @@ def test_figures_and_tables_for_papers(tmp_path: Path, space8: Space) -> None:
     assert write_paper(tmp_path / "none", [], OBJECTIVE, space8) == []
 
 
+def _record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the stored record of a trial."""
+    with contextlib.closing(sqlite3.connect(run / "study.db")) as study, study:
+        rows = study.execute("SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'record'")
+        number, text = rows.fetchone()
+        changed = change(json.loads(text))
+        study.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = ? AND key = 'record'",
+            (changed if isinstance(changed, str) else json.dumps(changed), number),
+        )
+
+
+def _facts(run: Path, facts: object) -> None:
+    with contextlib.closing(sqlite3.connect(run / "study.db")) as study, study:
+        study.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'facts'", (json.dumps(facts),))
+
+
 class TestCommands:
     def test_a_search_leaves_a_page_and_report_makes_it_again(self, finished: Path, tmp_path: Path) -> None:
         assert "All trials" in (finished / "report.html").read_text()
@@ -312,6 +333,57 @@ class TestCommands:
         assert main(["report", str(tmp_path / "run")]) == 2
         assert "cannot use the study storage" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda run: _record(run, lambda record: "{broken"), "cannot use the study storage"),
+            (lambda run: _record(run, lambda record: {**record, "schema": 99}), "schema version 99 is newer"),
+            (lambda run: _record(run, lambda record: {**record, "metrics": {}}), "has no metric 'val_accuracy'"),
+            (lambda run: _record(run, lambda record: {**record, "costs": {}}), "has no cost 'gflops'"),
+            (lambda run: _facts(run, {}), "was not made by se-nas search"),
+            (lambda run: _facts(run, {"space": {"spec": {"stages": 3}}}), "SpaceSpec"),
+            (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "not valid YAML"),
+        ],
+    )
+    @pytest.mark.parametrize("command", [["report", "RUN"], ["compare", "RUN", "FINISHED"]])
+    def test_damaged_run(
+        self, command: list[str], change: Callable[[Path], object], said: str, finished: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(finished, tmp_path / "run")
+        change(tmp_path / "run")
+        places = {"RUN": str(tmp_path / "run"), "FINISHED": str(finished)}
+        assert main([places.get(word, word) for word in command]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error
+
+    def test_a_view_that_cannot_be_written(
+        self, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(finished, tmp_path / "run")
+        (tmp_path / "run" / "report.html").unlink()
+        (tmp_path / "run" / "report.html").mkdir()
+        (tmp_path / "file").touch()
+        assert main(["report", str(tmp_path / "run")]) == 2
+        assert "cannot write to" in capsys.readouterr().err
+        assert main(["compare", str(tmp_path / "run"), str(finished), "--to", str(tmp_path / "file")]) == 2
+        assert "cannot write to" in capsys.readouterr().err
+
+    def test_a_locked_study(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(storage, "LOCK_WAIT", 0.1)
+        shutil.copytree(finished, tmp_path / "run")
+        with contextlib.closing(sqlite3.connect(tmp_path / "run" / "study.db", isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            other.execute("UPDATE version_info SET library_version = library_version")
+            assert main(["report", str(tmp_path / "run")]) == 2
+        assert "another program holds the file" in capsys.readouterr().err
+        assert main(["report", str(tmp_path / "run")]) == 0
+
     def test_half_deleted_run(self, finished: Path, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
         for file in finished.glob("study.db*"):  # with what is not yet in the file itself
@@ -326,6 +398,24 @@ class TestCommands:
         table = pd.read_csv(folder / "logs" / "csv" / "trial-0" / "metrics.csv")
         assert "val_accuracy" in table
         assert "placement" in (folder / "logs" / "csv" / "trial-0" / "hparams.yaml").read_text()
+
+    def test_tensorboard_shows_curve_placement_and_metric(self, tmp_path: Path) -> None:
+        events = pytest.importorskip(
+            "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+        )
+        from tensorboard.plugins.hparams import metadata
+
+        from se_nas.search import search
+
+        folder = search(tiny(tmp_path, budget=1, logs="tensorboard")).folder
+        log = events.EventAccumulator(str(folder / "logs" / "tensorboard" / "trial-0")).Reload()
+        best = pd.read_csv(folder / "trials.csv")
+        assert log.Scalars("val_accuracy")[-1].value == pytest.approx(best["metric"][0])
+        kept = log.PluginTagToContent(metadata.PLUGIN_NAME)
+        session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+        assert session.hparams["placement"].string_value == "none"
+        shown = metadata.parse_experiment_plugin_data(kept[metadata.EXPERIMENT_TAG])
+        assert [info.name.tag for info in shown.metric_infos] == ["val_accuracy"]
 
     def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -403,6 +493,9 @@ class TestInABrowser:
         page.evaluate("document.activeElement.blur()")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.tagName") in ("A", "BUTTON", "INPUT", "DIV", "SUMMARY")
+        page.locator("#front-chart .modebar-btn").first.focus()
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineColor") == "rgb(0, 114, 178)"
+        assert page.get_by_label("Share chart").count() == 0  # would send the data away
         assert page.evaluate("window.hacked") is None
         assert errors == []
 

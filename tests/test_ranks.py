@@ -16,8 +16,9 @@ from torch import nn
 from se_nas.backbones import build_backbone
 from se_nas.data import prepare_data, read_info
 from se_nas.errors import ConfigError
-from se_nas.evaluate import evaluate, weights_file
+from se_nas.evaluate import evaluate
 from se_nas.executors.local import LocalExecutor
+from se_nas.files import weights_file
 from se_nas.problem import choose_devices
 from se_nas.ranks import Rank, Share, devices_of
 from se_nas.records import Choice, Placement, Recipe, Request, Target

@@ -19,7 +19,8 @@ import yaml
 from helpers import alive, complete_trials, descendants, environment, in_time, request, tiny, until, write_npz
 
 from se_nas.config import SearchConfig
-from se_nas.data import open_part, prepare_data
+from se_nas.confirm import confirm
+from se_nas.data import open_part, openings, prepare_data
 from se_nas.errors import ConfigError, WorkerLostError
 from se_nas.executors import open_executor, slots_elsewhere
 from se_nas.executors.local import WorkerDiedError
@@ -147,6 +148,22 @@ class TestSearch:
             name = f"weights/{number}.safetensors"
             assert (here.folder / name).read_bytes() == (there.folder / name).read_bytes()
         assert list((there.folder / "results").iterdir()) == []
+
+    @pytest.mark.slow
+    def test_a_confirm_equals_a_local_one(self, tmp_path: Path) -> None:
+        """The exam needs the test part and the trained weights, which a worker elsewhere must be sent."""
+        folders = [tmp_path / name for name in ("here", "there")]
+        for folder in folders:
+            folder.mkdir()
+            search(tiny(folder, budget=3, executor=Target(target="inline")))
+        local, remote = (
+            confirm(folder / "run", top=1, seeds=2, executor=executor)
+            for folder, executor in zip(folders, (None, RAY), strict=True)
+        )
+        for here, there in zip(local.networks, remote.networks, strict=True):
+            assert (here.key, here.validation, here.test) == (there.key, there.validation, there.test)
+        assert local.verdict == remote.verdict
+        assert openings(folders[1] / "run")[0]["images"] == local.test_images
 
 
 @pytest.fixture(scope="module")

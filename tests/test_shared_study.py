@@ -295,6 +295,15 @@ class TestTwoDrivers:
             first.wait()
 
 
+def test_a_driver_says_that_the_best_network_lies_elsewhere(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    for name, budget in (("one", 2), ("two", 4), ("one", 4)):
+        search(tiny(tmp_path, storage=storage, budget=budget, out=str(tmp_path / name)))
+    results = [search(tiny(tmp_path, storage=storage, budget=4, out=str(tmp_path / name))) for name in ("one", "two")]
+    said = [" ".join(result.summary["gained"]) for result in results]
+    assert sum("are not in this folder (the driver that trained it has them)" in text for text in said) == 1
+
+
 def test_equal_machine_names_and_paths_are_told_apart(tmp_path: Path) -> None:
     from se_nas.run_folder import RunFolder
 

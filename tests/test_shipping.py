@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import onnx
 import pytest
 import torch
 from helpers import tiny
+from safetensors.torch import load_file, save_file
 
 import se_nas
 from se_nas.cli import main
@@ -23,7 +26,7 @@ from se_nas.data.base import DataInfo
 from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.export import Exported
 from se_nas.formats import FORMATS, Job, write_format
-from se_nas.proof import part_images
+from se_nas.proof import observe, part_images, prove
 from se_nas.records import Target, from_json
 from se_nas.results import SearchResult, existing_run, stored
 from se_nas.shipping import Export
@@ -37,14 +40,22 @@ class Net(nn.Module):
     def __init__(self, num_classes, in_channels, trap=""):
         super().__init__()
         self.trap = trap
+        if trap == "operator":  # its cost is not known either
+            from se_nas.cost import HANDLES
+            HANDLES["aten::i0"] = HANDLES["aten::relu"]
         self.a = nn.Conv2d(in_channels, WIDTH, 3)
         self.b = nn.Conv2d(WIDTH, WIDTH, 3)
         self.fc = nn.Linear(WIDTH, num_classes)
     def forward(self, x):
         x = torch.relu(self.b(torch.relu(self.a(x))))
+        if self.trap == "operator":
+            x = torch.special.i0(x.clamp(max=1))
+        if self.trap == "pooling":
+            x = nn.functional.adaptive_max_pool2d(x, 2)
         if self.trap == "branch":
             x = x if len(x) == 2 else 3 * x
-        return self.fc(x.mean((2, 3)))
+        x = self.fc(x.mean((2, 3)))
+        return {"aux": x.detach(), "out": x} if self.trap == "dictionary" else x
 """
 
 
@@ -63,6 +74,21 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return searched(tmp_path_factory.mktemp("mine"))
 
 
+@pytest.fixture(scope="module")
+def unfinished(mine: SearchResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, in which a third trial is still running."""
+    folder = tmp_path_factory.mktemp("unfinished") / "run"
+    shutil.copytree(mine.folder, folder)
+    study = existing_run(folder)[1]
+    study.start(study.ask_nothing(), replace(study.trials()[1], number=-1, state="running", role="", metrics={}))
+    return folder
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -70,12 +96,13 @@ def names(folder: Path) -> list[str]:
 def test_a_network_of_a_users_own_file(mine: SearchResult, tmp_path: Path) -> None:
     target = tmp_path / "shipped"
     done = se_nas.export(
-        mine, select="reference", formats="python, onnx,python", to=target, license="apache-2.0",
-        opset=18,
+        mine, select="reference", formats="python, onnx,python,onnx-int8", to=target, license="apache-2.0",
+        opset=18, max_drop=1.0,
     )  # fmt: skip
     assert done.folder == target
-    assert [proof.format for proof in done.proofs] == ["safetensors", "python", "onnx"]
-    for proof in done.proofs:
+    *exact, int8 = done.proofs
+    assert [proof.format for proof in done.proofs] == ["safetensors", "python", "onnx", "onnx-int8"]
+    for proof in exact:
         assert proof.difference <= 1e-4 * max(1.0, proof.scale)
         assert proof.agreement == 1.0
         assert proof.accuracy == proof.trained_accuracy
@@ -89,6 +116,8 @@ def test_a_network_of_a_users_own_file(mine: SearchResult, tmp_path: Path) -> No
     assert names(tmp_path) == ["shipped"]
     assert json.loads((target / "proof.json").read_text())[2]["format"] == "onnx"
     card = (target / "README.md").read_text()
+    assert f"| {int8.accuracy:.4f} ({int8.trained_accuracy:.4f}) |" in card
+    assert json.loads((target / "proof.json").read_text())[3]["accuracy"] == int8.accuracy
     for text in ("license: \"apache-2.0\"", "| `network.onnx` |", "network.load()", f"{done.proofs[0].accuracy:.4f}",
                  "(image - mean) / std", "357 validation", "trial 1"):  # fmt: skip
         assert text in card, text
@@ -118,6 +147,7 @@ def _runs_elsewhere(target: Path, folder: Path) -> None:
 
 def _onnx_says_what_it_is(file: Path, done: Export) -> None:
     assert "torch" not in done.proofs[2].versions  # onnxruntime alone ran it
+    assert b".py" not in file.read_bytes()  # no stack trace with the paths of this machine
     model = onnx.load(file)
     assert model.opset_import[0].version == 18
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any batch size
@@ -135,6 +165,8 @@ def test_every_format(finished: Path, tmp_path: Path) -> None:
         if not FORMATS[proof.format].exact:
             assert proof.trained_accuracy - proof.accuracy <= 0.2
             assert proof.difference > 1e-6
+    with zipfile.ZipFile(tmp_path / "all" / "network.pt2") as archive:
+        assert not [name for name in archive.namelist() if b"stack_trace" in archive.read(name)]
     extra = {"description.json": ""}
     torch.export.load(tmp_path / "all" / "network.pt2", extra_files=extra)
     assert json.loads(json.loads(extra["description.json"])["mean"]) == pytest.approx(done.record.mean)
@@ -167,9 +199,66 @@ class TestProofs:
         with pytest.raises(RunError, match=r"ONNX has no operator for prims\.bessel_j0") as caught:
             write_format("onnx", job)
         assert "choose pt2, torchscript or python" in str(caught.value)
+
+        class Wordless(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise KeyError
+
+        with pytest.raises(RunError, match="cannot be written as torchscript: KeyError: no reason is given"):
+            write_format("torchscript", replace(job, network=Wordless()))
         with pytest.raises(RunError, match=r"cannot be written (as onnx: .*|with ONNX )opset (version )?3"):
             write_format("onnx", replace(job, network=torch.nn.Identity(), opset=3))
         assert names(tmp_path) == []
+
+    def test_an_operator_that_onnx_lacks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        result = searched(tmp_path, "operator")
+        assert main(["export", str(result.folder), "--format", "onnx", "--to", str(tmp_path / "out" / "x")]) == 2
+        error = capsys.readouterr().err
+        assert "ONNX has no operator for prims.bessel_i0, which this network uses" in error
+        assert "choose pt2, torchscript or python" in error
+        assert names(tmp_path / "out") == []
+
+    def test_an_operator_that_onnx_can_do_without(self, tmp_path: Path) -> None:
+        done = se_nas.export(searched(tmp_path, "pooling"), formats="onnx", to=tmp_path / "x")
+        assert done.proofs[1].agreement == 1.0
+
+    def test_a_network_that_gives_a_dictionary(self, tmp_path: Path) -> None:
+        done = se_nas.export(searched(tmp_path, "dictionary"), formats="python", to=tmp_path / "x")
+        assert [proof.accuracy for proof in done.proofs] == [done.proofs[0].trained_accuracy] * 2
+
+    @pytest.mark.parametrize("name", ["safetensors", "python", "pt2", "onnx", "onnx-half", "onnx-int8", "torchscript"])
+    def test_one_wrong_weight(self, mine: SearchResult, tmp_path: Path, name: str) -> None:
+        """As a writer with a mistake leaves it: a weight of the last layer is another one in the file."""
+        shutil.copytree(mine.folder / "best", tmp_path, dirs_exist_ok=True)
+        record = from_json((tmp_path / "placement.json").read_bytes(), Exported)
+        network = se_nas.load(tmp_path)
+        trained = observe(
+            network, part_images(mine.folder, stored(existing_run(mine.folder)[1], "data", DataInfo), "val")
+        )
+        wrong = copy.deepcopy(network)
+        wrong.fc.weight.data[3, 5] += 1 if FORMATS[name].exact else 100
+        save_file(wrong.state_dict(), tmp_path / "model.safetensors")
+        job = Job(network=wrong, record=record, folder=tmp_path, calibration=lambda: trained.data.images[:64])
+        write_format(name, job)
+        with pytest.raises(RunError, match="is not equal" if FORMATS[name].exact else "loses .* points of accuracy"):
+            prove(name, tmp_path, trained, make_folder(tmp_path / "workshop"))
+
+    def test_weights_that_were_exchanged_since_the_training(
+        self, mine: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        shutil.copytree(mine.folder, run)
+        file = run / "weights" / "0.safetensors"
+        weights = load_file(file)
+        weights["fc.weight"] = weights["fc.weight"].flip(0)
+        save_file(weights, file)
+        assert main(["export", str(run), "--select", "trial=0", "--to", str(run / "x")]) == 2
+        error = capsys.readouterr().err
+        assert "the weights in the run folder are not those that trial 0 was trained to: their accuracy" in error
+        file.write_bytes(file.read_bytes()[:999])
+        assert main(["export", str(run), "--select", "trial=0", "--to", str(run / "x")]) == 2
+        assert "model.safetensors does not fit the network" in capsys.readouterr().err
+        assert not [name for name in names(run) if "x" in name.split(".")]
 
     def test_other_data_than_in_the_search(self, mine: SearchResult, tmp_path: Path) -> None:
         shutil.copytree(mine.folder, tmp_path / "run")
@@ -226,9 +315,39 @@ class TestBadInput:
         assert ", ".join(sorted(kept, key=int)) in str(caught.value)
         assert not (tmp_path / "x").exists()
 
+    def test_a_place_that_cannot_be_written(self, mine: SearchResult, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("no folder")
+        with pytest.raises(RunError, match=r"cannot write '.*file/x': File exists"):
+            se_nas.export(mine, select="baseline", to=tmp_path / "file" / "x")
+
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is no run folder"):
             se_nas.export(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ("--select trial=2", ("trial 2 is not finished: its state is running", "se-nas train")),
+            ("--select trial=77", ("has no trial '77'", "0 to 2")),
+            ("--select bset", ("select is 'bset'", "did you mean 'best'?")),
+            ("--select max-params=1", ("no trained network has params of at most 1", "the smallest has")),
+            ("--select max-parms=1", ("no trial of the run has the cost 'parms'", "did you mean 'params'?")),
+            ("--select max-params=lots", ("the limit of params is 'lots'",)),
+            ("--select given", ("no finished training of the network as given",)),
+            ("--format pt", ("unknown format 'pt'", "did you mean 'pt2'?")),
+            ("--max-drop 7", ("max_drop is 7",)),
+            ("--formt pt2", ("--formt",)),
+            ("--opset many", ("opset",)),
+        ],
+    )
+    def test_one_error_and_nothing_left(
+        self, unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, words: tuple[str, ...]
+    ) -> None:
+        assert main(["export", str(unfinished), *given.split(), "--to", str(tmp_path / "out" / "x")]) == 2
+        shown = capsys.readouterr()
+        assert all(word in shown.err for word in words), shown.err
+        assert (shown.out, shown.err.count("Error:"), "Traceback" in shown.err) == ("", 1, False)
+        assert names(tmp_path) == []
 
     def test_on_the_command_line(self, mine: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         target = tmp_path / "x"

@@ -17,7 +17,8 @@ from torch.nn import functional
 from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data
 from se_nas.errors import ConfigError, PluginError
-from se_nas.evaluate import evaluate, result_file, train_steps, weights_file
+from se_nas.evaluate import evaluate, result_file, train_steps
+from se_nas.files import weights_file
 from se_nas.plugins import load
 from se_nas.records import Choice, Epoch, Placement, Recipe, Request, Result, Target, from_json
 from se_nas.tasks import open_task

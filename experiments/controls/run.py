@@ -20,8 +20,9 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 CONTROLS = {
-    "context": ["--data", "context", "--backbone", "bagnet8", "--epochs", "12", "--batch-size", "32",
-                "--augment", "none", "--budget", "16"],
+    "context": ["--data", "context", "--backbone", "bagnet8", "--epochs", "16", "--batch-size", "32",
+                "--optimizer", "adamw", "--lr", "0.005", "--weight-decay", "0.01", "--augment", "none",
+                "--budget", "16"],
     "digits": ["--data", "digits", "--backbone", "resnet8", "--epochs", "8", "--budget", "20"],
 }  # fmt: skip
 RIGHT = {"context": "use", "digits": "without"}

@@ -135,7 +135,10 @@ def openings(folder: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in file.read_text().splitlines() if line]
+        log = [json.loads(line) for line in file.read_text().splitlines() if line]
+        if wrong := [line for line in log if not isinstance(line, dict) or "purpose" not in line]:
+            raise ValueError(f"{wrong[0]!r} is no opening")
+        return log
     except ValueError as error:
         raise DataError(f"the log of test openings is broken: {error}", where=str(file)) from error
 

@@ -69,7 +69,8 @@ def describe_module(module: Any, target: Target) -> DataInfo:
     try:
         module.prepare_data()
         module.setup("fit")
-        images, labels = _batch(module.val_dataloader())
+        loader = module.val_dataloader()
+        images, labels = pair_of(next(iter(loader[0] if isinstance(loader, list | tuple) else loader)))
     except Exception as error:  # whatever a user's data module raises
         raise DataError(
             f"data module {target.target!r} gives no validation batch: {type(error).__name__}: {error}",
@@ -110,9 +111,8 @@ def _classes(module: Any, target: Target) -> tuple[str, ...]:
     return tuple(str(label) for label in range(int(number)))
 
 
-def _batch(loader: Any) -> tuple[Any, Any]:
-    """Images and targets of the first batch: of a pair, or of a dictionary under the usual names."""
-    batch = next(iter(loader[0] if isinstance(loader, list | tuple) else loader))
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """Images and targets of a batch: of a pair, or of a dictionary under the usual names (else None)."""
     if isinstance(batch, Mapping):
         pair = [next((batch[name] for name in names if name in batch), None) for names in (IMAGES, TARGETS)]
         return pair[0], pair[1]

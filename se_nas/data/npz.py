@@ -32,7 +32,10 @@ class Npz:
             self._archive = np.load(self._path, allow_pickle=False)
             names = self._archive.files
         except (OSError, ValueError, AttributeError, EOFError, BadZipFile) as error:
-            raise DataError(f"cannot read {path!r} as a NumPy archive (.npz): {error}") from error
+            reason = (
+                "it is none" if "pickle" in str(error) else str(error)
+            )  # NumPy advises to run what it takes for one
+            raise DataError(f"cannot read {path!r} as a NumPy archive (.npz): {reason}") from error
         self._parts = {
             part: pair for part, pairs in _NAMES.items() for pair in reversed(pairs) if set(pair) <= set(names)
         }

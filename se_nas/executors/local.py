@@ -8,6 +8,7 @@ the result. A worker that dies fails its own evaluation only, and its slot gets 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import queue
@@ -181,6 +182,7 @@ def _work(pipe: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     channel = PipeChannel(pipe)
+    gc.freeze()  # what is loaded stays, so that collections are quick
     while True:
         try:
             task = pipe.recv()
@@ -196,6 +198,7 @@ def _work(pipe: Any) -> None:
             return
         except Exception as error:  # the driver decides what it means
             pipe.send(("error", error))
+        gc.collect()  # a trainer and its network hold each other, and with them the memory of the device
 
 
 def _die_with_parent() -> None:

@@ -28,7 +28,7 @@ from se_nas.errors import ConfigError, PluginError, RunError, SeNasError, Worker
 from se_nas.executors.local import WorkerDiedError
 from se_nas.executors.remote import Message, Worker
 from se_nas.executors.shipment import Shipment, pack
-from se_nas.files import write_atomically
+from se_nas.files import weights_file, write_atomically
 from se_nas.plugins import Channel
 from se_nas.records import Placement, Request, Result, Verdict, checksum
 
@@ -466,10 +466,11 @@ def _cannot_start(error: Exception) -> RunError:
 
 
 def _left(request: Request) -> dict[str, bytes]:
-    """Checkpoints of this training that an earlier attempt left, by their names in the run folder."""
+    """What there is of this training already: checkpoints and trained weights, by their names in the run folder."""
     folder = Path(request.folder)
-    found = (folder / "checkpoints").glob(f"{checksum(request.identity)}.*")
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+    found = [*(folder / "checkpoints").glob(f"{checksum(request.identity)}.*")]
+    found.append(weights_file(folder, request.trial, request.identity.phase))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found if file.is_file()}
 
 
 def _keep(folder: Path, message: Message) -> None:

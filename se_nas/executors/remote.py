@@ -7,6 +7,7 @@ the result, or an error. Files that were written meanwhile come with it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import queue
@@ -52,6 +53,7 @@ class Worker:
         warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
         for name in PRELOAD:
             importlib.import_module(name)
+        gc.freeze()  # what is loaded stays, so that collections are quick
         self._scratch = _scratch_folder()
         self._shipments: dict[str, Shipment] = {}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -94,6 +96,7 @@ class Worker:
             self._messages.put(Message(kind="result", content=result, files=tray.news()))
         except Exception as error:  # the driver decides what it means
             self._messages.put(Message(kind="error", content=_portable(error)))
+        gc.collect()  # a trainer and its network hold each other, and with them the memory of the device
 
 
 @dataclass(frozen=True)

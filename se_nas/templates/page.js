@@ -46,7 +46,7 @@
       hoverlabel: { bgcolor: theme.paper, bordercolor: theme.edge, font: { color: theme.ink }, align: "left" },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", ...layout.legend },
       xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
-    }, { responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    }, { responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: narrow.matches ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
   };
   const boxes = [...document.querySelectorAll(".chart")];
   const drawAll = () => boxes.forEach(draw);
