@@ -49,7 +49,7 @@ class SearchConfig:
         direction: maximize or minimize the metric; default as the task says.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
             blocks then start as the identity.
-        space: The search space: stagewise, blockwise, or a YAML file.
+        space: The search space: stagewise, blockwise, on-off, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, ray, ray:HOST:PORT, table:FILE (read from a table of learning
             curves, such as curves.csv of a run, instead of done), or the user's own by import path.
