@@ -73,6 +73,8 @@ class SearchConfig:
         graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
             captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
+        vary_seed: Whether each network is trained with a seed of its own, drawn from `seed`. With one seed for all, its
+            luck is common to similar networks, and the posterior takes it for an effect.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
             SQLite file in the run folder.
@@ -104,6 +106,7 @@ class SearchConfig:
     devices_per_trial: int = 1
     graph: Graph = "auto"
     seed: int = 0
+    vary_seed: bool = True
     out: str | None = None
     storage: str | None = None
     keep_weights: str = "auto"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import json
 import logging
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._decomp import get_decompositions
 
 from se_nas.backbones import source_file
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.plain import plain_call
-from se_nas.errors import ConfigError, RunError, did_you_mean
+from se_nas.errors import ConfigError, RunError, SeNasError, did_you_mean
 from se_nas.export import PLACEMENT, WEIGHTS, Exported
 from se_nas.python_source import python_source
 
@@ -151,23 +153,7 @@ def _write_torchscript(job: Job, file: Path) -> None:
 def _write_onnx(job: Job, file: Path, *, half: bool = False) -> None:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    batch = torch.export.Dim("batch", min=1)
-    try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                _Outputs(job.network, half=half),
-                (job.example,),
-                dynamo=True,
-                dynamic_shapes=({0: batch},),
-                opset_version=job.opset,
-                input_names=[_INPUT],
-                output_names=[_OUTPUT],
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise _onnx_error(error) from error
-    if program is None:
-        raise _onnx_error(RuntimeError("the exporter gave nothing"))
+    program = _onnx_program(job, half=half)
     given = program.model.opset_imports[""]
     if given != job.opset:  # the exporter only warns where it cannot convert
         raise RunError(
@@ -178,19 +164,60 @@ def _write_onnx(job: Job, file: Path, *, half: bool = False) -> None:
     program.save(str(file), external_data=False)
 
 
-def _onnx_error(error: Exception) -> RunError:
-    """The operators that ONNX lacks, by name, or else the exporter's own words."""
-    messages = [str(error)]
-    cause = error.__cause__
+def _onnx_program(job: Job, *, half: bool) -> Any:
+    """The network in ONNX. Operators that ONNX lacks are written in others where torch knows how."""
+    network: nn.Module | torch.export.ExportedProgram = _Outputs(job.network, half=half)
+    written: set[str] = set()
+    while True:
+        try:
+            with torch.no_grad():
+                program = torch.onnx.export(
+                    network,
+                    (job.example,),
+                    dynamo=True,
+                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                    opset_version=job.opset,
+                    input_names=[_INPUT],
+                    output_names=[_OUTPUT],
+                    verbose=False,
+                )
+        except torch.onnx.OnnxExporterError as error:
+            missing = _missing_operators(error)
+            others = get_decompositions([_operator(name) for name in missing - written])
+            if not others:
+                raise _onnx_error(error, missing) from error
+            written |= missing
+            network = _program(job, half=half).run_decompositions(others)
+            continue
+        if program is None:
+            raise RunError("the network cannot be written as ONNX: the exporter gave nothing")
+        return program
+
+
+def _operator(name: str) -> Any:
+    """The operator of a name such as ``aten.adaptive_max_pool2d.default``."""
+    return functools.reduce(getattr, name.split("."), torch.ops)
+
+
+def _chain(error: BaseException) -> Iterator[str]:
+    """What an error and its causes say."""
+    cause: BaseException | None = error
     while cause is not None:
-        messages.append(str(cause))
+        yield str(cause)
         cause = cause.__cause__
-    text = "\n".join(messages)
-    missing = sorted(set(re.findall(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", text)))
+
+
+def _missing_operators(error: Exception) -> set[str]:
+    """The operators that ONNX lacks, by name."""
+    return set(re.findall(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", "\n".join(_chain(error))))
+
+
+def _onnx_error(error: Exception, missing: set[str]) -> RunError:
+    """The operators that ONNX lacks, or else the exporter's own words."""
     hint = "choose pt2, torchscript or python, or write that part of the backbone with other operators"
     if missing:
-        return RunError(f"ONNX has no operator for {', '.join(missing)}, which this network uses", hint=hint)
-    return RunError(f"the network cannot be written as ONNX: {messages[-1].strip().splitlines()[0]}", hint=hint)
+        return RunError(f"ONNX has no operator for {', '.join(sorted(missing))}, which this network uses", hint=hint)
+    return RunError(f"the network cannot be written as ONNX: {_first_line([*_chain(error)][-1])}", hint=hint)
 
 
 class _Calibration:
@@ -286,14 +313,20 @@ def write_format(name: str, job: Job) -> Path:
     with _quiet():
         try:
             FORMATS[name].write(job, file)
-        except (RuntimeError, ValueError, TypeError) as error:  # torch's exporters raise these for what they cannot do
+        except (SeNasError, OSError):
+            raise
+        except Exception as error:  # whatever an exporter or the user's forward raises for what cannot be done
             raise _untraceable(name, error) from error
     return file
 
 
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason is given")
+
+
 def _untraceable(name: str, error: Exception) -> RunError:
     return RunError(
-        f"the network cannot be written as {name}: {type(error).__name__}: {str(error).strip().splitlines()[0]}",
+        f"the network cannot be written as {name}: {type(error).__name__}: {_first_line(str(error))}",
         hint="choose another format; python and safetensors take every network",
     )
 

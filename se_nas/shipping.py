@@ -98,11 +98,16 @@ def export(
         estimate=_estimate(study, trial),
         license=license,
     )
-    with folder_whole(target) as temporary:
-        write_network(temporary, record, weights)
-        proofs = _write_and_prove(names, temporary, record, run_folder.path, data, opset=opset, max_drop=max_drop)
-        write_atomically(temporary / PROOF, to_json(proofs, indent=2))
-        write_atomically(temporary / CARD, model_card(record, proofs).encode())
+    try:
+        with folder_whole(target) as temporary:
+            write_network(temporary, record, weights)
+            proofs = _write_and_prove(names, temporary, record, run_folder.path, data, opset=opset, max_drop=max_drop)
+            write_atomically(temporary / PROOF, to_json(proofs, indent=2))
+            write_atomically(temporary / CARD, model_card(record, proofs).encode())
+    except OSError as error:
+        raise RunError(
+            f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"
+        ) from error
     return Export(folder=target, record=record, proofs=proofs)
 
 

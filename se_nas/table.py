@@ -8,9 +8,10 @@ tabular benchmark (as NAS-Bench-101, Ying et al. 2019): samplers and early stopp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,8 @@ class TableExecutor:
         self._where, self._seed = address, seed
         self._table = _read(Path(address))
         self._values = [name for name in self._table.columns if name not in CURVE_COLUMNS]
-        self._trainings = self._table.groupby(["key", "seed", "replicate"]).indices
+        self._rows: dict[tuple[str, int, int], Any] = self._table.groupby(["key", "seed", "replicate"]).indices
+        """Key, seed and replicate -> numbers of its rows."""
 
     def submit(
         self,
@@ -97,12 +99,12 @@ class TableExecutor:
                 hint="give the data and --executor local to a search of its own, and confirm that one",
             )
         seed = identity.seed if self._seed is None else self._seed
-        training: tuple[Hashable, ...] = (identity.key, seed, identity.replicate)
-        if training not in self._trainings:
+        training = (identity.key, seed, identity.replicate)
+        if training not in self._rows:
             raise RunError(
                 f"the table has no training of {label} with seed {seed}", where=self._where, **self._help(identity)
             )
-        rows = self._table.iloc[self._trainings[training]].sort_values("epoch")
+        rows = self._table.iloc[self._rows[training]].sort_values("epoch")
         epochs = int(rows["epochs"].iloc[0])
         if epochs != identity.epochs:
             raise RunError(
@@ -117,7 +119,7 @@ class TableExecutor:
         return rows
 
     def _help(self, identity: RunIdentity) -> dict[str, str]:
-        seeds = sorted({int(seed) for key, seed, _ in self._trainings if key == identity.key})
+        seeds = sorted({int(seed) for key, seed, _ in self._rows if key == identity.key})
         if seeds:
             return {"hint": f"it has seed {', '.join(map(str, seeds))}: give --executor.args.seed {seeds[0]}"}
         return {"hint": "search the backbone and the space that the table was made with (--backbone, --space, --data)"}

@@ -99,6 +99,10 @@ class NoNetwork(LitSegmenter):
         super().__init__(UNet())
 
 
+class Plain(nn.Module):
+    def training_step(self, batch: Any, index: int) -> None: ...
+
+
 class Forgetful(LitSegmenter):
     def __init__(self, network: nn.Module) -> None:
         super().__init__(UNet())
@@ -266,8 +270,18 @@ class TestWrongInput:
         import sys
 
         sys.modules[__name__].Foreign = Foreign  # type: ignore[attr-defined]
-        with pytest.raises(PluginError, match="not a LightningModule of pytorch_lightning"):
+        with pytest.raises(
+            PluginError, match="no LightningModule of pytorch_lightning, but one of lightning"
+        ) as caught:
             open_task(Target(target="test_own_task:Foreign"))
+        assert "import pytorch_lightning instead of lightning.pytorch" in str(caught.value)
+
+    def test_a_class_that_is_none(self) -> None:
+        with pytest.raises(
+            PluginError, match=r"'test_own_task:Plain' is no LightningModule of pytorch_lightning\n"
+        ) as no:
+            open_task(Target(target="test_own_task:Plain"))
+        assert "class Plain(pytorch_lightning.LightningModule): ..." in str(no.value)
 
 
 class TestTargets:

@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 
 import se_nas
 from se_nas.cli import main
+from se_nas.data import open_source
 from se_nas.data.base import DataInfo
+from se_nas.data.module import describe_module
 from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.export import Exported
 from se_nas.formats import FORMATS, Job, write_format
@@ -40,6 +42,9 @@ class Net(nn.Module):
     def __init__(self, num_classes, in_channels, trap=""):
         super().__init__()
         self.trap = trap
+        if trap == "operator":  # its cost is not known either
+            from se_nas.cost import HANDLES
+            HANDLES["aten::i0"] = HANDLES["aten::relu"]
         self.a = nn.Conv2d(in_channels, WIDTH, 3)
         self.b = nn.Conv2d(WIDTH, WIDTH, 3)
         self.fc = nn.Linear(WIDTH, num_classes)
@@ -47,6 +52,8 @@ class Net(nn.Module):
         x = torch.relu(self.b(torch.relu(self.a(x))))
         if self.trap == "operator":
             x = torch.special.i0(x.clamp(max=1))
+        if self.trap == "pooling":
+            x = nn.functional.adaptive_max_pool2d(x, 2)
         if self.trap == "branch":
             x = x if len(x) == 2 else 3 * x
         x = self.fc(x.mean((2, 3)))
@@ -194,17 +201,28 @@ class TestProofs:
         with pytest.raises(RunError, match=r"ONNX has no operator for prims\.bessel_j0") as caught:
             write_format("onnx", job)
         assert "choose pt2, torchscript or python" in str(caught.value)
+
+        class Wordless(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise KeyError
+
+        with pytest.raises(RunError, match="cannot be written as torchscript: KeyError: no reason is given"):
+            write_format("torchscript", replace(job, network=Wordless()))
         with pytest.raises(RunError, match=r"cannot be written (as onnx: .*|with ONNX )opset (version )?3"):
             write_format("onnx", replace(job, network=torch.nn.Identity(), opset=3))
         assert names(tmp_path) == []
 
     def test_an_operator_that_onnx_lacks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         result = searched(tmp_path, "operator")
-        assert main(["export", str(result.folder), "--format", "pt2,onnx", "--to", str(tmp_path / "out" / "x")]) == 2
+        assert main(["export", str(result.folder), "--format", "onnx", "--to", str(tmp_path / "out" / "x")]) == 2
         error = capsys.readouterr().err
-        assert "ONNX has no operator for aten.special_i0.default, which this network uses" in error
+        assert "ONNX has no operator for prims.bessel_i0, which this network uses" in error
         assert "choose pt2, torchscript or python" in error
         assert names(tmp_path / "out") == []
+
+    def test_an_operator_that_onnx_can_do_without(self, tmp_path: Path) -> None:
+        done = se_nas.export(searched(tmp_path, "pooling"), formats="onnx", to=tmp_path / "x")
+        assert done.proofs[1].agreement == 1.0
 
     def test_a_network_that_gives_a_dictionary(self, tmp_path: Path) -> None:
         done = se_nas.export(searched(tmp_path, "dictionary"), formats="python", to=tmp_path / "x")
@@ -299,6 +317,11 @@ class TestBadInput:
         assert ", ".join(sorted(kept, key=int)) in str(caught.value)
         assert not (tmp_path / "x").exists()
 
+    def test_a_place_that_cannot_be_written(self, mine: SearchResult, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("no folder")
+        with pytest.raises(RunError, match=r"cannot write '.*file/x': File exists"):
+            se_nas.export(mine, select="baseline", to=tmp_path / "file" / "x")
+
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is no run folder"):
             se_nas.export(tmp_path)
@@ -346,6 +369,43 @@ class TestBadInput:
         assert content["proofs"][0]["difference"] < 1e-6
         assert (target / "placement.json").read_bytes() != before["placement.json"]
         assert names(tmp_path) == ["x"]
+
+
+HOOKS = """
+import pytorch_lightning as pl, torch
+from torch.utils.data import DataLoader
+
+class Hooked(pl.LightningDataModule):
+    num_classes = 2
+    def __init__(self, named=False):
+        super().__init__()
+        self.named = named
+    def setup(self, stage):
+        assert stage == "fit"
+        label = str if self.named else int
+        self.rows = [{"image": torch.full((1, 4, 4), 10.0 * i), "label": label(i)} for i in range(30)]
+    def train_dataloader(self):
+        return DataLoader(self.rows, 8)
+    def val_dataloader(self):
+        return [DataLoader(self.rows[:10], 8), DataLoader(self.rows, 8)]
+    def on_after_batch_transfer(self, batch, index):
+        sign = -1 if self.trainer.training else 1
+        return {**batch, "image": sign * batch["image"] / 10}
+"""
+
+
+def test_images_of_a_data_module_are_what_its_hooks_make_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "hooked.py"
+    file.write_text(HOOKS)
+    target = Target(target=f"{file}:Hooked")
+    info = describe_module(open_source(target)[0], target)
+    val = part_images(tmp_path, info, "val")
+    assert val.images[:, 0, 0, 0].tolist() == list(range(10))
+    assert (val.labels.tolist(), val.of) == (list(range(10)), 10)
+    train = part_images(tmp_path, info, "train", limit=12)
+    assert train.images[:, 0, 0, 0].tolist() == list(range(12))
+    named = replace(info, target=replace(target, args={"named": True}))
+    assert part_images(tmp_path, named, "val").labels.numel() == 0
 
 
 @pytest.mark.slow

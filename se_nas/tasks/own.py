@@ -29,10 +29,13 @@ class OwnModule:
 
     def __init__(self, factory: type[Any], target: Target, *, metric: str | None, direction: Direction | None) -> None:
         if not issubclass(factory, pl.LightningModule):
+            other = any(base.__module__.partition(".")[0] == "lightning" for base in factory.__mro__)
             raise PluginError(
-                f"task {target.target!r} is a {factory.__mro__[1].__module__.partition('.')[0]} class, "
-                "not a LightningModule of pytorch_lightning",
-                hint="import pytorch_lightning instead of lightning.pytorch in its file: the classes are the same",
+                f"task {target.target!r} is no LightningModule of pytorch_lightning"
+                + (", but one of lightning" if other else ""),
+                hint="import pytorch_lightning instead of lightning.pytorch in its file: the classes are the same"
+                if other
+                else f"class {factory.__name__}(pytorch_lightning.LightningModule): ...",
             )
         self._factory, self._target = factory, target
         own = getattr(factory, "metric", None)
