@@ -46,7 +46,7 @@ class TableExecutor:
         self._where, self._seed = address, seed
         self._table = _read(Path(address))
         self._values = [name for name in self._table.columns if name not in CURVE_COLUMNS]
-        self._rows: dict[tuple[str, int, int], Any] = self._table.groupby(["key", "seed", "replicate"]).indices
+        self._rows: Any = self._table.groupby(["key", "seed", "replicate"]).indices
         """Key, seed and replicate -> numbers of its rows."""
 
     def submit(
@@ -104,7 +104,7 @@ class TableExecutor:
             raise RunError(
                 f"the table has no training of {label} with seed {seed}", where=self._where, **self._help(identity)
             )
-        rows = self._table.iloc[self._rows[training]].sort_values("epoch")
+        rows: pd.DataFrame = self._table.iloc[self._rows[training]].sort_values("epoch")
         epochs = int(rows["epochs"].iloc[0])
         if epochs != identity.epochs:
             raise RunError(
