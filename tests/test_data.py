@@ -456,3 +456,13 @@ class TestDataModule:
         text = fails(f"{HERE}:{name}", tmp_path)
         for word in words:
             assert word in text
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
+    info = prepare("digits", tmp_path)
+    file = tmp_path / "data" / "train_images.npy"
+    whole = file.read_bytes()
+    file.unlink() if damage == "gone" else file.write_bytes(whole[: len(whole) // 2])
+    assert prepare("digits", tmp_path) == info
+    assert file.read_bytes() == whole

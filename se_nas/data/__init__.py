@@ -71,7 +71,7 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
     cache = folder / "data"
     if (cache / "data.json").is_file():
         info = read_info(folder)
-        if info.fingerprint == fingerprint:
+        if info.fingerprint == fingerprint and _is_whole(folder):
             return info
         shutil.rmtree(cache)
     plan = split_plan(source, split)
@@ -147,6 +147,14 @@ def open_part(folder: Path, part: PartName) -> Part:
     """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory."""
     cache = folder / "data"
     return Part(images=_array(cache / f"{part}_images.npy"), labels=_array(cache / f"{part}_labels.npy"))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the prepared training and validation parts are there, as long as they should be."""
+    try:
+        return all(len(part.images) == len(part.labels) for part in (open_part(folder, name) for name in PARTS[:2]))
+    except (OSError, ValueError):
+        return False
 
 
 def provide(file: Path, array: np.ndarray) -> None:
