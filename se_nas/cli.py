@@ -142,7 +142,7 @@ def _backbone_arguments(command: ArgumentParser) -> None:
     command.add_argument(
         "--data", type=Target | None, default=None, help="take image shape and classes from a data set"
     )
-    command.add_argument("--space", type=str, default="stagewise", help="stagewise, blockwise or a YAML file")
+    command.add_argument("--space", type=str, default="stagewise", help="stagewise, blockwise, on-off or a YAML file")
     command.add_argument(
         "--input_shape", type=str, default=None,
         help="channels,height,width; default that of the digits for built-in backbones, else 3,224,224",

@@ -49,7 +49,7 @@ class SearchConfig:
         direction: maximize or minimize the metric; default as the task says.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
             blocks then start as the identity.
-        space: The search space: stagewise, blockwise, or a YAML file.
+        space: The search space: stagewise, blockwise, on-off, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, ray, ray:HOST:PORT, table:FILE (read from a table of learning
             curves, such as curves.csv of a run, instead of done), or the user's own by import path.
@@ -73,6 +73,8 @@ class SearchConfig:
         graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
             captured once as a CUDA graph; compiled, the same through torch.compile; auto, what pays by measurement.
         seed: Seed of everything random.
+        vary_seed: Whether each network is trained with a seed of its own, drawn from `seed`. With one seed for all, its
+            luck is common to similar networks, and the posterior takes it for an effect.
         out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
         storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
             SQLite file in the run folder.
@@ -104,6 +106,7 @@ class SearchConfig:
     devices_per_trial: int = 1
     graph: Graph = "auto"
     seed: int = 0
+    vary_seed: bool = True
     out: str | None = None
     storage: str | None = None
     keep_weights: str = "auto"

@@ -32,7 +32,7 @@ def _tensorboard(folder: Path, name: str, settings: Settings, metric: str) -> Lo
     logger = TensorBoardLogger(folder, name="tensorboard", version=name, default_hp_metric=False)
     logger.log_hyperparams(settings)  # a file beside the log
     # Lightning would log a value of the metric with them, before there is one; only its name is needed.
-    for summary in hparams(settings, {metric: None}):
+    for summary in hparams(settings, {metric: None}):  # type: ignore[no-untyped-call]  # torch has no types for it
         logger.experiment.file_writer.add_summary(summary)
     return logger
 

@@ -30,7 +30,18 @@ from se_nas.plugins import Task, absolute
 from se_nas.pricing import Pricing, open_costs
 from se_nas.ranks import SEPARATOR, devices_of
 from se_nas.recorder import run_once
-from se_nas.records import Choice, Phase, Placement, Precision, Recipe, Request, RunIdentity, Trial, to_plain
+from se_nas.records import (
+    Choice,
+    Phase,
+    Placement,
+    Precision,
+    Recipe,
+    Request,
+    RunIdentity,
+    Trial,
+    random_stream,
+    to_plain,
+)
 from se_nas.se import insert_choices
 from se_nas.shared import widest_choices
 from se_nas.slots import gpu_need, trainings_at_once
@@ -76,6 +87,7 @@ class Problem:
             "objective": to_plain(self.objective),
             "train": {**to_plain(self.recipe), "precision": self.precision},
             "seed": self.config.seed,
+            "vary_seed": self.config.vary_seed,
             "space": self.space.to_plain(),
         }
 
@@ -84,9 +96,12 @@ class Problem:
         seed: int | None = None, phase: Phase = "search",
     ) -> Trial:  # fmt: skip
         """The record of a training that is about to run; its number is not known yet."""
+        if seed is None:
+            own = self.config.vary_seed and phase == "search"
+            seed = random_stream(self.config.seed, "search", placement.key) % 2**31 if own else self.config.seed
         identity = RunIdentity(
             key=placement.key,
-            seed=self.config.seed if seed is None else seed,
+            seed=seed,
             replicate=replicate,
             phase=phase,
             epochs=self.recipe.epochs,

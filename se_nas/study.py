@@ -148,12 +148,14 @@ class Study:
 
     def _check(self, record: Trial) -> None:
         """RunError if a complete trial lacks what the study compares."""
-        values = {"metric": (self.objective.metric, record.metrics), "cost": (self.objective.cost, record.costs)}
-        for what, (name, found) in values.items():
-            if record.state == "complete" and name not in found:
-                raise RunError(
-                    f"trial {record.number} is complete, but its record has no {what} {name!r}", where=shown(self.url)
-                )
+        if record.state != "complete":
+            return
+        lacking = [f"metric {name!r}" for name in (self.objective.metric,) if name not in record.metrics]
+        lacking += [f"cost {name!r}" for name in (self.objective.cost,) if name not in record.costs]
+        if lacking:
+            raise RunError(
+                f"trial {record.number} is complete, but its record has no {lacking[0]}", where=shown(self.url)
+            )
 
     @classmethod
     def latest(cls, storage: str, name: str) -> Study | None:

@@ -1,4 +1,4 @@
-"""The code blocks of a Markdown page, and a reader who follows it: ``python tests/pages.py PAGE`` in an empty folder.
+"""Code blocks of Markdown pages, and a reader who follows them: ``python tests/pages.py PAGE ...`` in an empty folder.
 
 * ``python``: a script. ``console``, ``bash``, ``sh``: its lines that start with ``se-nas`` or ``python``.
 * A block with ``title="FILE"`` is that file.
@@ -7,18 +7,20 @@
 * After ``<!-- exact output -->`` a block is compared with what the block before it printed; ``...`` stands for any
   lines. Other output is that of a real run.
 
-One process follows a page, so that libraries are imported once.
+One process follows all pages, each in a folder of its own, so that libraries are imported once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,25 @@ def done(step: str | list[str]) -> tuple[int, str]:
     return code, said.getvalue()
 
 
+def follow_all(pages: list[Path]) -> dict[str, str]:
+    """What went wrong on which page."""
+    failed, here, path = {}, Path.cwd(), list(sys.path)
+    for number, page in enumerate(pages):
+        folder = here / f"{number}-{page.stem}"
+        folder.mkdir()
+        os.chdir(folder)
+        try:
+            follow(page)
+        except (Exception, SystemExit):
+            failed[str(page)] = traceback.format_exc()
+        finally:
+            os.chdir(here)
+            sys.path[:] = path
+    return failed
+
+
 if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"
-    follow(Path(sys.argv[1]))
+    wrong = follow_all([Path(page).resolve() for page in sys.argv[1:]])
+    Path("failed.json").write_text(json.dumps(wrong))
+    sys.exit("\n".join(wrong.values()) if wrong else 0)

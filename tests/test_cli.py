@@ -180,11 +180,7 @@ class TestConfiguration:
         assert content["backbone"]["target"] == "resnet14"
         assert (content["budget"], content["train"]["epochs"], content["train"]["lr"]) == (7, 5, 0.3)
 
-    @pytest.mark.parametrize(
-        "file",
-        [f for f in sorted((REPOSITORY / "experiments").rglob("*.yaml")) if f.parent.name != "spaces"],
-        ids=lambda p: p.name,
-    )
+    @pytest.mark.parametrize("file", sorted((REPOSITORY / "experiments").rglob("*.yaml")), ids=lambda p: p.name)
     def test_example_configurations_are_valid(self, capsys: pytest.CaptureFixture[str], file: Path) -> None:
         with pytest.raises(SystemExit) as end:
             main(["search", "--config", str(file), "--print_config"])

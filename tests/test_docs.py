@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import REPOSITORY, run_python
+from helpers import REPOSITORY, environment, run_python
 from pages import CONSOLE, blocks, unseen
 
 import se_nas
@@ -27,10 +28,25 @@ ELSEWHERE = {"--port", "--head", "--address", "--num-cpus", "--logdir", "--stric
 """Options of other programs that the pages name: ray, tensorboard, mkdocs."""
 
 
-@pytest.mark.parametrize("page", [n for n in NAMES if any(b.runs for b in blocks((REPOSITORY / n).read_text()))])
-def test_every_block_runs(page: str, tmp_path: Path) -> None:
-    done = run_python(str(REPOSITORY / "tests" / "pages.py"), str(REPOSITORY / page), cwd=tmp_path)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks((REPOSITORY / name).read_text()))]
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What went wrong on which page, when one reader had followed them all."""
+    folder = tmp_path_factory.mktemp("pages")
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests" / "pages.py"), *(str(REPOSITORY / name) for name in WITH_BLOCKS)],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert (folder / "failed.json").is_file(), f"{done.stdout}\n{done.stderr}"
+    found: dict[str, str] = json.loads((folder / "failed.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS)
+def test_every_block_runs(page: str, failed: dict[str, str]) -> None:
+    assert failed.get(str(REPOSITORY / page), "") == ""
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -261,6 +261,15 @@ class TestGoingOn:
         again = search(tiny(tmp_path, budget=2))
         pd.testing.assert_frame_equal(first.trials, again.trials)
 
+    def test_each_network_has_a_seed_of_its_own(self, tmp_path: Path) -> None:
+        """One seed for all would lend its luck to all similar networks."""
+        own = search(tiny(tmp_path, budget=3)).trials["seed"]
+        assert own.nunique() == 3
+        pd.testing.assert_series_equal(
+            search(tiny(tmp_path, budget=3, out=str(tmp_path / "again"))).trials["seed"], own
+        )
+        assert search(tiny(tmp_path, budget=3, out=str(tmp_path / "one"), vary_seed=False)).trials["seed"].eq(0).all()
+
     def test_extra_reduction_carries_the_trials_over(self, tmp_path: Path) -> None:
         first = search(tiny(tmp_path, budget=3))
         wider = write_space(tmp_path, "reductions: [none, 16, 4]\n", "wider.yaml")

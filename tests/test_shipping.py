@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 
 import se_nas
 from se_nas.cli import main
+from se_nas.data import open_source
 from se_nas.data.base import DataInfo
+from se_nas.data.module import describe_module
 from se_nas.errors import ConfigError, DataError, RunError
 from se_nas.export import Exported
 from se_nas.formats import FORMATS, Job, write_format
@@ -367,6 +369,43 @@ class TestBadInput:
         assert content["proofs"][0]["difference"] < 1e-6
         assert (target / "placement.json").read_bytes() != before["placement.json"]
         assert names(tmp_path) == ["x"]
+
+
+HOOKS = """
+import pytorch_lightning as pl, torch
+from torch.utils.data import DataLoader
+
+class Hooked(pl.LightningDataModule):
+    num_classes = 2
+    def __init__(self, named=False):
+        super().__init__()
+        self.named = named
+    def setup(self, stage):
+        assert stage == "fit"
+        label = str if self.named else int
+        self.rows = [{"image": torch.full((1, 4, 4), 10.0 * i), "label": label(i)} for i in range(30)]
+    def train_dataloader(self):
+        return DataLoader(self.rows, 8)
+    def val_dataloader(self):
+        return [DataLoader(self.rows[:10], 8), DataLoader(self.rows, 8)]
+    def on_after_batch_transfer(self, batch, index):
+        sign = -1 if self.trainer.training else 1
+        return {**batch, "image": sign * batch["image"] / 10}
+"""
+
+
+def test_images_of_a_data_module_are_what_its_hooks_make_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "hooked.py"
+    file.write_text(HOOKS)
+    target = Target(target=f"{file}:Hooked")
+    info = describe_module(open_source(target)[0], target)
+    val = part_images(tmp_path, info, "val")
+    assert val.images[:, 0, 0, 0].tolist() == list(range(10))
+    assert (val.labels.tolist(), val.of) == (list(range(10)), 10)
+    train = part_images(tmp_path, info, "train", limit=12)
+    assert train.images[:, 0, 0, 0].tolist() == list(range(12))
+    named = replace(info, target=replace(target, args={"named": True}))
+    assert part_images(tmp_path, named, "val").labels.numel() == 0
 
 
 @pytest.mark.slow

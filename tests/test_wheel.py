@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for space in ("stagewise", "blockwise"):
+    for space in ("stagewise", "blockwise", "on-off"):
         assert f"se_nas/search_spaces/{space}.yaml" in names
     modules = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "se_nas").rglob("*.py")}
     assert modules <= set(names)

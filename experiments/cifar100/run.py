@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
-ON_OFF = f"--space={HERE / 'spaces' / 'on-off.yaml'}"
+ON_OFF = "--space=on-off"
 BUSY = "another search is running"
 
 
