@@ -134,6 +134,14 @@ def test_rows_are_paired_by_seed(scripts: Any) -> None:
     assert row["paper_gain"] == pytest.approx(1.02)
 
 
+def test_a_table_that_has_hardly_begun(scripts: Any, tmp_path: Path) -> None:
+    placements = pd.DataFrame({"key": ["a", "b"], "placement": ["none", "all:16"]})
+    assert scripts.tables.stage_rows(placements) == {"none": "none", "all but the last": "", "all": "all:16"}
+    placements.to_csv(tmp_path / "placements.csv", index=False)
+    with pytest.raises(ValueError, match="no placement that differs"):
+        scripts.landscape.read_table(tmp_path)
+
+
 def test_a_run_that_has_gone_on_is_not_narrowed(scripts: Any, tmp_path: Path) -> None:
     assert not scripts.run.widened(tmp_path)
     (tmp_path / "config.yaml").write_text("space: stagewise\n")

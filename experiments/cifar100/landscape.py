@@ -23,9 +23,9 @@ REDUCTIONS: tuple[int | None, ...] = (None, 16, 8, 4)
 
 
 def stages_of(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names of the stages, as the longest label has them."""
-    longest = max(labels, key=len)
-    return tuple(part.partition("=")[0] for part in longest.split(","))
+    """Names of the stages, from any label that has them; none if all placements are alike in all stages."""
+    named = next((label for label in labels if "=" in label), "")
+    return tuple(part.partition("=")[0] for part in named.split(",") if named)
 
 
 def levels_of(label: str, stages: Sequence[str]) -> tuple[int, ...] | None:
@@ -107,6 +107,8 @@ def read_table(folder: Path) -> Table:
     """The table in ``placements.csv`` and ``curves.csv`` of a folder of results."""
     placements = pd.read_csv(folder / "placements.csv", dtype={"key": str})
     stages = stages_of(placements["placement"])
+    if not stages:
+        raise ValueError(f"{folder / 'placements.csv'} has no placement that differs from stage to stage")
     codes = [levels_of(label, stages) for label in placements["placement"]]
     inside = placements[[code is not None for code in codes]].copy()
     size = len(REDUCTIONS) ** len(stages)

@@ -83,8 +83,8 @@ def rows_against_none(values: pd.DataFrame, rows: dict[str, str], paper: dict[st
 
 
 def label_of(placements: pd.DataFrame, wanted: tuple[int, ...], stages: Sequence[str]) -> str:
-    """The label of the placement with these levels."""
-    return next((p for p in placements["placement"] if levels_of(p, stages) == wanted), "")
+    """The label of the placement with these levels; empty if there is none yet."""
+    return next((p for p in placements["placement"] if stages and levels_of(p, stages) == wanted), "")
 
 
 def stage_rows(placements: pd.DataFrame) -> dict[str, str]:
