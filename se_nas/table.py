@@ -32,8 +32,8 @@ class TableExecutor:
     address:
         The table, a CSV file.
     seed:
-        Play back the trainings of this seed, whatever the seed of the search (which its sampler draws from); default
-        the seed of the search.
+        Play back the trainings of this seed, whatever the seed of the search (which its sampler draws from). Default:
+        the seed that the search would train a network with, or the only training that the table has of it.
 
     Raises
     ------
@@ -100,7 +100,10 @@ class TableExecutor:
             )
         seed = identity.seed if self._seed is None else self._seed
         training = (identity.key, seed, identity.replicate)
-        if training not in self._rows:
+        own = [known for known in self._rows if known[0] == identity.key]
+        if self._seed is None and training not in own and len(own) == 1:
+            training = own[0]
+        if training not in own:
             raise RunError(
                 f"the table has no training of {label} with seed {seed}", where=self._where, **self._help(identity)
             )
