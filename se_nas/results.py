@@ -27,7 +27,7 @@ from se_nas.run_folder import FINAL, STUDY, RunFolder, clear_errors
 from se_nas.run_page import run_page
 from se_nas.selection import select as select_trial
 from se_nas.storage import reading
-from se_nas.study import Objective, Study
+from se_nas.study import EARLIER, Objective, Study
 from se_nas.verdict import provisional_verdict
 
 if TYPE_CHECKING:
@@ -209,4 +209,7 @@ def stored(study: Study, name: str, kind: type[T]) -> T:
     """What the search kept beside its trials: its ``config`` or its ``data``; RunError if it died before."""
     if name not in study.optuna.user_attrs:
         raise RunError(f"study {study.name!r} has no {name}: its search ended before it began", hint="search again")
-    return from_plain(study.optuna.user_attrs[name], kind, where=f"study {study.name}")
+    kept = study.optuna.user_attrs[name]
+    if kind is SearchConfig and isinstance(kept, dict):
+        kept = {**EARLIER, **kept}
+    return from_plain(kept, kind, where=f"study {study.name}")

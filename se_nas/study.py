@@ -38,6 +38,9 @@ LOST = "its machine went away"
 BLAMELESS = (INTERRUPTED, LOST)
 """Reasons that say nothing about the placement; it is tried again however often."""
 
+EARLIER: dict[str, Any] = {"vary_seed": False}
+"""What held for studies that were made before it could be set: facts and settings of the configuration."""
+
 _STATES = {
     "complete": TrialState.COMPLETE,
     "failed": TrialState.FAIL,
@@ -106,8 +109,7 @@ class Study:
     @property
     def facts(self) -> dict[str, Any]:
         """What the study was made with."""
-        facts: dict[str, Any] = self.optuna.user_attrs["facts"]
-        return facts
+        return {**EARLIER, **self.optuna.user_attrs["facts"]}
 
     @property
     def objective(self) -> Objective:

@@ -18,7 +18,7 @@ import pandas as pd
 from se_nas.errors import RunError
 from se_nas.evaluate import metrics_of, task_of
 from se_nas.plugins import Channel
-from se_nas.records import Epoch, Request, Result, RunIdentity, Verdict
+from se_nas.records import Epoch, Request, Result, Verdict
 from se_nas.report import CURVE_COLUMNS
 
 NEEDED = ("key", "seed", "epochs", "epoch")
@@ -32,8 +32,8 @@ class TableExecutor:
     address:
         The table, a CSV file.
     seed:
-        Play back the trainings of this seed, whatever the seed of the search (which its sampler draws from). Default:
-        the seed that the search would train a network with, or the only training that the table has of it.
+        Play back the trainings of this seed; default that which the search asks for. A network that was trained with
+        one seed only has this training, whatever is asked for.
 
     Raises
     ------
@@ -98,14 +98,18 @@ class TableExecutor:
                 where=self._where,
                 hint="give the data and --executor local to a search of its own, and confirm that one",
             )
+        seeds = sorted({int(seed) for key, seed, _ in self._rows if key == identity.key})
         seed = identity.seed if self._seed is None else self._seed
+        if self._seed is None and len(seeds) == 1:
+            seed = seeds[0]
         training = (identity.key, seed, identity.replicate)
-        own = [known for known in self._rows if known[0] == identity.key]
-        if self._seed is None and training not in own and len(own) == 1:
-            training = own[0]
-        if training not in own:
+        if training not in self._rows:
             raise RunError(
-                f"the table has no training of {label} with seed {seed}", where=self._where, **self._help(identity)
+                f"the table has no training of {label}" + (f" with seed {seed}" if seeds else ""),
+                where=self._where,
+                hint=f"it has seed {', '.join(map(str, seeds))}: give --executor.args.seed {seeds[0]}"
+                if seeds
+                else "search the backbone and the space that the table was made with (--backbone, --space, --data)",
             )
         rows: pd.DataFrame = self._table.iloc[self._rows[training]].sort_values("epoch")
         epochs = int(rows["epochs"].iloc[0])
@@ -120,12 +124,6 @@ class TableExecutor:
                 f"the table has not each of the {epochs} epochs of {label} with seed {seed} once", where=self._where
             )
         return rows
-
-    def _help(self, identity: RunIdentity) -> dict[str, str]:
-        seeds = sorted({int(seed) for key, seed, _ in self._rows if key == identity.key})
-        if seeds:
-            return {"hint": f"it has seed {', '.join(map(str, seeds))}: give --executor.args.seed {seeds[0]}"}
-        return {"hint": "search the backbone and the space that the table was made with (--backbone, --space, --data)"}
 
 
 def _read(file: Path) -> pd.DataFrame:

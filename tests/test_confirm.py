@@ -202,6 +202,20 @@ class TestBadInput:
         with pytest.raises(RunError, match="is broken"):
             confirm(copy, top=2, seeds=2)
 
+    def test_a_run_from_before_seeds_varied(self, tmp_path):
+        folder = searched(tmp_path, budget=3, vary_seed=False)
+        with sqlite3.connect(folder / "study.db") as connection:
+            for name in ("facts", "config"):
+                rows = connection.execute("select value_json from study_user_attributes where key = ?", (name,))
+                kept = json.loads(rows.fetchone()[0])
+                del kept["vary_seed"]
+                connection.execute(
+                    "update study_user_attributes set value_json = ? where key = ?", (json.dumps(kept), name)
+                )
+        assert confirm(folder, top=1, seeds=1).verdict.claim == "unknown"
+        with pytest.raises(RunError, match="vary_seed: False -> True"):
+            searched(tmp_path, budget=4)
+
     def test_scores_of_another_test_part(self, copy, confirmed):
         with np.load(exam_file(copy, 0)) as archive:
             values = dict(archive)

@@ -93,11 +93,11 @@ class TestExecutor:
         assert ask(file, wanted(), seed=1).metrics["val_accuracy"].value == 0.7
         assert ask(file, wanted(replicate=1)).metrics["val_accuracy"].value == 0.8
 
-    def test_the_only_training_is_taken_whatever_its_seed(self, tmp_path: Path) -> None:
+    def test_the_only_training_of_a_network_whatever_its_seed(self, tmp_path: Path) -> None:
         file = write(tmp_path, three_epochs(seed=5))
         assert ask(file, wanted()).metrics["val_accuracy"].value == 0.4
-        with pytest.raises(RunError, match="with seed 0"):
-            ask(file, wanted(), seed=0)  # it was asked for
+        with pytest.raises(RunError, match="no training of a=4 with seed 0"):
+            ask(file, wanted(), seed=0)
 
     def test_another_metric(self, tmp_path: Path) -> None:
         asked = replace(wanted(), metric="val_loss", direction="minimize")
@@ -126,8 +126,9 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("rows", "asked", "message"),
         [
-            (three_epochs(seed=5) + three_epochs(seed=6), wanted(), "a=4 with seed 0(.|\n)*has seed 5, 6: give"),
-            (three_epochs(key="other"), wanted(), "no training of a=4 with seed 0(.|\n)*hint: search the backbone"),
+            (three_epochs(seed=5) + three_epochs(seed=6), wanted(),
+             "a=4 with seed 0(.|\n)*has seed 5, 6: give --executor.args.seed 5"),
+            (three_epochs(key="other"), wanted(), "no training of a=4\n(.|\n)*hint: search the backbone"),
             (three_epochs(epochs=8), wanted(), "have 8 epochs, those of the search 3(.|\n)*--epochs 8"),
             (three_epochs()[:2], wanted(), "not each of the 3 epochs of a=4 with seed 0 once"),
             (three_epochs() * 2, wanted(), "not each of the 3 epochs"),
@@ -173,7 +174,7 @@ class TestSearch:
         config = tiny(
             tmp_path, data=Target(target="blank:1,8,8"), executor=Target(target=f"table:{tmp_path / 'few.csv'}")
         )
-        with pytest.raises(RunError, match="the table has no training of all:16 with seed"):
+        with pytest.raises(RunError, match="the table has no training of all:16"):
             search(config)
 
 
