@@ -179,7 +179,8 @@ class TrainConfig:
 
     def search(self) -> SearchConfig:
         """The same as a search of one training."""
-        return SearchConfig(**{name: getattr(self, name) for name in SHARED}, workers=1, budget=1, keep_weights="all")
+        shared = {name: getattr(self, name) for name in SHARED}
+        return SearchConfig(**shared, vary_seed=False, workers=1, budget=1, keep_weights="all")
 
     def __post_init__(self) -> None:
         self.search()
