@@ -87,7 +87,7 @@ class Problem:
             "objective": to_plain(self.objective),
             "train": {**to_plain(self.recipe), "precision": self.precision},
             "seed": self.config.seed,
-            **({"vary_seed": True} if self.config.vary_seed else {}),  # older runs had one seed for all
+            "vary_seed": self.config.vary_seed,
             "space": self.space.to_plain(),
         }
 
