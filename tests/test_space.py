@@ -300,7 +300,7 @@ class TestReading:
         with pytest.raises(SpaceError, match="there is no search space 'stagewize'") as caught:
             read_space("stagewize")
         assert "did you mean 'stagewise'?" in str(caught.value)
-        assert "blockwise, stagewise, a path to a YAML file" in str(caught.value)
+        assert "blockwise, on-off, stagewise, a path to a YAML file" in str(caught.value)
 
     def test_unknown_stages_are_named_when_the_backbone_is_known(self) -> None:
         with pytest.raises(SpaceError, match="unknown stage 'stage9'") as caught:

@@ -16,7 +16,7 @@ from se_nas.errors import RunError
 from se_nas.records import CostValue, Epoch, Metric, Trial, to_plain
 from se_nas.space import Space
 from se_nas.space_file import read_space
-from se_nas.study import Objective, Study, study_names
+from se_nas.study import EARLIER, Objective, Study, study_names
 
 OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
 UNITS = (unit("a", "stage1", 16), unit("b", "stage2", 32))
@@ -115,7 +115,7 @@ class TestRoundTrip:
         study_in(tmp_path, space)
         found = Study.latest(url(tmp_path), "search")
         assert found is not None
-        assert found.facts == {"space": space.to_plain()}
+        assert found.facts == {**EARLIER, "space": space.to_plain()}
         assert found.objective == OBJECTIVE
         assert Study.latest(url(tmp_path), "confirm") is None
 
@@ -185,7 +185,7 @@ class TestWidening:
         latest = Study.latest(url(tmp_path), "search")
         assert latest is not None
         assert latest.name == wider.name == "search, space 2"
-        assert latest.facts == {"space": wide.to_plain()}
+        assert latest.facts == {**EARLIER, "space": wide.to_plain()}
 
     def test_samplers_go_on_in_the_wider_space(self, tmp_path: Path) -> None:
         narrow, wide = space_of("none", 16), space_of("none", 16, 4)

@@ -184,7 +184,7 @@ class TestSearch:
     def test_every_candidate_starts_as_the_pretrained_network(self, tmp_path: Path) -> None:
         """With a learning rate of nearly nothing, every placement is the pretrained network: gates are 1."""
         train = Recipe(epochs=1, batch_size=256, lr=1e-12, precision="32")
-        result = search(pretrained(tmp_path, train=train, keep_weights="all"))
+        result = search(pretrained(tmp_path, train=train, keep_weights="all", vary_seed=False))  # the same batches
         losses = result.trials["val_loss"].to_numpy(float)
         assert len(losses) == 3
         assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
