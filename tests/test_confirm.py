@@ -24,6 +24,7 @@ from se_nas.judgement import estimate, judge
 from se_nas.records import Placement, Recipe, Target
 from se_nas.results import existing_run
 from se_nas.search import search
+from se_nas.study import Study
 from se_nas.verdict import final_verdict, in_words
 
 
@@ -122,6 +123,7 @@ class TestConfirm:
         assert all(n.test.interval is None and n.test.sd is None for n in result.networks)
 
     def test_interrupted_confirm_goes_on(self, copy, confirmed, monkeypatch):
+        monkeypatch.setattr(Study, "lease", 1.0)  # so long it waits for a driver that is not of this folder
         shutil.rmtree(copy / "confirm")
         with sqlite3.connect(copy / "study.db") as connection:
             connection.execute(

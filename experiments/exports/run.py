@@ -269,7 +269,7 @@ def main() -> None:
         if given.data is None:
             parser.error("--data is needed to make the data")
         write_archives(given.data, work)
-    for name in given.names or NETWORKS:
+    for name in given.names or (rows if given.latency_only else NETWORKS):
         start = time.perf_counter()
         if given.latency_only:
             measured_again(name, work, rows[name])
