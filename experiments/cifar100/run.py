@@ -73,8 +73,8 @@ def commands(version: str, data: str, out: Path, workers: int | None = None) -> 
     for backbone in plan.larger:
         run = out / f"{backbone}-seed-0"
         yield [
-            "search", *config, f"--backbone={backbone}", "--sampler=known-cost", "--budget=20", f"--out={run}",
-            *at_once, "--quiet",
+            "search", *config, f"--backbone={backbone}", "--sampler=known-cost", "--budget=20", "--vary-seed=true",
+            f"--out={run}", *at_once, "--quiet",
         ]  # fmt: skip
         yield confirm(run)
 
