@@ -24,7 +24,7 @@ from se_nas.plugins import Channel, Task
 from se_nas.ranks import devices_of
 from se_nas.records import Request, Result
 from se_nas.tasks import open_task
-from se_nas.train import VALIDATION_BATCH, make_trainer, quiet
+from se_nas.train import make_trainer, quiet, validation_batch
 
 GROUPS = 20
 """Of test images, where a metric is no mean over images: each is left out once (delete-a-group jackknife)."""
@@ -148,7 +148,7 @@ class _TestPart(pl.LightningDataModule):
             kept = np.arange(len(part.labels)) % GROUPS != self.without
             part = replace(part, images=part.images[kept], labels=part.labels[kept])
         return Batches(
-            part, batch_size=VALIDATION_BATCH, mean=self.info.mean, std=self.info.std,
+            part, batch_size=validation_batch(self.place), mean=self.info.mean, std=self.info.std,
             device=self.place, channels_last=self.channels_last,
         )  # fmt: skip
 

@@ -111,7 +111,7 @@ class Study:
         """What the study was made with."""
         return {**EARLIER, **self.optuna.user_attrs["facts"]}
 
-    @property
+    @functools.cached_property
     def objective(self) -> Objective:
         """What the study compares."""
         return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")

@@ -31,7 +31,7 @@ from se_nas.plugins import Channel, Task
 from se_nas.ranks import Rank, Share
 from se_nas.records import Epoch, Precision, Recipe, random_stream
 
-VALIDATION_BATCH, REHEARSAL_BATCH = 512, 8
+REHEARSAL_BATCH = 8
 
 
 class Watch(pl.Callback):
@@ -284,8 +284,16 @@ def _batches(
     training: dict[str, Any] = {"batch_size": recipe.batch_size, "augment": recipe.augment, "pieces": pieces}
     return (
         Batches(open_part(folder, "train"), seed=seed, **training, **common),
-        Batches(open_part(folder, "val"), batch_size=max(1, VALIDATION_BATCH // pieces), **common),
+        Batches(open_part(folder, "val"), batch_size=max(1, validation_batch(device) // pieces), **common),
     )
+
+
+def validation_batch(device: torch.device) -> int:
+    """Images in a batch without gradients: many on a GPU, on a CPU as many as its caches hold.
+
+    Measured with ResNet-8 on a CPU: 512 images of 16 or 32 pixels take 1.3 times as long as twice 256.
+    """
+    return 256 if device.type == "cpu" else 512
 
 
 def more_pieces(batch: int, pieces: int) -> int | None:

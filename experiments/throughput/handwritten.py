@@ -13,7 +13,7 @@ from common import Clock, Job, listed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from se_nas.train import choose_precision, wants_channels_last
+from se_nas.train import choose_precision, validation_batch, wants_channels_last
 
 
 class Loop:
@@ -82,10 +82,11 @@ class Loop:
     def validate(self, model: nn.Module, cast: torch.autocast) -> float:
         model.eval()
         images, labels = self.parts["val"]
+        size = validation_batch(self.device)
         with torch.inference_mode(), cast:
             right = [
                 (model(x.contiguous(memory_format=self.format)).argmax(1) == y).sum()
-                for x, y in zip(images.split(512), labels.split(512), strict=True)
+                for x, y in zip(images.split(size), labels.split(size), strict=True)
             ]
         return float(torch.stack(right).sum()) / len(labels)
 

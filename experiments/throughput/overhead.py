@@ -17,7 +17,7 @@ from se_nas.data.batches import Batches
 from se_nas.records import Target
 from se_nas.tasks import open_task
 from se_nas.tasks.classification import make_optimizer, make_schedule
-from se_nas.train import VALIDATION_BATCH, choose_precision, train, wants_channels_last
+from se_nas.train import choose_precision, train, validation_batch, wants_channels_last
 
 
 class _Nobody:
@@ -64,7 +64,7 @@ def bare(job: Job, network: nn.Module) -> float:
     facts = {"mean": info.mean, "std": info.std, "device": device, "channels_last": last}
     train_part, val_part = (open_part(Path(job.folder), part) for part in ("train", "val"))
     batches = Batches(train_part, batch_size=recipe.batch_size, seed=0, augment=recipe.augment, **facts)
-    val = Batches(val_part, batch_size=VALIDATION_BATCH, **facts)
+    val = Batches(val_part, batch_size=validation_batch(device), **facts)
     optimizer = make_optimizer(network, recipe, fused=True)
     schedule = make_schedule(optimizer, recipe, len(batches) * recipe.epochs)
     cast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
