@@ -101,8 +101,8 @@ class Batches:
     def _batches(self, rows: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
         here = self.images.device.type == self.device.type
         for images, labels in map(self._rows, rows) if here else ahead(self._rows, rows, AHEAD):
-            on_device = images.to(self.device, non_blocking=True).to(torch.float32)
-            normal = (on_device - self.mean) * self.scale
+            on_device = images.to(self.device, non_blocking=True).to(torch.float32, copy=True)
+            normal = on_device.sub_(self.mean).mul_(self.scale)
             kind = torch.float32 if labels.is_floating_point() else torch.int64
             targets = labels.to(self.device, non_blocking=True).to(kind)
             yield normal.contiguous(memory_format=self.format), targets
