@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -227,3 +228,32 @@ def test_executor_by_import_path() -> None:
     executor = open_executor(Target(target="se_nas.executors.inline:InlineExecutor"), ("cpu", "cpu"))
     assert isinstance(executor, InlineExecutor)
     assert executor.slots == 1
+
+
+FAULTS = """
+import resource, threading, torch
+from se_nas.executors.worker import settle
+torch.set_num_threads(1)
+settle()
+def batch():
+    kept = [torch.ones(1_000_000) for _ in range(8)]
+def batches():
+    for _ in range(3):
+        batch()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        batch()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+batches()
+thread = threading.Thread(target=batches)  # as in a worker on another machine
+thread.start()
+thread.join()
+"""
+"""Pages that are got again for 20 batches of 32 MB, in a process's main thread and in another one."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's allocator")
+def test_a_settled_worker_keeps_freed_memory_for_the_next_batch() -> None:
+    done = run_python("-c", FAULTS)
+    assert not done.stderr
+    assert max(map(int, done.stdout.split())) < 1000, done.stdout  # 7,800 pages a batch: 19,000 and more otherwise

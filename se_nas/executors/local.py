@@ -8,7 +8,6 @@ the result. A worker that dies fails its own evaluation only, and its slot gets 
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import queue
@@ -23,6 +22,7 @@ from multiprocessing import connection, forkserver
 from typing import Any
 
 from se_nas.errors import TrainingError
+from se_nas.executors.worker import settle, tidy
 from se_nas.plugins import Channel
 from se_nas.records import Request, Result, Verdict
 
@@ -182,7 +182,7 @@ def _work(pipe: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     channel = PipeChannel(pipe)
-    gc.freeze()  # what is loaded stays, so that collections are quick
+    settle()
     while True:
         try:
             task = pipe.recv()
@@ -198,7 +198,7 @@ def _work(pipe: Any) -> None:
             return
         except Exception as error:  # the driver decides what it means
             pipe.send(("error", error))
-        gc.collect()  # a trainer and its network hold each other, and with them the memory of the device
+        tidy()
 
 
 def _die_with_parent() -> None:

@@ -7,7 +7,6 @@ the result, or an error. Files that were written meanwhile come with it.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import queue
@@ -28,6 +27,7 @@ import numpy as np
 from se_nas.errors import TrainingError
 from se_nas.executors.local import PRELOAD
 from se_nas.executors.shipment import Shipment, relocated, unpack
+from se_nas.executors.worker import settle, tidy
 from se_nas.plugins import Channel
 from se_nas.records import Request, Result, Verdict
 
@@ -53,7 +53,7 @@ class Worker:
         warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
         for name in PRELOAD:
             importlib.import_module(name)
-        gc.freeze()  # what is loaded stays, so that collections are quick
+        settle()
         self._scratch = _scratch_folder()
         self._shipments: dict[str, Shipment] = {}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -96,7 +96,7 @@ class Worker:
             self._messages.put(Message(kind="result", content=result, files=tray.news()))
         except Exception as error:  # the driver decides what it means
             self._messages.put(Message(kind="error", content=_portable(error)))
-        gc.collect()  # a trainer and its network hold each other, and with them the memory of the device
+        tidy()
 
 
 @dataclass(frozen=True)
