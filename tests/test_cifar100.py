@@ -115,6 +115,14 @@ def test_a_perfect_search_scores_one(scripts: Any, tmp_path: Path) -> None:
     assert 4 <= front.sum() < 20
 
 
+def test_main_effects_are_found(scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+    effects = scripts.tables.main_effects(made_up[0])
+    assert list(effects["stage"]) == ["stage1"] * 3 + ["stage2"] * 3 + ["stage3"] * 3
+    assert list(effects["reduction"]) == [16, 8, 4] * 3
+    assert (np.abs(effects["effect"] - EFFECTS[:, 1:].ravel()) < 4 * effects["se"]).all()
+    assert NOISE / np.sqrt(3) * np.sqrt(1 / 8) == pytest.approx(effects["se"].mean(), rel=0.3)  # of balanced rows
+
+
 def test_the_replay_writes_its_rows(scripts: Any, made_up: tuple[Path, np.ndarray], monkeypatch: Any) -> None:
     folder = made_up[0]
     arguments = ["replay.py", "search", "--folder", str(folder), "--repeats", "1", "--peers", "random,known-cost"]

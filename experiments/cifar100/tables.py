@@ -3,7 +3,8 @@
     python experiments/cifar100/tables.py --version cpu
 
 Writes into results-VERSION/: ``curves.csv`` (every epoch of every training: ``table:`` takes it), ``placements.csv``
-(exact costs), ``exhaustive.csv``, ``stages.csv``, ``reductions.csv``, ``performance.csv`` and ``figure.png``.
+(exact costs), ``exhaustive.csv``, ``effects.csv``, ``stages.csv``, ``reductions.csv``, ``performance.csv`` and
+``figure.png``.
 """
 
 from __future__ import annotations
@@ -97,6 +98,25 @@ def stage_rows(placements: pd.DataFrame) -> dict[str, str]:
     return rows | {"all": "all:16"}
 
 
+def main_effects(folder: Path) -> pd.DataFrame:
+    """What each reduction in each stage adds to no SE there, in points: a least-squares fit to the mean over seeds."""
+    table = read_table(folder)
+    mean = np.mean([table.finals(seed) for seed in table.complete()], axis=0)
+    names = [(stage, level) for stage in range(len(table.stages)) for level in (1, 2, 3)]
+    design = np.column_stack([np.ones(len(mean)), *(table.codes[:, stage] == level for stage, level in names)])
+    fitted = np.linalg.lstsq(design, mean, rcond=None)[0]
+    left = mean - design @ fitted
+    noise = np.sqrt(left @ left / (len(mean) - design.shape[1]) * np.diag(np.linalg.inv(design.T @ design)))
+    return pd.DataFrame(
+        {
+            "stage": [table.stages[stage] for stage, _ in names],
+            "reduction": [(None, 16, 8, 4)[level] for _, level in names],
+            "effect": fitted[1:],
+            "se": noise[1:],
+        }
+    )
+
+
 def performance(runs: Path) -> pd.DataFrame:
     """The confirmed networks: test accuracy over fresh seeds, paired differences, costs."""
     found = []
@@ -138,7 +158,7 @@ def draw(folder: Path) -> None:
         axes.errorbar([added.max() * 1.03], [values.mean()], [noise], color="black", capsize=3, label="sd of a mean")
     axes.set_xlabel("parameters added to no SE")
     axes.set_ylabel(f"validation accuracy, points (mean of {len(seeds)})")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper")
     save_figure(figure, folder / "figure", ("png",))
 
 
@@ -166,13 +186,16 @@ def main() -> None:
     }
     for name, table in tables.items():
         if len(table):
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.3f")
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6f")
             print(f"\n{name}\n{table.round(2).to_string(index=False)}")
     counts = values.notna().sum()
     print("\ntrainings of each seed:", ", ".join(f"{seed}: {n}" for seed, n in counts.items()))
     try:
         if read_table(folder).complete():
             draw(folder)
+            effects = main_effects(folder)
+            effects.to_csv(folder / "effects.csv", index=False, float_format="%.3f")
+            print(f"\neffects\n{effects.round(2).to_string(index=False)}")
     except ValueError as error:
         print(error)
 
