@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from se_nas.data import open_part, read_info
 from se_nas.data.batches import Batches
+from se_nas.executors.worker import settle
 from se_nas.records import Target
 from se_nas.tasks import open_task
 from se_nas.tasks.classification import make_optimizer, make_schedule
@@ -28,6 +29,7 @@ class _Nobody:
 def measure(job: Job, rounds: int) -> list[dict]:
     """Processor seconds and accuracy of both, once each in every round, in turns first."""
     torch.set_num_threads(1)
+    settle()  # as every worker does
     _timed(lightning, job)
     _timed(bare, job)
     rows = []
