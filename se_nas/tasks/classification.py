@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
-from torchmetrics.classification import MulticlassF1Score
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from se_nas.backbones.adapt import logits_of
 from se_nas.data.base import DataInfo
@@ -75,7 +75,9 @@ class ClassificationModule(pl.LightningModule):
         self.register_buffer("class_weights", weights, persistent=False)
         self._train_loss = torch.zeros(())
         self._totals = torch.zeros(4)
-        self._f1: MulticlassF1Score | None = None  # needs the number of classes, which the first batch tells
+        self._found: list[Tensor] = []  # the likeliest class of each validation image
+        self._labels: list[Tensor] = []
+        self._classes = 0
 
     def forward(self, images: Tensor) -> Tensor:
         logits = logits_of(self.candidate(images))
@@ -96,7 +98,7 @@ class ClassificationModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._totals = torch.zeros(4, device=self.device)
-        self._f1 = None
+        self._found, self._labels = [], []
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, labels = batch[:2]
@@ -106,9 +108,9 @@ class ClassificationModule(pl.LightningModule):
         self._totals += torch.stack(
             [(best == labels).sum(), loss, torch.full_like(loss, len(labels)), _in_top5(logits, labels).sum()]
         )
-        if self._f1 is None:
-            self._f1 = MulticlassF1Score(logits.shape[1], average="macro", validate_args=False).to(self.device)
-        self._f1.update(best, labels)
+        self._found.append(best)
+        self._labels.append(labels)
+        self._classes = logits.shape[1]
 
     def image_scores(self, batch: Any) -> dict[str, Tensor]:
         """What each image contributes to the metrics that are means over images: tensors (batch,)."""
@@ -123,10 +125,11 @@ class ClassificationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         correct, loss, number, in_top5 = self._totals.tolist()
         self.log("val_accuracy", correct / number)
-        if self._f1 is not None:
-            self.log("val_f1", float(self._f1.compute()))
-            if (self._f1.num_classes or 0) > TOP:
-                self.log("val_top5", in_top5 / number)
+        found, labels = torch.cat(self._found), torch.cat(self._labels)
+        f1 = multiclass_f1_score(found, labels, self._classes, average="macro", validate_args=False)
+        self.log("val_f1", float(f1))
+        if self._classes > TOP:
+            self.log("val_top5", in_top5 / number)
         self.log("val_loss", loss / number)
         self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches), sync_dist=True)
 
