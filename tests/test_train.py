@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Recording, identity, request, units_of
+from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 from torch import nn
 from torch.nn import functional
 
@@ -75,7 +76,7 @@ class TestEvaluate:
         assert {"python", "torch", "optuna"} <= result.versions.keys()
         assert not list(digits.rglob(".*"))
 
-    def test_the_metric_is_that_of_the_saved_weights(self, digits: Path) -> None:
+    def test_the_metrics_are_those_of_the_saved_weights(self, digits: Path) -> None:
         from safetensors.torch import load_file
 
         from se_nas.data import open_part, read_info
@@ -88,8 +89,15 @@ class TestEvaluate:
         info, val = read_info(digits), open_part(digits, "val")
         images = (torch.from_numpy(np.array(val.images)).float() - info.mean[0]) / info.std[0]
         with torch.no_grad():
-            found = network.eval()(images).argmax(1).numpy()
-        assert result.metrics["val_accuracy"].value == pytest.approx((found == val.labels).mean())
+            shares = network.eval()(images).double().softmax(1).numpy()
+        found = shares.argmax(1)
+        assert result.curve[-1].metrics | {"train_loss": 0.0} == pytest.approx({
+            "val_accuracy": accuracy_score(val.labels, found),
+            "val_f1": f1_score(val.labels, found, average="macro"),
+            "val_top5": top_k_accuracy_score(val.labels, shares, k=5),
+            "val_loss": log_loss(val.labels, shares),
+            "train_loss": 0.0,
+        }, rel=1e-5)  # fmt: skip
 
     def test_same_seed_same_curve_other_seed_other_curve(self, digits: Path) -> None:
         one, two, other, again = (
