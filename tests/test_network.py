@@ -204,11 +204,12 @@ class TestRule:
 
     @pytest.fixture
     def world(self, monkeypatch: Any) -> dict[str, float]:
-        world = {"plain": 1.0, "compiled": 0.5, "price": 50.0, "measured": 0, "now": 0.0}
+        world = {"plain": 1.0, "compiled": 0.5, "price": 50.0, "measured": 0, "now": 0.0, "cold": 1.0}
 
-        def seconds(self: Bench, net: nn.Module, **_: Any) -> float:
+        def seconds(self: Bench, *nets: nn.Module, **_: Any) -> list[float]:
             world["measured"] += 1
-            return world["compiled" if isinstance(net, SharedNetwork) else "plain"]
+            plain = world["plain"] * (world["cold"] if world["measured"] == 1 else 1.0)
+            return [world["compiled"] if isinstance(net, SharedNetwork) else plain for net in nets]
 
         def compiled(inner: nn.Module) -> Any:
             world["now"] += world["price"]
@@ -264,6 +265,15 @@ class TestRule:
         assert world["measured"] == 0
         assert prepared(asked).way == "compiled"
 
+    def test_what_only_looked_faster_than_a_cold_network_is_not_used(
+        self, folder: Path, world: dict[str, float]
+    ) -> None:
+        world.update(cold=2.0, compiled=1.0)
+        assert prepared(asking(folder, "auto", trainings_left=100)).way == "plain"
+        assert world["now"] == 50
+        kept = from_json(next(folder.glob("graphs/*.json")).read_bytes(), Measured)
+        assert kept.passes == {"plain": 1.0, "compiled": 1.0}
+
     def test_a_network_with_dropout_keeps_its_own_random_numbers(self, folder: Path, world: dict[str, float]) -> None:
         backbone = Target(target=f"{folder / 'small.py'}:Small", args={"drop": 0.1})
         assert prepared(asking(folder, "auto", backbone=backbone, trainings_left=100)).way == "plain"
@@ -274,7 +284,7 @@ class TestRule:
 
 def test_a_measurement_takes_seconds_of_this_process(folder: Path) -> None:
     asked = asking(folder, "auto")
-    seconds = bench(asked).seconds(candidate_of(asked))
+    (seconds,) = bench(asked).seconds(candidate_of(asked))
     assert 1e-4 < seconds < 10
 
 

@@ -18,8 +18,10 @@ import torch
 from se_nas.backbones import build_backbone
 from se_nas.candidate import build_candidate
 from se_nas.data import prepare_data, read_info
+from se_nas.executors.worker import settle
 from se_nas.network import Bench
 from se_nas.patterns import units_of
+from se_nas.plugins import absolute
 from se_nas.records import Recipe, Request, RunIdentity, Target
 from se_nas.shared import widest_choices
 from se_nas.space import Space
@@ -37,9 +39,10 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    settle()  # as every worker does
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        prepare_data(Target(target=given.data), Path(folder))
+        prepare_data(absolute(Target(target=given.data)), Path(folder))
         request = _request(given.backbone, given.precision, folder, device)
         data = read_info(Path(folder))
         classes, shape = len(data.classes), data.input_shape
@@ -59,8 +62,8 @@ def main() -> None:
             }
             seconds: dict[str, list[float]] = {name: [] for name in networks}
             for _ in range(given.repeats):
-                for name, network in networks.items():
-                    seconds[name].append(bench.seconds(network, warm=1, timed=1))
+                for name, value in zip(networks, bench.seconds(*networks.values(), warm=1, timed=1), strict=True):
+                    seconds[name].append(value)
             print(f"{given.backbone}, {given.precision}, {given.data}, {device}: {way} is ready after {price:.1f} s")
             for name, values in seconds.items():
                 spread = statistics.quantiles(values, n=4)
