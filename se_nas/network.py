@@ -44,7 +44,7 @@ from se_nas.shared import SharedNetwork
 GAIN = {"shared": {"32": 0.5, "bf16": 0.5}, "compiled": {"32": 0.1, "bf16": 0.02}}
 """Share of a plain pass that a way may save, by precision; so much of the passes left may be spent to find out.
 
-Of the compiler measured on a CPU: 5 to 27 % in float32, -1 to 3 % in bf16 (`experiments/graph/`). Not on a GPU.
+Of the compiler measured on a CPU: 27 % in float32, -1 to 3 % in bf16 (`experiments/graph/`). Not on a GPU.
 """
 PRICE = {"shared": 2.0, "compiled": 2.0}
 """Expected seconds until a way is ready: of the capture, and of the compiler for each module with weights.
@@ -177,7 +177,8 @@ class Bench:
     def measure(self) -> Measured:
         """Seconds of a pass by each way that may pay, and the best way."""
         ends = [{}, {unit: choices[0] for unit, choices in self.request.offered.items() if choices}]
-        plain = statistics.fmean(self.seconds(*map(self.build, ends)))
+        both = [self.build(choices) for choices in ends]
+        plain = statistics.fmean(self.seconds(*both))
         passes, price, reasons = {"plain": plain}, {}, {}
         modules = sum(any(True for _ in m.parameters(recurse=False)) for m in self.candidate.modules())
         if self.draws():
@@ -193,8 +194,8 @@ class Bench:
                 price[way] = self.spent() - start
                 shared.take(self.candidate, self.request.placement)
                 # Beside the plain networks: the same passes may take twice as long a minute later.
-                *both, passes[way] = self.seconds(*map(self.build, ends), shared)
-                passes["plain"] = plain = statistics.fmean(both)
+                *times, passes[way] = self.seconds(*both, shared)
+                passes["plain"] = plain = statistics.fmean(times)
             except Exception as error:  # compilers and captures raise anything
                 reasons[way] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         best = min(passes, key=passes.__getitem__)

@@ -91,6 +91,7 @@ class TestEvaluate:
         with torch.no_grad():
             shares = network.eval()(images).double().softmax(1).numpy()
         found = shares.argmax(1)
+        assert result.metrics["val_accuracy"].value == pytest.approx((found == val.labels).mean())
         assert result.curve[-1].metrics | {"train_loss": 0.0} == pytest.approx({
             "val_accuracy": accuracy_score(val.labels, found),
             "val_f1": f1_score(val.labels, found, average="macro"),

@@ -74,7 +74,7 @@ class ClassificationModule(pl.LightningModule):
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1))
         self.register_buffer("class_weights", weights, persistent=False)
         self._train_loss = torch.zeros(())
-        self._totals = torch.zeros(4)
+        self._totals = torch.zeros(2)  # over validation images: cross-entropy, classes among the five likeliest
         self._found: list[Tensor] = []  # the likeliest class of each validation image
         self._labels: list[Tensor] = []
         self._classes = 0
@@ -97,18 +97,15 @@ class ClassificationModule(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._totals = torch.zeros(4, device=self.device)
+        self._totals = torch.zeros(2, device=self.device)
         self._found, self._labels = [], []
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images, labels = batch[:2]
         logits = self(images).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        best = logits.argmax(1)
-        self._totals += torch.stack(
-            [(best == labels).sum(), loss, torch.full_like(loss, len(labels)), _in_top5(logits, labels).sum()]
-        )
-        self._found.append(best)
+        self._totals += torch.stack([loss, _in_top5(logits, labels).sum()])
+        self._found.append(logits.argmax(1))
         self._labels.append(labels)
         self._classes = logits.shape[1]
 
@@ -123,9 +120,10 @@ class ClassificationModule(pl.LightningModule):
         }
 
     def on_validation_epoch_end(self) -> None:
-        correct, loss, number, in_top5 = self._totals.tolist()
-        self.log("val_accuracy", correct / number)
+        loss, in_top5 = self._totals.tolist()
         found, labels = torch.cat(self._found), torch.cat(self._labels)
+        number = len(labels)
+        self.log("val_accuracy", int((found == labels).sum()) / number)
         f1 = multiclass_f1_score(found, labels, self._classes, average="macro", validate_args=False)
         self.log("val_f1", float(f1))
         if self._classes > TOP:
