@@ -16,8 +16,8 @@ from typing import Any
 import docstring_parser
 
 from se_nas.cli import main
-from se_nas.config import Limits, SearchConfig, TrainConfig
-from se_nas.records import Recipe, Target
+from se_nas.core.config import Limits, SearchConfig, TrainConfig
+from se_nas.core.trial import Recipe, Target
 
 SETTINGS = {kind.__name__: kind for kind in (SearchConfig, TrainConfig, Recipe, Limits)}
 

@@ -9,9 +9,9 @@ import torch
 from helpers import exhausted_run, units_of
 from hypothesis import HealthCheck, settings
 
-from se_nas.records import Unit
-from se_nas.space import Space
-from se_nas.space_file import read_space
+from se_nas.core.placement import Unit
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -17,23 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from se_nas.backbones import build_backbone
-from se_nas.config import SearchConfig
-from se_nas.errors import ConfigError
-from se_nas.plugins import Channel
-from se_nas.records import (
-    Metric,
-    Placement,
-    Recipe,
-    Request,
-    Result,
-    RunIdentity,
-    Site,
-    Target,
-    Trial,
-    Unit,
-)
-from se_nas.sites import find_units
+from se_nas.analysis.findings import Findings
+from se_nas.backbones.build import build_backbone
+from se_nas.core.config import SearchConfig
+from se_nas.core.errors import ConfigError
+from se_nas.core.placement import Choice, Placement, Site, Unit
+from se_nas.core.protocols import Channel
+from se_nas.core.trial import Metric, Objective, Recipe, Request, Result, RunIdentity, Target, Trial
+from se_nas.insertion.discover import find_units
+from se_nas.space.exact_cost import Cost
+from se_nas.space.space import Space
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DIGITS = (1, 8, 8)
@@ -76,7 +69,7 @@ def tiny(folder: Path, **changes: Any) -> SearchConfig:
 
 
 def exhausted_run(folder: Path) -> Path:
-    from se_nas.search import search
+    from se_nas.commands.search import search
 
     result = search(tiny(folder, budget=20))
     assert result.trials["counts"].sum() == 8
@@ -286,3 +279,46 @@ def write_npz(file: Path, *, n: int = 60, classes: int = 3, shape: Sequence[int]
     images = generator.integers(0, 60, (n, *shape)) + (labels * 60).reshape(-1, *[1] * len(shape))
     np.savez(file, **{"x": images.astype(np.uint8), "y": labels.astype(np.int64), **more})
     return file
+
+
+OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
+
+
+def trials_of(*rows: tuple[float, int, str], role: str = "") -> list[Trial]:
+    """Trials with a metric, multiply-adds and a state."""
+    return [
+        trial(
+            Placement(choices={"a": Choice.se(64, n + 1)}, label=f"p{n}"),
+            n,
+            costs=Cost(params=1000 + macs, macs=macs, activations=5).values(),
+            role="baseline" if n == 0 else "",
+            **result_of(state, value),
+        )
+        for n, (value, macs, state) in enumerate(rows)
+    ]
+
+
+def searched(space: Space, n: int, *, sign: int = 1, effect: float = 0.03) -> list[Trial]:
+    """Complete trials of different placements, no SE first; SE in the first stage gains, the noise is 0.005."""
+    generator = np.random.default_rng(0)
+    placements = list(space.placements())
+    chosen = [0, *(1 + generator.permutation(len(placements) - 1)[: n - 1])]
+    first = space.units[0].name
+    rows = []
+    for number, i in enumerate(chosen):
+        value = 0.7 + effect * (placements[i].choices[first].kind != "none") + generator.normal(0, 0.005)
+        macs = 1000 + sum(c.squeeze_channels or 0 for c in placements[i].choices.values()) * 10 + int(i)
+        rows.append(
+            trial(
+                placements[i],
+                number,
+                costs=Cost(params=1000 + macs, macs=macs, activations=5).values(),
+                role="" if number else "baseline",
+                **result_of("complete", sign * value),
+            )
+        )
+    return rows
+
+
+def findings(trials: Sequence[Trial], objective: Objective = OBJECTIVE, space: Space | None = None) -> Findings:
+    return Findings(trials=trials, objective=objective, space=space)

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from helpers import REPOSITORY, backbone_of, units_of
 
-from se_nas.cost import CostModel
-from se_nas.space import Space
-from se_nas.space_file import read_space
+from se_nas.space.exact_cost import CostModel
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
 
 FOLDER = REPOSITORY / "experiments" / "cifar100"
 EFFECTS = np.array([[0, 0.5, 0.6, 0.7], [0, 0.1, 0.1, 0.1], [0, -0.2, -0.3, -0.4]])
@@ -158,8 +158,8 @@ def test_a_run_that_has_gone_on_is_not_narrowed(scripts: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize("version", ["cpu", "gpu"])
 def test_commands_are_ones_that_se_nas_takes(scripts: Any, version: str, tmp_path: Path) -> None:
-    from se_nas.cli import _parse, build_parser
+    from se_nas.cli import parse
 
     for command in scripts.run.commands(version, "folder:PATH", tmp_path, workers=2):
-        given = _parse(build_parser(), command)
+        given = parse(command)
         assert given.command == command[0]

@@ -12,7 +12,7 @@ import pytest
 from helpers import REPOSITORY
 
 import se_nas
-from se_nas.plugins import load
+from se_nas.core.plugins import load
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(se_nas.__path__, "se_nas."))
 

@@ -19,7 +19,7 @@ from helpers import REPOSITORY, environment, run_python
 from pages import CONSOLE, blocks, unseen
 
 import se_nas
-from se_nas.cli import COMMANDS, SHORT, _help_of, _parse, build_parser
+from se_nas.cli import COMMANDS, options_of, parse
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -59,14 +59,13 @@ def test_commands_that_are_not_run_have_true_options(page: str) -> None:
             ast.parse(block.code)
         for command in block.commands:
             if command[0] == "se-nas":
-                _parse(build_parser(), command[1:])
+                parse(command[1:])
 
 
 @functools.cache
 def options() -> set[str]:
     """Names of all options of all commands, short ones too, with underscores."""
-    helps = " ".join(_help_of(build_parser(), [command]) for command in COMMANDS)
-    return {*re.findall(r"--([a-z_.]+)", helps), *SHORT}
+    return {option.removeprefix("--") for command in COMMANDS for option in options_of(command)}
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from landscapes import benchmark, best_score, by_block, development, merged_front, score, se_cost, true_front
 
-from se_nas.pareto import rising_front
+from se_nas.samplers.pareto import rising_front
 
 
 def test_cost_is_that_of_the_se_paper() -> None:

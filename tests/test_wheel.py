@@ -36,8 +36,9 @@ def test_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for space in ("stagewise", "blockwise", "on-off"):
         assert f"se_nas/search_spaces/{space}.yaml" in names
-    modules = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "se_nas").rglob("*.py")}
-    assert modules <= set(names)
+    package = REPOSITORY / "se_nas"
+    needed = {str(file.relative_to(REPOSITORY)) for name in ("*.py", "templates/*") for file in package.rglob(name)}
+    assert needed <= set(names)
     assert not [name for name in names if not name.startswith(("se_nas/", "se_nas-"))]
 
 

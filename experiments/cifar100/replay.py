@@ -6,7 +6,7 @@
 
 A search sees the trainings of one seed; the truth is the mean of all other seeds, never a posterior. Scores, samplers
 and fronts are those of the sampler benchmark. ``search`` appends to replay.csv, `--repeats` searches for each replayed
-seed; ``stopping`` runs ``se_nas.search`` itself on the table (``--executor table:``) and appends to stopping.csv.
+seed; ``stopping`` runs ``se_nas.search`` itself on the table (replay_table.py) and appends to stopping.csv.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from landscapes import Landscape, best_score, score, true_front  # isort: skip
 from peers import PEERS  # isort: skip
 from play import Judge, play  # isort: skip
 
-from se_nas.config import SearchConfig
-from se_nas.figures import save_figure
-from se_nas.front import believed_front
-from se_nas.records import Recipe, Target
-from se_nas.search import search
+from se_nas.commands.search import search
+from se_nas.core.config import SearchConfig
+from se_nas.core.trial import Recipe, Target
+from se_nas.report.figures import save_figure
+from se_nas.samplers.front import believed_front
 
 CHECKS = (10, 20, 50)
 WITHIN = 1.645
 """Standard deviations of the difference of two true values within which they count as equal (one-sided 5 %)."""
-SHAPES = {"cpu": ("resnet8", "blank:3,16,16"), "gpu": ("resnet20", "blank:3,32,32")}
+SHAPES = {"cpu": ("resnet8", [3, 16, 16]), "gpu": ("resnet20", [3, 32, 32])}
+BLANK = f"{Path(__file__).parents[1] / 'controls' / 'blank.py'}:blank"
 
 
 def splits(table: Table) -> Iterator[tuple[int, Array, int, float]]:
@@ -108,7 +109,7 @@ def command_search(given: argparse.Namespace, table: Table, folder: Path) -> Non
 
 def command_stopping(given: argparse.Namespace, table: Table, folder: Path) -> None:
     """The product's own searches on the table, with early stopping and without."""
-    backbone, data = SHAPES[given.version]
+    backbone, shape = SHAPES[given.version]
     epochs = next(iter(table.curves.values())).shape[1]
     place = {key: i for i, key in enumerate(table.keys)}
     for seed, truth, _, noise in splits(table):
@@ -120,8 +121,11 @@ def command_stopping(given: argparse.Namespace, table: Table, folder: Path) -> N
                 with tempfile.TemporaryDirectory() as run:
                     config = SearchConfig(
                         backbone=Target(target=backbone),
-                        data=Target(target=data, args={"classes": 100}),
-                        executor=Target(target=f"table:{folder / 'curves.csv'}", args={"seed": seed}),
+                        data=Target(target=BLANK, args={"shape": shape, "classes": 100}),
+                        executor=Target(
+                            target=f"{HERE / 'replay_table.py'}:TableExecutor",
+                            args={"address": str(folder / "curves.csv"), "seed": seed},
+                        ),
                         train=Recipe(epochs=epochs, precision="32"),
                         budget=max(CHECKS), seed=number, early_stopping=stopping, device="cpu", workers=1, out=run,
                     )  # fmt: skip

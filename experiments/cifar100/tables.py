@@ -2,7 +2,7 @@
 
     python experiments/cifar100/tables.py --version cpu
 
-Writes into results-VERSION/: ``curves.csv`` (every epoch of every training: ``table:`` takes it), ``placements.csv``
+Writes into results-VERSION/: ``curves.csv`` (every epoch of every training, for replay_table.py), ``placements.csv``
 (exact costs), ``exhaustive.csv``, ``effects.csv``, ``stages.csv``, ``reductions.csv``, ``performance.csv`` and
 ``figure.png``.
 """
@@ -19,11 +19,11 @@ from landscape import HERE, METRIC, levels_of, read_table, seed_noise, stages_of
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from se_nas.confirmed import read_confirmed
-from se_nas.errors import RunError
-from se_nas.figures import save_figure
-from se_nas.report import curves_table, trials_table
-from se_nas.results import existing_run
+from se_nas.analysis.confirmation import read_confirmed
+from se_nas.analysis.tables import curves_table, trials_table
+from se_nas.commands.results import existing_run
+from se_nas.core.errors import RunError
+from se_nas.report.figures import save_figure
 
 CURVES = ["key", "placement", "seed", "replicate", "epochs", "seconds", "epoch", METRIC, "val_top5", "val_loss"]
 PLACEMENTS = ["key", "placement", "params", "macs", "gflops", "activations"]

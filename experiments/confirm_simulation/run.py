@@ -24,15 +24,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta, norm
 
-from se_nas.confirmed import Confirmation, Confirmed, Verdict
-from se_nas.evaluate import commit
-from se_nas.finalists import TOP, Finalist, choose_finalists, fresh_seeds
-from se_nas.judgement import estimate, judge
-from se_nas.records import CostValue, Metric, Recipe, RunIdentity, Site, Target, Trial, Unit
-from se_nas.space import Space
-from se_nas.space_file import SpaceSpec
-from se_nas.study import Objective
-from se_nas.verdict import final_verdict
+from se_nas.analysis.confirmation import Confirmation, Confirmed, Verdict
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.judge import estimate, judge
+from se_nas.analysis.verdict import final_verdict
+from se_nas.core.placement import Site, Unit
+from se_nas.core.trial import CostValue, Metric, Objective, Recipe, RunIdentity, Target, Trial
+from se_nas.engine.finalists import TOP, Finalist, choose_finalists, fresh_seeds
+from se_nas.space.space import Space
+from se_nas.space.spec import SpaceSpec
+from se_nas.training.provenance import commit
 
 HERE = Path(__file__).parent
 BASE = 0.90
@@ -165,7 +166,11 @@ def study(scenario: Scenario, seed: int) -> dict[str, object]:
     """A search and a confirm; one row of figures."""
     world = World(scenario, seed)
     trials = search(world) if scenario.search else []
-    finalists = choose_finalists(trials, OBJECTIVE, world.space, TOP) if trials else drawn(world)
+    finalists = (
+        choose_finalists(Findings(trials=trials, objective=OBJECTIVE, space=world.space), world.space, TOP)
+        if trials
+        else drawn(world)
+    )
     seeds = fresh_seeds(seed, scenario.seeds)
     networks, scores = [], {}
     for finalist in finalists:

@@ -3,7 +3,7 @@
     python experiments/controls/run.py 10                 # ten of each; goes on where it stopped
     python experiments/controls/run.py 2 --only context --runs /scratch/controls
 
-``context``: SE must help, by construction (`se_nas/data/context.py`). ``digits``: it cannot be told from noise. Every
+``context``: SE must help, by construction (`context.py`). ``digits``: it cannot be told from noise. Every
 run has its own seed for weights, batches and proposals, and `context` its own images, too.
 """
 
@@ -20,9 +20,9 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 CONTROLS = {
-    "context": ["--data", "context", "--backbone", "bagnet8", "--epochs", "16", "--batch-size", "32",
-                "--optimizer", "adamw", "--lr", "0.005", "--weight-decay", "0.01", "--augment", "none",
-                "--budget", "16"],
+    "context": ["--data", f"{HERE / 'context.py'}:context", "--backbone", "bagnet8", "--epochs", "16",
+                "--batch-size", "32", "--optimizer", "adamw", "--lr", "0.005", "--weight-decay", "0.01",
+                "--augment", "none", "--budget", "16"],
     "digits": ["--data", "digits", "--backbone", "resnet8", "--epochs", "8", "--budget", "20"],
 }  # fmt: skip
 RIGHT = {"context": "use", "digits": "without"}

@@ -27,16 +27,17 @@ import numpy as np
 from PIL import Image
 
 import se_nas
-from se_nas.config import TrainConfig
+from se_nas.commands.results import existing_run, stored
+from se_nas.commands.train import train_placement
+from se_nas.core.config import TrainConfig
+from se_nas.core.errors import SeNasError
+from se_nas.core.trial import Recipe, Target
 from se_nas.data.base import DataInfo
-from se_nas.errors import SeNasError
-from se_nas.evaluate import device_name
-from se_nas.export import load
-from se_nas.final import train_placement
-from se_nas.formats import FORMATS
-from se_nas.proof import Proof, observe, part_images, prove
-from se_nas.records import Recipe, Target
-from se_nas.results import existing_run, stored
+from se_nas.exports.bundle import load
+from se_nas.exports.formats import FORMATS
+from se_nas.exports.images import part_images
+from se_nas.exports.proof import Proof, observe, prove
+from se_nas.training.provenance import device_name
 
 HERE = Path(__file__).resolve().parent
 FILE, TABLE = HERE / "exports.csv", HERE / "table.md"

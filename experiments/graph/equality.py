@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from se_nas.backbones import build_backbone
-from se_nas.candidate import build_candidate
-from se_nas.patterns import units_of
-from se_nas.records import Recipe, Target
-from se_nas.shared import SharedNetwork, widest_choices
-from se_nas.space import Space
-from se_nas.space_file import read_space
-from se_nas.tasks.classification import make_optimizer, make_schedule
+from se_nas.backbones.build import build_backbone
+from se_nas.core.trial import Recipe, Target
+from se_nas.insertion.discover import units_of
+from se_nas.insertion.insert import build_candidate
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
+from se_nas.training.classification import make_optimizer, make_schedule
+from se_nas.training.supernet import SharedNetwork, widest_choices
 
 STEPS, BATCH, RANDOM = 50, 16, 2
 EVERYTHING = {
@@ -48,7 +48,7 @@ def differences(name: str, shape: tuple[int, ...], spec: Any, recipe: Recipe, dt
     def backbone() -> nn.Module:
         return build_backbone(target, num_classes=10, input_shape=shape, seed=0)
 
-    units = units_of(backbone(), shape, read_space(spec))
+    units = units_of(backbone(), shape, read_space(spec).units)
     space = Space(read_space(spec), units)
     shared = SharedNetwork(backbone(), units, widest_choices(space)).to(dtype)
     generator = random.Random(0)

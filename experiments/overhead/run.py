@@ -29,7 +29,7 @@ class InstantExecutor:
         self.devices = devices
 
     def submit(self, evaluate: object, request: object, report: object) -> Future:
-        from se_nas.records import Metric, Result
+        from se_nas.core.trial import Metric, Result
 
         future: Future = Future()
         metrics = {"val_accuracy": Metric(value=random.random())}
@@ -42,13 +42,13 @@ class InstantExecutor:
 
 def per_trial(sampler: str) -> float:
     """Milliseconds per trial."""
-    from se_nas.config import SearchConfig
-    from se_nas.driver import Driver
-    from se_nas.problem import prepare
-    from se_nas.records import Target
-    from se_nas.run_folder import RunFolder
-    from se_nas.search import open_study, proposals
-    from se_nas.view import View
+    from se_nas.commands.search import open_study, proposals
+    from se_nas.core.config import SearchConfig
+    from se_nas.core.trial import Target
+    from se_nas.engine.driver import Driver
+    from se_nas.engine.problem import prepare
+    from se_nas.engine.run_folder import RunFolder
+    from se_nas.report.terminal import View
 
     with tempfile.TemporaryDirectory() as folder:
         config = SearchConfig(

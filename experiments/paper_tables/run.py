@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from se_nas.backbones import build_backbone
-from se_nas.catalogue import describe
-from se_nas.records import Target
+from se_nas.backbones.build import build_backbone
+from se_nas.commands.describe import describe
+from se_nas.core.trial import Target
 
 HERE = Path(__file__).parent
 

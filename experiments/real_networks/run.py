@@ -22,9 +22,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from torch import nn
 
-from se_nas.records import Choice, Unit
-from se_nas.se import insert_choices
-from se_nas.sites import find_units
+from se_nas.core.placement import Choice, Unit
+from se_nas.insertion.discover import find_units
+from se_nas.insertion.insert import insert_choices
 
 SEED = 0
 FILE = Path(__file__).with_name("networks.csv")

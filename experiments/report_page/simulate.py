@@ -18,18 +18,20 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from se_nas.backbones import build_backbone
-from se_nas.config import SearchConfig
-from se_nas.cost import CostModel
+from se_nas.backbones.build import build_backbone
+from se_nas.core.config import SearchConfig
+from se_nas.core.placement import Placement
+from se_nas.core.serialization import to_plain
+from se_nas.core.trial import Epoch, Metric, Objective, Recipe, RunIdentity, Target, Trial
 from se_nas.data.base import DataInfo
-from se_nas.evaluate import versions
-from se_nas.levels import distributions
-from se_nas.patterns import units_of
-from se_nas.records import Epoch, Metric, Placement, Recipe, RunIdentity, Target, Trial, to_plain
-from se_nas.run_folder import STUDY, RunFolder
-from se_nas.space import Space
-from se_nas.space_file import read_space
-from se_nas.study import Objective, Study
+from se_nas.engine.run_folder import STUDY, RunFolder
+from se_nas.engine.study import Study
+from se_nas.insertion.discover import units_of
+from se_nas.space.exact_cost import CostModel
+from se_nas.space.levels import distributions
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
+from se_nas.training.provenance import versions
 
 SHAPE = (3, 32, 32)
 EPOCHS = 10
@@ -40,7 +42,7 @@ def simulate(folder: Path, trials: int, *, seed: int = 0, noise: float = 0.003, 
     config = SearchConfig(space="blockwise", budget=trials, out=str(folder), train=Recipe(epochs=EPOCHS))
     backbone = build_backbone(config.backbone, num_classes=10, input_shape=SHAPE, seed=seed)
     spec = read_space(config.space)
-    space = Space(spec, units_of(backbone, SHAPE, spec))
+    space = Space(spec, units_of(backbone, SHAPE, spec.units))
     costs = CostModel(backbone, space.units, SHAPE)
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from se_nas.results import existing_run, write_page_of
+from se_nas.commands.results import existing_run, write_page_of
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     run, study = existing_run(given.run)
     trials = study.trials()
     read = time.perf_counter()
-    write_page_of(run, study, "timed")
+    write_page_of(run, study)
     done = time.perf_counter()
     size = (run.path / "report.html").stat().st_size
     print(f"{len(trials)} trials: read {read - start:.2f} s, page {done - read:.2f} s, {size:,} bytes")

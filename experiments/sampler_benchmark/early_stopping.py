@@ -21,13 +21,13 @@ import pandas as pd
 from landscapes import Landscape, benchmark, best_score, score, true_front
 from optuna.trial import TrialState
 
-from se_nas.candidates import Pool, SpaceCosts
-from se_nas.features import Features
-from se_nas.front import rising_front
-from se_nas.observations import observe
-from se_nas.posterior import fit
+from se_nas.samplers.features import Features
+from se_nas.samplers.front import rising_front
 from se_nas.samplers.known_cost import KnownCostSampler
-from se_nas.stopping import Standing
+from se_nas.samplers.learning_curves import Standing
+from se_nas.samplers.observations import observe
+from se_nas.samplers.pool import Pool, SpaceCosts
+from se_nas.samplers.posterior import fit
 
 HERE = Path(__file__).parent
 EPOCHS, TRIALS, ACCURACY = 20, 50, 70.0

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, IntDistribution
 
-from se_nas.levels import LevelSpace
-from se_nas.pareto import rising_front
+from se_nas.samplers.pareto import rising_front
+from se_nas.space.levels import LevelSpace
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

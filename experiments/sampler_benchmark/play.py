@@ -8,10 +8,10 @@ import numpy as np
 import optuna
 from landscapes import Landscape
 
-from se_nas.candidates import Candidates, Pool, SpaceCosts
-from se_nas.features import Features
-from se_nas.pareto import rising_front
-from se_nas.posterior import Posterior, fit
+from se_nas.samplers.features import Features
+from se_nas.samplers.pareto import rising_front
+from se_nas.samplers.pool import Candidates, Pool, SpaceCosts
+from se_nas.samplers.posterior import Posterior, fit
 
 ACCURACY = 70.0
 

@@ -27,8 +27,8 @@ from peers import PEERS
 from play import ACCURACY, Judge, simulate
 from scipy.stats import beta
 
-from se_nas.posterior import Posterior
 from se_nas.samplers.known_cost import KnownCostSampler
+from se_nas.samplers.posterior import Posterior
 
 HERE = Path(__file__).parent
 CHECKS = (10, 20, 50)

@@ -61,7 +61,7 @@ def main() -> None:
             on_trial=lambda trial: print(trial.number, trial.placement.label, trial.state, trial.seconds, flush=True),
         )
         searched = time.perf_counter() - start
-        print("\n".join(result.summary["gained"]))
+        print("\n".join(result.summary.gained))
         result.trials.drop(columns=["device", "commit", "versions"]).to_csv(HERE / "trials.csv", index=False)
         confirmed = se_nas.confirm(result.folder, top=2, seeds=given.seeds)
         print("\n".join(sentence.text for sentence in confirmed.verdict.sentences))

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from se_nas.backbones import build_backbone
-from se_nas.data import open_part, read_info
-from se_nas.patterns import units_of
-from se_nas.records import Placement, Recipe, Target
-from se_nas.se import insert_choices
-from se_nas.space import Space
-from se_nas.space_file import read_space
+from se_nas.backbones.build import build_backbone
+from se_nas.core.placement import Placement
+from se_nas.core.trial import Recipe, Target
+from se_nas.data.store import open_part, read_info
+from se_nas.insertion.discover import units_of
+from se_nas.insertion.insert import insert_choices
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Job:
     def space(self) -> Space:
         info = read_info(Path(self.folder))
         spec = read_space("stagewise")
-        return Space(spec, units_of(self.network(0), info.input_shape, spec))
+        return Space(spec, units_of(self.network(0), info.input_shape, spec.units))
 
     def network(self, seed: int, space: Space | None = None, placement: Placement | None = None) -> nn.Module:
         info = read_info(Path(self.folder))

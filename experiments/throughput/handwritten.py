@@ -13,7 +13,7 @@ from common import Clock, Job, listed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from se_nas.train import choose_precision, validation_batch, wants_channels_last
+from se_nas.training.trainer import choose_precision, validation_batch, wants_channels_last
 
 
 class Loop:

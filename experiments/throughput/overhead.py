@@ -12,13 +12,22 @@ from common import Job
 from torch import nn
 from torch.nn import functional
 
-from se_nas.data import open_part, read_info
-from se_nas.data.batches import Batches
-from se_nas.executors.worker import settle
-from se_nas.records import Target
-from se_nas.tasks import open_task
-from se_nas.tasks.classification import make_optimizer, make_schedule
-from se_nas.train import choose_precision, train, validation_batch, wants_channels_last
+from se_nas.core.trial import Target
+from se_nas.data.batches import Batches, Shuffle
+from se_nas.data.store import open_part, read_info
+from se_nas.executors.memory import settle
+from se_nas.training.classification import make_optimizer, make_schedule
+from se_nas.training.tasks import open_task
+from se_nas.training.trainer import (
+    DeviceSettings,
+    choose_precision,
+    train,
+    validation_batch,
+    wants_channels_last,
+)
+from se_nas.training.trainer import (
+    Job as Training,
+)
 
 
 class _Nobody:
@@ -52,11 +61,13 @@ def _timed(way: Callable[[Job, nn.Module], float], job: Job) -> tuple[float, flo
 def lightning(job: Job, network: nn.Module) -> float:
     device = torch.device(job.device)
     precision = choose_precision("auto", device)
+    task, data = open_task(Target(target="classification")), read_info(Path(job.folder))
     curve, _ = train(
-        network, task=open_task(Target(target="classification")), recipe=job.recipe, data=read_info(Path(job.folder)),
-        folder=Path(job.folder), seed=0, device=device, precision=precision,
-        channels_last=wants_channels_last(precision, device), channel=_Nobody(),
-    )  # fmt: skip
+        network,
+        Training(task=task, recipe=job.recipe, data=data, folder=Path(job.folder)),
+        DeviceSettings(device=device, precision=precision, channels_last=wants_channels_last(precision, device)),
+        channel=_Nobody(),
+    )
     return curve[-1].metrics["val_accuracy"]
 
 
@@ -67,7 +78,9 @@ def bare(job: Job, network: nn.Module) -> float:
     network.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
     facts = {"mean": info.mean, "std": info.std, "device": device, "channels_last": last}
     train_part, val_part = (open_part(Path(job.folder), part) for part in ("train", "val"))
-    batches = Batches(train_part, batch_size=recipe.batch_size, seed=0, augment=recipe.augment, **facts)
+    batches = Batches(
+        train_part, batch_size=recipe.batch_size, shuffle=Shuffle(seed=0, augment=recipe.augment), **facts
+    )
     val = Batches(val_part, batch_size=validation_batch(device), **facts)
     optimizer = make_optimizer(network, recipe, fused=True)
     schedule = make_schedule(optimizer, recipe, len(batches) * recipe.epochs)

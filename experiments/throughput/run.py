@@ -84,7 +84,7 @@ class GpuUtilisation:
     def _watch(self) -> None:
         import torch
 
-        from se_nas.slots import gpu_utilisation
+        from se_nas.training.devices import gpu_utilisation
 
         while not self._over.wait(0.5):
             if (share := gpu_utilisation(torch.device(self.device))) is not None:
@@ -92,9 +92,9 @@ class GpuUtilisation:
 
 
 def prepared(options: argparse.Namespace, folder: str) -> Job:
-    from se_nas.data import prepare_data
-    from se_nas.plugins import absolute
-    from se_nas.records import Target
+    from se_nas.core.plugins import absolute
+    from se_nas.core.trial import Target
+    from se_nas.data.store import prepare_data
 
     prepare_data(absolute(Target(target=options.data)), Path(folder))
     augment = options.augment or ("shift" if options.data == "digits" else "shift-flip")
@@ -190,7 +190,7 @@ def overhead(options: argparse.Namespace, job: Job) -> None:
 def about(options: argparse.Namespace) -> dict:
     import torch
 
-    from se_nas.evaluate import commit, device_name
+    from se_nas.training.provenance import commit, device_name
 
     data = options.data if options.data == "digits" else Path(options.data.partition(":")[2]).name
     return {

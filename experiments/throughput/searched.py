@@ -11,15 +11,16 @@ from typing import ClassVar
 import torch
 from common import Clock, Job, listed, memory
 
-from se_nas.config import SearchConfig
-from se_nas.data import read_info
-from se_nas.evaluate import evaluate
+from se_nas.commands.search import search
+from se_nas.core.config import SearchConfig
+from se_nas.core.placement import Placement
+from se_nas.core.trial import Recipe, Request, Result, RunIdentity, Target
+from se_nas.data.store import read_info
 from se_nas.executors.local import LocalExecutor
-from se_nas.levels import distributions
-from se_nas.records import Placement, Recipe, Request, Result, RunIdentity, Target
 from se_nas.samplers.known_cost import KnownCostSampler
-from se_nas.search import search
-from se_nas.train import choose_precision, wants_channels_last
+from se_nas.space.levels import distributions
+from se_nas.training.evaluate import evaluate
+from se_nas.training.trainer import choose_precision, wants_channels_last
 
 
 class Replay(KnownCostSampler):
@@ -52,7 +53,7 @@ class Timed(LocalExecutor):
 
     def shutdown(self, *, wait: bool = True) -> None:
         Timed.clock.stop()
-        Timed.memory = [memory(process.pid) for process in self._workers.values()]
+        Timed.memory = [memory(worker.process.pid) for worker in self._workers.values()]
         super().shutdown(wait=wait)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from se_nas.errors import BackboneError
-from se_nas.recorder import run_once
+from se_nas.backbones.forward import run_once
+from se_nas.core.errors import BackboneError
 
 Shape = tuple[int, ...]
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _POOLINGS: dict[type[nn.Module], Callable[[int], nn.Module]] = {
     nn.AvgPool1d: nn.AdaptiveAvgPool1d,
     nn.AvgPool2d: nn.AdaptiveAvgPool2d,
@@ -40,7 +40,7 @@ def adapt_classifier(model: nn.Module, num_classes: int, input_shape: Shape) -> 
     Raises
     ------
     BackboneError
-        If the network fails on the input, or its last layer cannot be told.
+        If the network fails on the input, or its last layer cannot be identified.
     """
     output = logits_of(run_once(model, input_shape))
     if output is None or output.dim() != 2:
@@ -52,7 +52,7 @@ def adapt_classifier(model: nn.Module, num_classes: int, input_shape: Shape) -> 
         new: nn.Module
         if isinstance(layer, nn.Linear) and layer.out_features == given:
             new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
-        elif isinstance(layer, _CONVOLUTIONS) and layer.out_channels == given and max(layer.kernel_size) == 1:
+        elif isinstance(layer, CONVOLUTIONS) and layer.out_channels == given and max(layer.kernel_size) == 1:
             new = type(layer)(layer.in_channels, num_classes, 1, bias=layer.bias is not None)
         else:
             continue
@@ -62,7 +62,7 @@ def adapt_classifier(model: nn.Module, num_classes: int, input_shape: Shape) -> 
             return
         _replace(model, path, new, layer)
     raise BackboneError(
-        f"{type(model).__name__} gives {given} classes, not {num_classes}, and its last layer cannot be told",
+        f"{type(model).__name__} gives {given} classes, not {num_classes}, and its last layer cannot be identified",
         hint="give its factory a parameter num_classes",
     )
 
@@ -78,7 +78,7 @@ def adapt_input(model: nn.Module, channels: int, input_shape: Shape) -> None:
     BackboneError
         If the network then fails on the input.
     """
-    first = next(((p, m) for p, m in model.named_modules() if isinstance(m, _CONVOLUTIONS)), None)
+    first = next(((p, m) for p, m in model.named_modules() if isinstance(m, CONVOLUTIONS)), None)
     if first is None or first[1].in_channels == channels:
         return
     path, old = first

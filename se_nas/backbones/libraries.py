@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from se_nas.backbones.adapt import adapt_classifier, adapt_input, adapt_pooling
-from se_nas.errors import BackboneError, did_you_mean
+from se_nas.core.errors import BackboneError, did_you_mean
+from se_nas.core.plugins import import_library
 
 Shape = tuple[int, ...]
 
@@ -41,7 +41,7 @@ def timm(
     **settings: Any,  # timm's own
 ) -> nn.Module:
     """A network of `timm`, which replaces classifier and first layer itself; `settings` go to `timm.create_model`."""
-    library = _library("timm", "timm")
+    library = import_library("timm", "timm", BackboneError)
     if not library.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, library.list_models())
     model: nn.Module = library.create_model(
@@ -63,7 +63,7 @@ def torchvision(
 
     With `pretrained`, the library's default weights, and a classifier of its own if it has another number of classes.
     """
-    models = _library("torchvision.models", "torchvision")
+    models = import_library("torchvision.models", "torchvision", BackboneError)
     if name not in (known := models.list_models()):
         raise _unknown("torchvision", name, known)
     chosen: dict[str, Any] = {"weights": "DEFAULT"} if pretrained else {"weights": None, **_classes(num_classes)}
@@ -93,7 +93,7 @@ def pytorchcv(
 
     Its fixed final pooling is made adaptive if the images have another size than it was made for.
     """
-    provider = _library("pytorchcv.model_provider", "pytorchcv==0.0.67")
+    provider = import_library("pytorchcv.model_provider", "pytorchcv==0.0.67", BackboneError)
     known: dict[str, Any] = getattr(provider, "_models", {})
     if known and name.lower() not in known:
         raise _unknown("pytorchcv", name, known)
@@ -121,7 +121,7 @@ def hf(
     ``microsoft/resnet-50``, ``path/to/folder``, ``path/to/config.json`` or ``resnet``; `settings` are fields of the
     configuration. With `pretrained`, layers whose shape differs (classifier, first layer) start anew.
     """
-    library = _library("transformers", "transformers")
+    library = import_library("transformers", "transformers", BackboneError)
     auto = library.AutoModelForImageClassification
     shared = {**_classes(num_classes, "num_labels"), "num_channels": in_channels, **settings}
     if pretrained:
@@ -130,6 +130,16 @@ def hf(
     if "image_size" not in settings and isinstance(getattr(config, "image_size", None), int):
         config.image_size = input_shape[-1]
     return Logits(auto.from_config(config))
+
+
+def names_in(library: str) -> list[str]:
+    """The networks of a library by name; BackboneError if it is not installed."""
+    if library == "pytorchcv":
+        return sorted(import_library("pytorchcv.model_provider", "pytorchcv==0.0.67", BackboneError)._models)
+    if library == "hf":
+        return sorted(import_library("transformers", "transformers", BackboneError).CONFIG_MAPPING.keys())
+    module = "torchvision.models" if library == "torchvision" else library
+    return sorted(import_library(module, library, BackboneError).list_models())
 
 
 def _configuration(library: ModuleType, name: str, settings: dict[str, Any]) -> Any:
@@ -150,15 +160,6 @@ def _configuration(library: ModuleType, name: str, settings: dict[str, Any]) -> 
 def _classes(number: int | None, name: str = "num_classes") -> dict[str, Any]:
     """The argument for the number of classes; none leaves the network with its own."""
     return {} if number is None else {name: number}
-
-
-def _library(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a library that was built for another torch fails in many ways
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-        what = "is not installed" if missing else f"cannot be imported: {type(error).__name__}: {error}"
-        raise BackboneError(f"{module.partition('.')[0]} {what}", hint=f"pip install {package}") from error
 
 
 def _unknown(library: str, name: str, known: Iterable[str]) -> BackboneError:

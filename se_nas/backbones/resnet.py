@@ -79,14 +79,17 @@ class ResNet(nn.Module):
 
 
 def resnet(*, depth: int = 20, num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """A CIFAR-style ResNet with random weights."""
+    """A CIFAR-style ResNet with random weights; see `ResNet` for shapes.
+
+    ValueError if `depth` is not 8, 14, 20 or any other 6 n + 2.
+    """
     return ResNet(depth, num_classes=num_classes, in_channels=in_channels)
 
 
 def bagnet(*, depth: int = 8, num_classes: int = 10, in_channels: int = 3) -> ResNet:
     """A CIFAR-style ResNet that sees small windows: the second convolution of each block is 1x1.
 
-    With 8 layers an output depends on 11 x 11 pixels. After Brendel and Bethge, "Approximating CNNs with
-    bag-of-local-features models works surprisingly well on ImageNet", ICLR 2019.
+    With 8 layers an output depends on 11 x 11 pixels; shapes and depths are those of `resnet`. After Brendel and
+    Bethge, "Approximating CNNs with bag-of-local-features models works surprisingly well on ImageNet", ICLR 2019.
     """
     return ResNet(depth, num_classes=num_classes, in_channels=in_channels, kernel=1)

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from se_nas.backbones.adapt import fitted_channels
-from se_nas.errors import BackboneError
+from se_nas.backbones.adapt import CONVOLUTIONS, fitted_channels
+from se_nas.core.errors import BackboneError
 
 Weights = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ class Fitted:
 def read_weights(file: Path) -> Weights:
     """The tensors of a checkpoint by name: safetensors, a state dict of torch, or a checkpoint that holds one.
 
-    BackboneError if the file is not there, is none of these, or holds objects that could run code.
+    BackboneError if the file is missing, is none of these, or holds objects that could run code.
     """
     if not file.is_file():
         raise BackboneError(f"there is no weights file {str(file)!r}", hint="give --weights FILE")
@@ -51,7 +51,7 @@ def read_weights(file: Path) -> Weights:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"{str(file)!r} is no weights file, or holds more than weights: reading it could run foreign code",
+            f"{str(file)!r} is not a weights file, or holds more than weights: reading it could run foreign code",
             hint="save the weights alone: torch.save(network.state_dict(), FILE) or safetensors",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -59,18 +59,19 @@ def read_weights(file: Path) -> Weights:
         raise BackboneError(
             f"cannot read the weights {str(file)!r}: {reason}", allowed=[".safetensors", ".pt, .pth, .ckpt of torch"]
         ) from error
-    found = _tensors(content)
+    found = _state_dict(content)
     if not found:
         raise BackboneError(f"there are no weights in {str(file)!r}", hint="give a state dict")
     return found
 
 
-def _tensors(content: Any) -> Weights:
+def _state_dict(content: Any) -> Weights:
+    """The tensors of a checkpoint, which may lie deeper; empty if there are none."""
     if not isinstance(content, Mapping):
         return {}
     nested = next((content[name] for name in _NESTED if isinstance(content.get(name), Mapping)), None)
     if nested is not None:
-        return _tensors(nested)
+        return _state_dict(nested)
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -90,7 +91,7 @@ def fit_weights(model: nn.Module, weights: Weights, *, num_classes: int | None, 
     strip, add = _prefixes(weights, own)
     named = {add + name[len(strip) :]: value for name, value in weights.items() if name.startswith(strip)}
     heads = _heads(model, num_classes)
-    first = next((f"{path}.weight" for path, m in model.named_modules() if isinstance(m, _LAYERS[1:])), None)
+    first = next((f"{path}.weight" for path, m in model.named_modules() if isinstance(m, CONVOLUTIONS)), None)
     fitted: Weights = {}
     dropped, wrong = [], []
     notes = [f"names without the prefix {strip!r}"] * bool(strip)
@@ -123,15 +124,12 @@ def fit_weights(model: nn.Module, weights: Weights, *, num_classes: int | None, 
     return Fitted(weights=fitted, notes=tuple(notes))
 
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
 def _heads(model: nn.Module, num_classes: int | None) -> set[str]:
     """Names of the parameters of layers that give as many outputs as there are classes."""
     return {
         f"{path}.{name}"
         for path, module in model.named_modules()
-        if isinstance(module, _LAYERS) and module.weight.shape[0] == num_classes
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and module.weight.shape[0] == num_classes
         for name, _ in module.named_parameters(recurse=False)
     }
 

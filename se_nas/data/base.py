@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from se_nas.records import Target
+from se_nas.core.trial import Target
 
 PartName = Literal["train", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "val", "test")

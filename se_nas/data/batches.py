@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from se_nas.core.serialization import random_stream
 from se_nas.data.base import Part
-from se_nas.records import random_stream
 
 # A part moves to a GPU if it takes at most this share of the memory that is free there.
 RESIDENT_SHARE = 0.4
@@ -24,6 +25,26 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shuffle:
+    """How training batches are made: a new order and new augmentation in each epoch, an incomplete last batch left out.
+
+    Parameters
+    ----------
+    seed:
+        Order and augmentation depend on it and on the epoch only, each with its own random stream.
+    augment:
+        ``none``, ``shift`` or ``shift-flip``; see `Recipe`. Targets with the size of the images move with them.
+        Other targets that are not integers may be places in the image, so their images are not augmented.
+    pieces:
+        Number of equal pieces that each batch is cut into, with the same images and augmentation.
+    """
+
+    seed: int
+    augment: str = "none"
+    pieces: int = 1
+
+
 class Batches:
     """Iterates over (images, labels) of one part, on the device.
 
@@ -33,19 +54,13 @@ class Batches:
     ----------
     mean, std:
         Per channel, in the units of the stored images.
-    seed:
-        For training batches: order and augmentation depend on it and on the epoch only, each with its own random
-        stream, and an incomplete last batch is left out. None: the stored order, all images, no augmentation.
-    augment:
-        ``none``, ``shift`` or ``shift-flip``; see `Recipe`. Targets with the size of the images move with them.
-        Other numbers that are no integers may be places in the image, so their images are left as they are.
-    pieces:
-        Each training batch comes as so many batches of equal size, with the same images, augmented alike.
+    shuffle:
+        For training batches; None: the stored order, all images, no augmentation.
 
     Raises
     ------
     ValueError
-        If a batch cannot be cut into so many equal pieces.
+        If a batch cannot be cut into that many equal pieces.
     """
 
     def __init__(
@@ -56,38 +71,36 @@ class Batches:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
-        seed: int | None = None,
-        augment: str = "none",
         channels_last: bool = False,
-        pieces: int = 1,
+        shuffle: Shuffle | None = None,
     ) -> None:
         self.device = device
         self.images, self.labels = _resident(torch.from_numpy(part.images), torch.from_numpy(part.labels), device)
         self.batch_size = min(batch_size, len(self.labels))
-        self.pieces = pieces
-        if self.batch_size % pieces:
-            raise ValueError(f"a batch of {self.batch_size} cannot be cut into {pieces} equal pieces")
+        self.shuffle = shuffle
+        if shuffle is not None and self.batch_size % shuffle.pieces:
+            raise ValueError(f"a batch of {self.batch_size} cannot be cut into {shuffle.pieces} equal pieces")
         shape = (1, -1) + (1,) * (self.images.dim() - 2)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
         self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)
-        self.seed = seed
         size = self.images.shape[2:]
         self.dense = self.labels.dim() > len(size) and self.labels.shape[-len(size) :] == size
-        self.augment = "none" if self.labels.is_floating_point() and not self.dense else augment
+        fixed = self.labels.is_floating_point() and not self.dense
+        self.augment = "none" if shuffle is None or fixed else shuffle.augment
         self.format = torch.channels_last if channels_last and self.images.dim() == 4 else torch.contiguous_format
         self.epoch = 0
 
     def __len__(self) -> int:
         n = len(self.labels)
-        return n // self.batch_size * self.pieces if self.seed is not None else -(-n // self.batch_size)
+        return -(-n // self.batch_size) if self.shuffle is None else n // self.batch_size * self.shuffle.pieces
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.seed is None:
+        if self.shuffle is None:
             starts = range(0, len(self.labels), self.batch_size)
             yield from self._batches(slice(start, start + self.batch_size) for start in starts)
             return
-        order = torch.Generator().manual_seed(random_stream(self.seed, "batches", self.epoch))
-        shifts = torch.Generator().manual_seed(random_stream(self.seed, "augmentation", self.epoch))
+        order = torch.Generator().manual_seed(random_stream(self.shuffle.seed, "batches", self.epoch))
+        shifts = torch.Generator().manual_seed(random_stream(self.shuffle.seed, "augmentation", self.epoch))
         self.epoch += 1
         permutation = torch.randperm(len(self.labels), generator=order).to(self.labels.device)
         whole = len(self.labels) // self.batch_size * self.batch_size
@@ -96,7 +109,8 @@ class Batches:
                 moved, labels = augmented_together(images, labels, self.augment, shifts)
             else:
                 moved = augmented(images, self.augment, shifts)
-            yield from zip(moved.chunk(self.pieces), labels.chunk(self.pieces), strict=True)
+            pieces = self.shuffle.pieces
+            yield from zip(moved.chunk(pieces), labels.chunk(pieces), strict=True)
 
     def _batches(self, rows: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
         here = self.images.device.type == self.device.type
@@ -144,25 +158,14 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """
     if kind == "none":
         return images
-    n, memory_format = (
-        len(images),
-        torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format,
-    )
-    size = images.shape[2:]
-    for dim, side in enumerate(size, start=2):
-        reach = max(1, side // 8)
-        offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator)
-        index = torch.arange(side).expand(n, side)
-        if kind == "shift-flip" and dim == images.dim() - 1:
-            flip = torch.rand((n, 1), generator=generator) < 0.5
-            index = torch.where(flip, side - 1 - index, index)
+    memory_format = _memory_format(images)
+    for dim, side in enumerate(images.shape[2:], start=2 - images.dim()):
+        offset, flip = _moves(len(images), side, mirrored=kind == "shift-flip" and dim == -1, generator=generator)
+        index = torch.arange(side)
         # Position 0 and side + 1 of the padded tensor are the zeros that come in.
-        index = (index + offset + 1).clamp(0, side + 1).to(images.device)
-        pad = [0, 0] * (images.dim() - 1 - dim) + [1, 1]
-        padded = functional.pad(images, pad)
-        shape = [n, 1] + [1] * (dim - 2) + [side] + [1] * (images.dim() - 1 - dim)
-        target = [n, images.shape[1], *images.shape[2:]]
-        images = padded.gather(dim, index.reshape(shape).expand(target))
+        index = (torch.where(flip, side - 1 - index, index) + offset + 1).clamp(0, side + 1).to(images.device)
+        padded = functional.pad(images, [0, 0] * (-1 - dim) + [1, 1])
+        images = _taken(padded, index, dim)
     return images.contiguous(memory_format=memory_format)
 
 
@@ -173,20 +176,30 @@ def augmented_together(images: Tensor, masks: Tensor, kind: str, generator: torc
     """
     if kind == "none":
         return images, masks
-    channels_last = images.is_contiguous(memory_format=torch.channels_last) if images.dim() == 4 else False
-    n, size = len(images), images.shape[2:]
-    for dim, side in enumerate(size, start=-len(size)):
-        reach = max(1, side // 8)
-        index = torch.arange(side) + torch.randint(-reach, reach + 1, (n, 1), generator=generator)
-        if kind == "shift-flip" and dim == -1:
-            index = torch.where(torch.rand((n, 1), generator=generator) < 0.5, side - 1 - index, index)
-        index = index.clamp(0, side - 1).to(images.device)
+    memory_format = _memory_format(images)
+    for dim, side in enumerate(images.shape[2:], start=2 - images.dim()):
+        offset, flip = _moves(len(images), side, mirrored=kind == "shift-flip" and dim == -1, generator=generator)
+        index = torch.arange(side) + offset
+        index = torch.where(flip, side - 1 - index, index).clamp(0, side - 1).to(images.device)
         images, masks = _taken(images, index, dim), _taken(masks, index, dim)
-    return images.contiguous(memory_format=torch.channels_last) if channels_last else images.contiguous(), masks
+    return images.contiguous(memory_format=memory_format), masks
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    last = images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _moves(n: int, side: int, *, mirrored: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For each of n images the shift in pixels, and whether it is mirrored: both (n, 1)."""
+    reach = max(1, side // 8)
+    offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator)
+    return offset, torch.rand((n, 1), generator=generator) < 0.5 if mirrored else torch.zeros((n, 1), dtype=torch.bool)
 
 
 def _taken(values: Tensor, index: Tensor, dim: int) -> Tensor:
     """Along a dimension (from the end) of each sample, the places of its row of the index (batch, side)."""
-    shape = [1] * values.dim()
+    shape, wanted = [1] * values.dim(), list(values.shape)
     shape[0], shape[dim] = index.shape
-    return values.gather(dim, index.reshape(shape).expand_as(values))
+    wanted[dim] = index.shape[1]
+    return values.gather(dim, index.reshape(shape).expand(wanted))

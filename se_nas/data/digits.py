@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from sklearn.datasets import load_digits
 
-from se_nas.data.base import PartName, chunks
+from se_nas.data.arrays import Arrays
 
 
-class Digits:
-    """All images are one part, which is split."""
-
-    classes = tuple(str(digit) for digit in range(10))
-
-    def __init__(self) -> None:
-        pixels, self._labels = load_digits(return_X_y=True)
-        self._images = (pixels.reshape(-1, 1, 8, 8) * (255 / 16)).round().astype(np.uint8)
-
-    def labels(self, part: PartName) -> np.ndarray | None:
-        return self._labels if part == "train" else None
-
-    def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
-        for piece in chunks(indices):
-            yield self._images[piece]
-
-    def fingerprint(self) -> str:
-        return "sklearn.datasets.load_digits"
-
-
-def digits() -> Digits:
-    """The digits of scikit-learn."""
-    return Digits()
+def digits() -> Arrays:
+    """The digits of scikit-learn as one part, which is split: images (1797, 1, 8, 8), uint8 from 0 to 255."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 1, 8, 8) * (255 / 16)).round().astype(np.uint8)
+    return Arrays({"train": (images, labels)}, fingerprint="sklearn.datasets.load_digits")

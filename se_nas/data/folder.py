@@ -2,103 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from se_nas.data.base import PARTS, PartName, chunks
+from se_nas.core.errors import DataError, did_you_mean
+from se_nas.core.serialization import checksum
+from se_nas.data.arrays import Reader, Readers
+from se_nas.data.base import PARTS
 from se_nas.data.pixels import GREY, Pixels
-from se_nas.errors import DataError, did_you_mean
-from se_nas.records import checksum
 
 
-class ImageFolder:
-    """Images of one size, in any format that Pillow reads; grey if all of the first hundred are, else RGB."""
+def folder(path: str, size: int | None = None) -> Readers:
+    """Images in class folders, in any format that Pillow reads; grey if all of a sample of a hundred are, else RGB.
 
-    def __init__(self, path: str, size: int | None) -> None:
-        self._root = Path(path).expanduser()
-        self._size = size
-        if not self._root.is_dir():
-            raise DataError(f"there is no folder {path!r}")
-        train = self._root / "train"
-        if not train.is_dir():
-            raise DataError(
-                f"{path!r} has no folder train", hint="put the images in train/<class>/, val/<class>/, test/<class>/"
-            )
-        self.classes = tuple(sorted(p.name for p in train.iterdir() if p.is_dir() and not p.name.startswith(".")))
-        if not self.classes:
-            raise DataError(
-                f"{str(train)!r} has no class folders", hint="one folder for each class: train/cat, train/dog"
-            )
-        self._readable = {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
-        self._listed: dict[str, tuple[list[Path], np.ndarray] | None] = {}
-        listed = self._list("train")
-        files = [] if listed is None else listed[0][:: max(1, len(listed[0]) // 100)]
-        grey = bool(files) and all(_mode(file) in GREY for file in files)
-        self._pixels = Pixels(grey=grey, size=size)
+    Parameters
+    ----------
+    size:
+        Resize all images to size x size pixels; without it they must have one size.
 
-    def _list(self, part: PartName) -> tuple[list[Path], np.ndarray] | None:
-        if part not in self._listed:
-            folder = self._root / part
-            self._listed[part] = self._scan(folder) if folder.is_dir() else None
-        return self._listed[part]
-
-    def _scan(self, folder: Path) -> tuple[list[Path], np.ndarray]:
-        files: list[Path] = []
-        labels: list[int] = []
-        for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-            if sub.name not in self.classes:
-                raise DataError(
-                    f"{str(sub)!r} is a class that train does not have", hint=did_you_mean(sub.name, self.classes)
-                )
-            found = sorted(f for f in sub.rglob("*") if f.suffix.lower() in self._readable and f.is_file())
-            if not found:
-                raise DataError(
-                    f"the class folder {str(sub)!r} has no images", allowed=["any format that Pillow reads"]
-                )
-            files += found
-            labels += [self.classes.index(sub.name)] * len(found)
-        return files, np.array(labels, dtype=np.int64)
-
-    def labels(self, part: PartName) -> np.ndarray | None:
-        listed = self._list(part)
-        return None if listed is None else listed[1]
-
-    def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
-        listed = self._list(part)
-        if listed is None:
-            raise DataError(f"{str(self._root)!r} has no folder {part}")
-        for piece in chunks(indices):
-            yield np.stack([self._decode(listed[0][i]) for i in piece])
-
-    def _decode(self, file: Path) -> np.ndarray:
-        """One image as (channels, height, width), uint8."""
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert(self._pixels.mode)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
-            raise DataError(f"the image {str(file)!r} is broken: {error}", hint="remove it or repair it") from error
-        return self._pixels.array(image, str(file))
-
-    def fingerprint(self) -> str:
-        rows = []
-        for part in PARTS:
-            for file in (self._list(part) or ([], None))[0]:
-                status = file.stat()
-                rows.append((str(file.relative_to(self._root)), status.st_size, status.st_mtime_ns))
-        return checksum([str(self._root.resolve()), self._size, rows])
+    Raises
+    ------
+    DataError
+        If a folder is not there or empty, or val or test has other classes; later, for an image that is broken.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {path!r}")
+    train = root / "train"
+    if not train.is_dir():
+        raise DataError(
+            f"{path!r} has no folder train", hint="put the images in train/<class>/, val/<class>/, test/<class>/"
+        )
+    classes = [sub.name for sub in _folders(train)]
+    if not classes:
+        raise DataError(f"{str(train)!r} has no class folders", hint="one folder for each class: train/cat, train/dog")
+    listed = {part: _listed(root / part, classes) for part in PARTS if (root / part).is_dir()}
+    sample = [file for file, _ in listed["train"]][:: max(1, len(listed["train"]) // 100)]
+    pixels = Pixels(grey=all(_opened(file).mode in GREY for file in sample), size=size)
+    stats = [(file, file.stat()) for rows in listed.values() for file, _ in rows]
+    rows = [(str(file.relative_to(root)), status.st_size, status.st_mtime_ns) for file, status in stats]
+    return Readers(
+        {part: _reader(rows, pixels) for part, rows in listed.items()},
+        classes=classes,
+        fingerprint=checksum([str(root.resolve()), size, rows]),
+    )
 
 
-def folder(path: str, size: int | None = None) -> ImageFolder:
-    """Images in class folders; `size` resizes all of them to size x size pixels."""
-    return ImageFolder(path, size)
+def _listed(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Images, which may lie at any depth in the folder of their class, and class numbers."""
+    readable = {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
+    listed: list[tuple[Path, int]] = []
+    for sub in _folders(root):
+        if sub.name not in classes:
+            raise DataError(f"{str(sub)!r} is a class that train does not have", hint=did_you_mean(sub.name, classes))
+        found = sorted(f for f in sub.rglob("*") if f.suffix.lower() in readable and f.is_file())
+        if not found:
+            raise DataError(f"the class folder {str(sub)!r} has no images", allowed=["any format that Pillow reads"])
+        listed += [(file, classes.index(sub.name)) for file in found]
+    return listed
 
 
-def _mode(file: Path) -> str:
+def _reader(rows: Sequence[tuple[Path, int]], pixels: Pixels) -> Reader:
+    return Reader(
+        lambda: np.array([label for _, label in rows], dtype=np.int64),
+        lambda indices: pixels.read(indices, lambda i: _opened(rows[i][0], decoded=True), lambda i: str(rows[i][0])),
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(sub for sub in root.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+
+
+def _opened(file: Path, *, decoded: bool = False) -> Image.Image:
+    """An image, or only what its header says; DataError if it cannot be read."""
     try:
         with Image.open(file) as image:
-            return image.mode
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            if decoded:
+                image.load()
+            return image
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
         raise DataError(f"the image {str(file)!r} is broken: {error}", hint="remove it or repair it") from error

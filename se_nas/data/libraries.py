@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from se_nas.data.base import PARTS, PartName, chunks
+from se_nas.core.errors import DataError, did_you_mean
+from se_nas.core.plugins import import_library
+from se_nas.core.serialization import checksum
+from se_nas.data.arrays import Reader, Readers, checked_targets
+from se_nas.data.base import PARTS, PartName
 from se_nas.data.pixels import GREY, Pixels
-from se_nas.errors import DataError, did_you_mean
-from se_nas.records import checksum
 
 SPLITS: dict[PartName, tuple[str, ...]] = {
     "train": ("train", "trainval"),
@@ -24,77 +26,38 @@ SPLITS: dict[PartName, tuple[str, ...]] = {
 """Names that the parts have in libraries."""
 
 
-class LibrarySet:
-    """Images and targets of a library's parts, each a sequence that can be asked for either alone.
+@dataclass(frozen=True)
+class LibraryPart:
+    """One part of a data set of a library, whose images and targets can be asked for alone."""
 
-    Targets are class numbers, several labels (n, labels) or masks (n, height, width).
-    """
-
-    def __init__(self, parts: Mapping[PartName, Any], classes: Sequence[str], *, size: int | None, key: object) -> None:
-        if "train" not in parts:
-            raise DataError("the data set has no training part", hint="name it with --data.args.splits.train NAME")
-        self._parts, self._key = dict(parts), key
-        first = [parts["train"].image(i) for i in range(min(8, len(parts["train"])))]
-        self._pixels = Pixels(grey=bool(first) and all(getattr(i, "mode", "RGB") in GREY for i in first), size=size)
-        self._targets: dict[PartName, np.ndarray] = {}
-        self.classes = tuple(classes) or _numbers(self.labels("train"))
-
-    def labels(self, part: PartName) -> np.ndarray | None:
-        if part not in self._parts:
-            return None
-        if part not in self._targets:
-            self._targets[part] = self._parts[part].targets(self._pixels)
-        return self._targets[part]
-
-    def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
-        for piece in chunks(indices):
-            yield np.stack([self._pixels.array(self._parts[part].image(int(i)), f"{part} image {i}") for i in piece])
-
-    def fingerprint(self) -> str:
-        return checksum([self._key, {part: len(rows) for part, rows in self._parts.items()}])
+    rows: Any
+    image: Callable[[int], Any]
+    """An image of Pillow, or an array (height, width[, channels])."""
+    targets: Callable[[Pixels], np.ndarray]
+    """All targets: class numbers (n,), several labels (n, labels) or masks (n, height, width)."""
 
 
-def _numbers(labels: np.ndarray | None) -> tuple[str, ...]:
-    number = 0 if labels is None or not labels.size else int(labels.max()) + 1
-    return tuple(str(index) for index in range(number))
+def _source(parts: Mapping[PartName, LibraryPart], classes: Sequence[str], size: int | None, key: object) -> Readers:
+    """The parts as a source, grey if all of the first eight images are."""
+    if "train" not in parts:
+        raise DataError("the data set has no training part", hint="name it with --data.args.splits.train NAME")
+    train = parts["train"]
+    modes = [getattr(train.image(index), "mode", "RGB") for index in range(min(8, len(train.rows)))]
+    pixels = Pixels(grey=bool(modes) and all(mode in GREY for mode in modes), size=size)
+    return Readers(
+        {name: _reader(name, part, pixels) for name, part in parts.items()},
+        classes=classes,
+        fingerprint=checksum([key, {name: len(part.rows) for name, part in parts.items()}]),
+    )
 
 
-def _library(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a library that was built for another torch fails in many ways
-        name = module.partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and error.name == name
-        what = "is not installed" if missing else f"cannot be imported: {type(error).__name__}: {error}"
-        raise DataError(f"{name} {what}", hint=f"pip install {package}") from error
+def _reader(name: PartName, part: LibraryPart, pixels: Pixels) -> Reader:
+    return Reader(
+        lambda: part.targets(pixels), lambda indices: pixels.read(indices, part.image, lambda i: f"{name} image {i}")
+    )
 
 
 # torchvision
-
-
-class TorchvisionPart:
-    """One part of a data set of torchvision."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def image(self, index: int) -> Any:
-        """An image as the data set gives it."""
-        return self.rows[index][0]
-
-    def targets(self, pixels: Pixels) -> np.ndarray:
-        """All targets, from the list that the data set keeps, else from its items one by one."""
-        for name in ("targets", "labels", "_labels"):
-            kept = getattr(self.rows, name, None)
-            if kept is not None and len(kept) == len(self.rows):
-                return _class_numbers(np.asarray(kept), name)
-        items = [self.rows[index][1] for index in range(len(self.rows))]
-        if items and hasattr(items[0], "convert"):  # images of Pillow: masks
-            return _stacked([pixels.mask(item) for item in items])
-        return _class_numbers(np.asarray(items), "target")
 
 
 def torchvision(
@@ -104,7 +67,7 @@ def torchvision(
     size: int | None = None,
     splits: dict[str, str] | None = None,
     settings: dict[str, Any] | None = None,
-) -> LibrarySet:
+) -> Readers:
     """A data set of `torchvision.datasets`, such as CIFAR100.
 
     Parameters
@@ -120,7 +83,7 @@ def torchvision(
     settings:
         Further arguments of the data set's class.
     """
-    library = _library("torchvision.datasets", "torchvision")
+    library = import_library("torchvision.datasets", "torchvision", DataError)
     name = Path(path).name
     known = [n for n in library.__all__ if isinstance(getattr(library, n), type)]
     if name not in known:
@@ -129,17 +92,31 @@ def torchvision(
     accepted = inspect.signature(factory).parameters
     given = {"root": str(Path(root).expanduser()), "download": download}
     shared = {k: v for k, v in given.items() if k in accepted or (k == "download" and download)} | settings
-    parts: dict[PartName, Any] = {}
+    parts: dict[PartName, LibraryPart] = {}
     for part, choice in _choices(accepted, settings, splits or {}).items():
         for arguments in choice:
             rows = _made(name, factory, {**shared, **arguments})
             if rows is not None:
-                parts[part] = TorchvisionPart(rows)
+                parts[part] = _torchvision_part(rows)
                 break
     classes = getattr(parts["train"].rows, "classes", ()) if "train" in parts else ()
-    return LibrarySet(
-        parts, [str(c) for c in classes], size=size, key=[name, str(Path(root).resolve()), size, settings]
-    )
+    return _source(parts, [str(c) for c in classes], size, [name, str(Path(root).resolve()), size, settings])
+
+
+def _torchvision_part(rows: Any) -> LibraryPart:
+    """Targets come from the list that the data set keeps, else from its items one by one."""
+
+    def targets(pixels: Pixels) -> np.ndarray:
+        for name in ("targets", "labels", "_labels"):
+            kept = getattr(rows, name, None)
+            if kept is not None and len(kept) == len(rows):
+                return checked_targets(np.asarray(kept), name)
+        items = [rows[index][1] for index in range(len(rows))]
+        if items and hasattr(items[0], "convert"):  # images of Pillow: masks
+            return pixels.masks(items)
+        return checked_targets(np.asarray(items), "target")
+
+    return LibraryPart(rows, lambda index: rows[index][0], targets)
 
 
 def _choices(
@@ -173,32 +150,17 @@ def _made(name: str, factory: Any, arguments: dict[str, Any]) -> Any:
 # Hugging Face datasets
 
 
-class HubPart:
-    """One split of a data set of Hugging Face, of which two columns count."""
+KINDS = ("class", "classes", "mask", "number")
+"""What a column of targets may hold, the likeliest first."""
 
-    def __init__(self, rows: Any, image: str, label: str, kind: str, classes: Sequence[str]) -> None:
-        self.rows, self.column, self.label, self.kind, self.classes = rows, image, label, kind, classes
 
-    def __len__(self) -> int:
-        return len(self.rows)
+@dataclass(frozen=True)
+class TargetColumn:
+    """The column of targets, and the names of its classes if the data set has them."""
 
-    def image(self, index: int) -> Any:
-        """An image of Pillow."""
-        return self.rows[index][self.column]
-
-    def targets(self, pixels: Pixels) -> np.ndarray:
-        """All targets; the images are not decoded for them."""
-        values = [row[self.label] for row in self.rows.select_columns([self.label])]
-        if any(value is None for value in values):
-            raise DataError(f"column {self.label!r} has rows without a value")
-        if self.kind == "masks":
-            return _stacked([pixels.mask(value) for value in values])
-        if self.kind == "labels":
-            hot = np.zeros((len(values), len(self.classes)), dtype=np.uint8)
-            for row, several in enumerate(values):
-                hot[row, list(several)] = 1
-            return hot
-        return _class_numbers(np.asarray(values), self.label)
+    name: str
+    kind: Literal["class", "classes", "mask", "number"]
+    classes: tuple[str, ...] = ()
 
 
 def hf(
@@ -209,7 +171,7 @@ def hf(
     label: str | None = None,
     splits: dict[str, str] | None = None,
     size: int | None = None,
-) -> LibrarySet:
+) -> Readers:
     """A data set of Hugging Face `datasets`: a name of the hub, or a folder.
 
     The folder is one that `save_to_disk` wrote, or holds parquet files or images as `load_dataset` takes them.
@@ -225,22 +187,37 @@ def hf(
     size:
         Resize all images to size x size pixels.
     """
-    library = _library("datasets", "datasets")
+    library = import_library("datasets", "datasets", DataError)
     found = _loaded(library, path, config, revision)
     every: dict[str, Any] = dict(found) if isinstance(found, Mapping) else {"train": found}
     named = _named(every, splits or {})
     features = every[named["train"]].features
-    columns = _image_column(library, features, image, label)
-    target, kind, classes = _label_column(library, features, label, columns)
-    parts: dict[PartName, Any] = {
-        part: HubPart(every[name], columns, target, kind, classes) for part, name in named.items()
-    }
-    hidden = "test" in parts and kind == "numbers" and -1 in every[named["test"]][target][:1]
-    if hidden:  # the labels of a competition are not given
-        del parts["test"]
+    column = _image_column(library, features, image, label)
+    target = _target_column(library, features, label, column)
+    parts = {part: _hub_part(every[name], column, target) for part, name in named.items()}
+    if "test" in parts and target.kind in ("class", "number") and -1 in every[named["test"]][target.name][:1]:
+        del parts["test"]  # the labels of a competition are not given
     contents = {part: getattr(every[name], "_fingerprint", "") for part, name in named.items()}
-    key = [path, config, revision, columns, target, size, contents]
-    return LibrarySet(parts, classes, size=size, key=key)
+    return _source(parts, target.classes, size, [path, config, revision, column, target.name, size, contents])
+
+
+def _hub_part(rows: Any, image: str, target: TargetColumn) -> LibraryPart:
+    """Two columns of a split; images are not decoded for targets."""
+
+    def targets(pixels: Pixels) -> np.ndarray:
+        values = [row[target.name] for row in rows.select_columns([target.name])]
+        if any(value is None for value in values):
+            raise DataError(f"column {target.name!r} has rows without a value")
+        if target.kind == "mask":
+            return pixels.masks(values)
+        if target.kind == "classes":
+            hot = np.zeros((len(values), len(target.classes)), dtype=np.uint8)
+            for row, several in enumerate(values):
+                hot[row, list(several)] = 1
+            return hot
+        return checked_targets(np.asarray(values), target.name)
+
+    return LibraryPart(rows, lambda index: rows[index][image], targets)
 
 
 def _loaded(library: ModuleType, path: str, config: str | None, revision: str | None) -> Any:
@@ -283,30 +260,27 @@ def _image_column(library: ModuleType, features: Mapping[str, Any], given: str |
     return _one("image", given, known, features, prefer=("image", "img"))
 
 
-def _label_column(
-    library: ModuleType, features: Mapping[str, Any], given: str | None, image: str
-) -> tuple[str, str, tuple[str, ...]]:
-    """Name, kind (numbers, labels, masks) and class names of the column of targets."""
-    kinds: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for name, feature in features.items():
-        inner = getattr(feature, "feature", None)
-        if isinstance(feature, library.ClassLabel):
-            kinds[name] = "numbers", tuple(feature.names or ())
-        elif isinstance(inner, library.ClassLabel):
-            kinds[name] = "labels", tuple(inner.names or ())
-        elif isinstance(feature, library.Image) and name != image:
-            kinds[name] = "masks", ()
-        elif isinstance(feature, library.Value) and feature.dtype.startswith(("int", "uint", "bool")):
-            kinds[name] = "values", ()
-    known: list[str] = []
-    for kind in ("numbers", "labels", "masks", "values"):
-        known = known or [name for name, (k, _) in kinds.items() if k == kind]
-    name = _one("label", given, known, {n: n for n in kinds}, prefer=("label", "labels"))
-    kind, classes = kinds[name]
-    return name, "numbers" if kind == "values" else kind, classes
+def _target_column(library: ModuleType, features: Mapping[str, Any], given: str | None, image: str) -> TargetColumn:
+    """The column that is named; else the one of the likeliest kind that there is."""
+    usable = {name: c for name, kind in features.items() if name != image and (c := _as_target(library, name, kind))}
+    likely = next((n for kind in KINDS if (n := [c.name for c in usable.values() if c.kind == kind])), [])
+    return usable[_one("label", given, likely, usable, prefer=("label", "labels"))]
 
 
-def _one(what: str, given: str | None, known: Sequence[str], every: Mapping[str, Any], prefer: Sequence[str]) -> str:
+def _as_target(library: ModuleType, name: str, feature: Any) -> TargetColumn | None:
+    inner = getattr(feature, "feature", None)
+    if isinstance(feature, library.ClassLabel):
+        return TargetColumn(name, "class", tuple(feature.names or ()))
+    if isinstance(inner, library.ClassLabel):
+        return TargetColumn(name, "classes", tuple(inner.names or ()))
+    if isinstance(feature, library.Image):
+        return TargetColumn(name, "mask")
+    if isinstance(feature, library.Value) and feature.dtype.startswith(("int", "uint", "bool")):
+        return TargetColumn(name, "number")
+    return None
+
+
+def _one(what: str, given: str | None, known: Sequence[str], every: Collection[str], prefer: Sequence[str]) -> str:
     if given is not None:
         if given not in every:
             raise DataError(f"there is no {what} column {given!r}", allowed=every, hint=did_you_mean(given, every))
@@ -321,21 +295,3 @@ def _one(what: str, given: str | None, known: Sequence[str], every: Mapping[str,
         allowed=known or every,
         hint=f"give --data.args.{what} NAME",
     )
-
-
-# Both
-
-
-def _class_numbers(values: np.ndarray, where: str) -> np.ndarray:
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    values = values.astype(np.int64) if values.dtype == bool else values
-    if not np.issubdtype(values.dtype, np.number):
-        raise DataError(f"{where} has values of type {values.dtype}", allowed=["class numbers", "masks"])
-    return values
-
-
-def _stacked(masks: list[np.ndarray]) -> np.ndarray:
-    if len({mask.shape for mask in masks}) > 1:
-        raise DataError("masks differ in size", hint="give --data.args.size N to resize all to N x N")
-    return np.stack(masks).astype(np.result_type(*{mask.dtype for mask in masks}))

@@ -1,13 +1,15 @@
-"""Decoded images of one size and one mode."""
+"""Images that are decoded one by one: all of one size and one mode."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from se_nas.errors import DataError
+from se_nas.core.errors import DataError
+from se_nas.data.base import chunks
 
 GREY = {"1", "L", "I", "I;16", "F", "LA"}
 """Modes of Pillow that are grey."""
@@ -28,6 +30,13 @@ class Pixels:
         self.mode = "L" if grey else "RGB"
         self._size = size
         self._first: tuple[tuple[int, ...], str] | None = None
+
+    def read(
+        self, indices: np.ndarray, image: Callable[[int], Any], name: Callable[[int], str]
+    ) -> Iterator[np.ndarray]:
+        """Images (k, channels, height, width) in chunks: `image` gives one by its index, `name` what it is called."""
+        for piece in chunks(indices):
+            yield np.stack([self.array(image(int(i)), name(int(i))) for i in piece])
 
     def array(self, image: Any, name: str) -> np.ndarray:
         """The pixels of an image of Pillow, or of an array (height, width[, channels])."""
@@ -58,6 +67,13 @@ class Pixels:
         if numbers.ndim != 2:
             raise DataError(f"a mask has shape {numbers.shape}", allowed=["(height, width) of class numbers"])
         return numbers.astype(np.uint8 if numbers.max(initial=0) < 256 else np.int64)
+
+    def masks(self, images: Sequence[Any]) -> np.ndarray:
+        """Class numbers (n, height, width) of masks, which must have one size."""
+        masks = [self.mask(image) for image in images]
+        if len({mask.shape for mask in masks}) > 1:
+            raise DataError("masks differ in size", hint="give --data.args.size N to resize all to N x N")
+        return np.stack(masks).astype(np.result_type(*{mask.dtype for mask in masks}))
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from se_nas.plugins import Channel
-from se_nas.records import Request, Result, Verdict
-
-Report = Callable[[int, Mapping[str, float]], Verdict]
+from se_nas.core.trial import Request, Result, Verdict
+from se_nas.executors.slots import Evaluate, Report
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,7 @@ class InlineExecutor:
         self.devices = tuple(devices[:1])
         self.slots = 1
 
-    def submit(
-        self, evaluate: Callable[[Request, Channel], Result], request: Request, report: Report
-    ) -> Future[Result]:
+    def submit(self, evaluate: Evaluate, request: Request, report: Report) -> Future[Result]:
         future: Future[Result] = Future()
         try:
             future.set_result(evaluate(request, InlineChannel(report)))

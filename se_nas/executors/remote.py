@@ -6,7 +6,6 @@ the result, or an error. Files that were written meanwhile come with it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import queue
@@ -17,30 +16,20 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from se_nas.errors import TrainingError
+from se_nas.core.errors import TrainingError
+from se_nas.core.trial import Request, Verdict
 from se_nas.executors.local import PRELOAD
+from se_nas.executors.memory import settle, tidy
 from se_nas.executors.shipment import Shipment, relocated, unpack
-from se_nas.executors.worker import settle, tidy
-from se_nas.plugins import Channel
-from se_nas.records import Request, Result, Verdict
+from se_nas.executors.slots import Evaluate, Message
 
 PREFIX = "se-nas-worker-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """What a worker says. `files` are those that are new or changed (or gone: None), in the order of writing."""
-
-    kind: Literal["report", "result", "error"]
-    content: Any
-    files: dict[str, bytes | None] = field(default_factory=dict)
 
 
 class Worker:
@@ -49,7 +38,7 @@ class Worker:
     def __init__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, and the driver decides
-        # Shared arrays are read-only; nobody writes to them.
+        # Shared arrays are read-only; nobody writes to them. For good: this process is the worker's alone.
         warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
         for name in PRELOAD:
             importlib.import_module(name)
@@ -66,13 +55,7 @@ class Worker:
             self._shipments[shipment.key] = shipment
         return socket.gethostname()
 
-    def start(
-        self,
-        evaluate: Callable[[Request, Channel], Result],
-        request: Request,
-        key: str,
-        files: Mapping[str, bytes],
-    ) -> Message:
+    def start(self, evaluate: Evaluate, request: Request, key: str, files: Mapping[str, bytes]) -> Message:
         """Begin an evaluation, with files that an earlier attempt left; returns its first message."""
         folder = self._scratch / key
         tray = _Tray(folder, keep=self._shipments[key].files)
@@ -90,7 +73,7 @@ class Worker:
         """Remove the folder of this worker."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _run(self, evaluate: Callable[[Request, Channel], Result], request: Request, tray: _Tray) -> None:
+    def _run(self, evaluate: Evaluate, request: Request, tray: _Tray) -> None:
         try:
             result = evaluate(request, _QueueChannel(self._messages, self._verdicts, tray))
             self._messages.put(Message(kind="result", content=result, files=tray.news()))
@@ -165,9 +148,10 @@ def _scratch_folder() -> Path:
 def _runs(pid: int) -> bool:
     if sys.platform == "win32":  # a signal would end it
         return True
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
     return True

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from se_nas.data import provide
-from se_nas.plugins import provide_code
-from se_nas.records import Request, checksum, from_json, from_plain, to_plain
+from se_nas.core.plugins import provide_code
+from se_nas.core.serialization import checksum, from_json, from_plain, to_plain
+from se_nas.core.trial import Request
+from se_nas.data.store import provide
 
 CODE = "*.py"
 
@@ -81,7 +82,7 @@ def unpack(shipment: Shipment, arrays: tuple[np.ndarray, ...], folder: Path) -> 
         if name.endswith(".py") and not _is_here(path, shipment.files[name]):
             provide_code(Path(path), folder / name)
     for name in shipment.modules:
-        sys.path.insert(0, str(folder / name))
+        sys.path.insert(0, str(folder / name))  # for good: this process is a worker's alone
 
 
 def relocated(request: Request, shipment: Shipment, folder: Path) -> Request:

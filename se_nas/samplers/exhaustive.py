@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from se_nas.space import Space
+from se_nas.space.space import Space
 
 
 class ExhaustiveSampler(BaseSampler):

@@ -13,13 +13,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from se_nas.candidates import Candidates, Pool, SpaceCosts
-from se_nas.errors import ExhaustedError, RunError
-from se_nas.features import Array, Features, Prior
-from se_nas.levels import Codes, LevelsArgument, LevelSpace
-from se_nas.observations import PROPOSAL, Observations, observe
-from se_nas.pareto import Mask, cells, expected_front_gain, expected_hypervolume_improvement, rising_front
-from se_nas.posterior import conditioned, fit, prior_covariance, quadratic
+from se_nas.core.errors import ExhaustedError, RunError
+from se_nas.samplers.features import Array, Features
+from se_nas.samplers.observations import PROPOSAL, Observations, observe
+from se_nas.samplers.pareto import Mask, cells, expected_front_gain, expected_hypervolume_improvement, rising_front
+from se_nas.samplers.pool import Candidates, Pool, SpaceCosts
+from se_nas.samplers.posterior import conditioned, fit, prior_covariance, quadratic
+from se_nas.space.levels import Codes, LevelsArgument, LevelSpace
 
 #: The reference cost lies this share of the cost range above the highest cost, so that the last member counts too.
 REFERENCE_MARGIN = 0.1
@@ -35,16 +35,16 @@ _LOCK = threading.Lock()
 class KnownCostSampler(BaseSampler):
     """Optuna sampler for one uncertain objective and known costs.
 
-    The *believed front* is the front of the posterior mean over all allowed placements. A training of x moves the
-    mean of x by a normal step with variance s(x)^4 / (s(x)^2 + noise^2) (Frazier, Powell and Dayanik 2009, eq. 9), and
-    every other mean in proportion to its covariance with x. Candidates are ranked by expected hypervolume
-    improvement, in closed form for the step of x alone (:func:`se_nas.pareto.expected_hypervolume_improvement`). With
-    one cost the best of them, and as many at random, are then ranked by what the trial teaches about all
-    placements together (:func:`se_nas.pareto.expected_front_gain`). A known placement is scored by the same formula, so
-    that a repeat is proposed (``repeats=True`` only) exactly when it is worth more than everything new. Running
-    trials count as trained with an outcome at their mean: they reduce the variance and move nothing. The first
-    trials, too few to tell what is good, are those that most reduce the summed variance of all placements (active
-    learning: Cohn 1996, Neural Networks 9, section 4; Seo et al. 2000).
+    The *believed front* is the front of the posterior mean over all allowed placements. A training of x moves the mean
+    of x by a normal step with variance s(x)^4 / (s(x)^2 + noise^2) (Frazier, Powell and Dayanik 2009, eq. 9), and
+    every other mean in proportion to its covariance with x. Candidates are ranked by expected hypervolume improvement,
+    in closed form for the step of x alone (:func:`se_nas.samplers.pareto.expected_hypervolume_improvement`). With one
+    cost the best of them, and as many at random, are then ranked by what the trial teaches about all placements
+    together (:func:`se_nas.samplers.pareto.expected_front_gain`). A known placement is scored by the same formula, so
+    that a repeat is proposed (``repeats=True`` only) exactly when it is worth more than everything new. Running trials
+    count as trained with an outcome at their mean: they reduce the variance and move nothing. The first trials, too
+    few to tell what is good, are those that most reduce the summed variance of all placements (active learning: Cohn
+    1996, Neural Networks 9, section 4; Seo et al. 2000).
 
     The reference point is the posterior mean of the cheapest allowed placement, and per cost the highest one in the
     pool of allowed placements plus a tenth of the range.
@@ -57,7 +57,7 @@ class KnownCostSampler(BaseSampler):
         Exact cost of a parameter dictionary: one number, or one per known objective. It is called once per placement
         and must always return the same. An infinite cost forbids a placement. The study's cost values are not read.
     levels:
-        Meaning of the levels, see :meth:`se_nas.levels.LevelSpace.of`.
+        Meaning of the levels, see :meth:`se_nas.space.levels.LevelSpace.of`.
     metric_index:
         Position of the uncertain objective among the study's directions; it may be maximised or minimised. The other
         objectives are taken to be known costs, and are minimised. A study may leave costs out. With the uncertain
@@ -68,11 +68,6 @@ class KnownCostSampler(BaseSampler):
         Whether a placement may be trained again.
     seed:
         Seed of the tie-breaking and of the search in spaces too large to list.
-
-    Attributes
-    ----------
-    prior:
-        ``"flat"``, or ``"se"`` (gains saturate with width); may be set before the first proposal.
 
     Raises
     ------
@@ -100,7 +95,6 @@ class KnownCostSampler(BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
         self._pool: Pool | None = None
-        self.prior: Prior = "flat"
 
     def reseed_rng(self) -> None:
         """Take fresh random streams; Optuna calls this in every thread of ``n_jobs``."""
@@ -143,7 +137,7 @@ class KnownCostSampler(BaseSampler):
                 hint="let `cost` return one number per other objective of the study.",
             )
         if self._pool is None:
-            features = Features(self._space.meanings, prior=self.prior)
+            features = Features(self._space.meanings)
             self._pool = Pool(self._costs, self._space, features, rng=self._rng)
         seen = observe(study, self._space, metric_index=self._metric_index, skip=trial.number)
         belief = self._belief(self._pool.features, seen)

@@ -10,26 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from se_nas.core.placement import KEEP, NONE, Choice, Placement, Site, Unit
+from se_nas.core.serialization import to_json
+from se_nas.core.trial import CostValue, Epoch, Metric, Recipe, Request, Result, RunIdentity, Target, Trial
 from se_nas.data.base import DataInfo
-from se_nas.export import Estimate, Exported
-from se_nas.records import (
-    KEEP,
-    NONE,
-    Choice,
-    CostValue,
-    Epoch,
-    Metric,
-    Placement,
-    Recipe,
-    Request,
-    Result,
-    RunIdentity,
-    Site,
-    Target,
-    Trial,
-    Unit,
-    to_json,
-)
+from se_nas.exports.bundle import Estimate, Exported
 
 HERE = Path(__file__).parent
 VERSION = 1

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
 from optuna.trial import TrialState
 
-from se_nas.errors import CostError, RunError, SpaceError
+from se_nas.core.errors import CostError, RunError, SpaceError
 from se_nas.samplers.known_cost import KnownCostSampler
 
 SPACE: dict[str, BaseDistribution] = {f"s{j}": IntDistribution(0, 3) for j in range(3)}

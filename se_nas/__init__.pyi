@@ -1,0 +1,17 @@
+from .analysis.confirmation import Confirmation as Confirmation
+from .backbones.build import list_backbones as list_backbones
+from .commands.confirm import confirm as confirm
+from .commands.export import export as export
+from .commands.results import SearchResult as SearchResult
+from .commands.search import search as search
+from .core.config import SearchConfig as SearchConfig
+from .core.errors import SeNasError as SeNasError
+from .core.placement import Placement as Placement
+from .core.version import __version__ as __version__
+from .exports.bundle import load as load
+from .samplers.front import recommend_front as recommend_front
+from .samplers.known_cost import KnownCostSampler as KnownCostSampler
+from .space.exact_cost import CostModel as CostModel
+from .space.exact_cost import cost as cost
+from .space.search_space import SearchSpace as SearchSpace
+from .space.search_space import insert_se as insert_se

@@ -1,0 +1,163 @@
+"""What a confirm found, as ``RUN/confirm.json`` holds it.
+
+Numbers are in the metric's own unit and sign. What is not known is null: with one seed there is no noise estimate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from se_nas.core.errors import RunError
+from se_nas.core.files import write_atomically
+from se_nas.core.placement import Placement
+from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
+from se_nas.core.trial import CostValue, Direction
+
+CONFIRMED = "confirm.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The metric of a network over fresh seeds, on one part of the data."""
+
+    values: dict[str, float]
+    """By seed."""
+    mean: float
+    sd: float | None = None
+    """Over seeds."""
+    interval: tuple[float, float] | None = None
+    """90 %. On the validation part by seeds; on the test part by seeds and the finite set of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A network against another one, on the test part: network minus other."""
+
+    mean: float
+    interval: tuple[float, float] | None = None
+    """90 %, of this difference by itself."""
+    family_interval: tuple[float, float] | None = None
+    """90 %, for all finalists at once: what a claim rests on."""
+    p: float | None = None
+    """One-sided, of this difference by itself."""
+    family_p: float | None = None
+    """One-sided, adjusted for all finalists."""
+    beats: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """One network of a confirm."""
+
+    key: str
+    label: str
+    placement: Placement
+    role: str
+    trial: int | None = None
+    """Its trial in the search."""
+    trials: dict[str, int] = field(default_factory=dict)
+    """Seed -> trial of the confirm, whose weights are ``weights/confirm-N.safetensors``."""
+    costs: dict[str, CostValue] = field(default_factory=dict)
+    validation: Estimate
+    test: Estimate | None = None
+    promised: float | None = None
+    """Posterior mean of the search, on the validation part."""
+    observed: float | None = None
+    """Its single training in the search."""
+    optimism: float | None = None
+    """By how much the promise was too good: positive when it was, whatever the direction of the metric."""
+    observed_optimism: float | None = None
+    against: dict[str, Difference] = field(default_factory=dict)
+    failed: int = 0
+    """Seeds with which every attempt failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Standard deviations on the test part, pooled over networks."""
+
+    seed_sd: float
+    image_sd: float
+    """Of a difference of two networks, by the finite set of images: the median over the comparisons."""
+    seed_correlation: float
+    degrees: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """A statement with the numbers that it rests on."""
+
+    text: str
+    numbers: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to do, in words. ``search``: provisional."""
+
+    phase: str
+    claim: str
+    """``use``, ``without`` or ``unknown``."""
+    network: str | None = None
+    """Key of the network that is recommended."""
+    sentences: tuple[Sentence, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """All that a confirm found."""
+
+    schema: int = SCHEMA_VERSION
+    metric: str
+    direction: Direction
+    unit: str
+    cost: str
+    epochs: int
+    search_epochs: int
+    seeds: tuple[int, ...]
+    level: float = 0.9
+    family: tuple[str, ...] = ()
+    test_images: int
+    openings: int
+    winner: str | None = None
+    noise: Noise | None = None
+    networks: tuple[Confirmed, ...]
+    verdict: Verdict
+    seconds: float = 0.0
+    started: str = ""
+    command: str = ""
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+
+    def __repr__(self) -> str:
+        """The verdict and what it rests on, on one screen."""
+        head = (
+            f"Confirmation({len(self.networks)} networks x {len(self.seeds)} seeds, {self.test_images:,} test images)"
+        )
+        return "\n  ".join((head, *(sentence.text for sentence in self.verdict.sentences)))
+
+    def network(self, key: str | None) -> Confirmed | None:
+        """The network of a key."""
+        return next((n for n in self.networks if n.key == key), None)
+
+    def of_role(self, role: str) -> Confirmed | None:
+        """The reference point of a role."""
+        return next((n for n in self.networks if n.role == role), None)
+
+
+def write_confirmed(folder: Path, confirmation: Confirmation) -> None:
+    """Keep what a confirm found in the run folder."""
+    write_atomically(folder / CONFIRMED, to_json(confirmation, indent=2))
+
+
+def read_confirmed(folder: Path) -> Confirmation | None:
+    """What the last confirm of a run found, or None; RunError if the file is broken or newer."""
+    file = folder / CONFIRMED
+    try:
+        return from_json(file.read_bytes(), Confirmation, where=str(file))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"cannot read {str(file)!r}: {error.strerror}") from error

@@ -1,0 +1,82 @@
+"""What the trials of a study say, each thing worked out once: tables, model estimates, fronts, effects."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from se_nas.analysis.effects import effects_table
+from se_nas.analysis.estimates import Fitted, fitted
+from se_nas.analysis.tables import best_row, complete_table, curves_table, front_table, trials_table
+from se_nas.core.trial import Objective, Trial
+from se_nas.space.space import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The trials of a study with all that follows from them; nothing is computed before it is asked for, nor twice.
+
+    Without the space of the study there is no posterior, and single runs stand for themselves.
+    """
+
+    trials: Sequence[Trial]
+    objective: Objective
+    space: Space | None = None
+
+    @functools.cached_property
+    def told(self) -> Fitted | None:
+        """The posterior, or None where the trainings are too few; see `se_nas.analysis.estimates.fitted`."""
+        return None if self.space is None else fitted(self.trials, self.objective, self.space)
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """One row for each trial; see `trials_table`."""
+        return trials_table(self.trials, self.objective)
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """One row for each epoch of each training; see `curves_table`."""
+        return curves_table(self.trials)
+
+    @functools.cached_property
+    def complete(self) -> pd.DataFrame:
+        """One row for each complete trial, with what the posterior says of it; see `complete_table`."""
+        return complete_table(self.trials, self.objective, self.told)
+
+    @functools.cached_property
+    def front(self) -> pd.DataFrame:
+        """The complete trials that are on a front; see `front_table`."""
+        return front_table(self.complete, self.objective)
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The row of the front with the best posterior mean, or without a posterior with the best single run."""
+        return best_row(self.front, self.objective)
+
+    @functools.cached_property
+    def effects(self) -> pd.DataFrame | None:
+        """What each stage and reduction does; None where there is no posterior. See `effects_table`."""
+        return None if self.space is None else effects_table(self.told, self.space)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the posterior says something of the trained networks."""
+        return bool(self.complete["mean"].notna().any())
+
+    @property
+    def unit(self) -> str:
+        """The unit of the metric, as its task gave it: ``share`` for numbers between 0 and 1."""
+        return next((t.metrics[m].unit for t in self.trials if (m := self.objective.metric) in t.metrics), "")
+
+    @property
+    def sign(self) -> float:
+        """1 where a larger metric is better, else -1."""
+        return -1.0 if self.objective.direction == "minimize" else 1.0
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The costs of the front."""
+        return (self.objective.cost, *self.objective.more)

@@ -1,0 +1,124 @@
+"""Which trial of a run is meant: by name, by number, or by what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.tables import best_row
+from se_nas.core.costs import EXACT
+from se_nas.core.errors import RunError, did_you_mean
+from se_nas.core.trial import Objective, Trial
+from se_nas.core.words import REFERENCES
+
+WAYS = ("best", "knee", *REFERENCES, "trial=N", "max-params=X", "max-COST=X")
+_GO_ON = "let the search go on: give its command again"
+
+
+def select(found: Findings, how: str) -> Trial:
+    """The trial that is meant by one of `WAYS`.
+
+    ``best`` has the best posterior mean, ``max-COST=X`` the best one among the networks that cost at most X (measured
+    costs: the upper end of their interval), ``knee`` bends the front most (`knee_row`). With too few trainings for a
+    posterior, the observed metric stands for its mean.
+
+    Raises
+    ------
+    RunError
+        If there is no such trial, or it is not complete.
+    """
+    name, equals, value = how.partition("=")
+    if how in REFERENCES:
+        named = [t for t in found.trials if t.role == how and t.state == "complete"]
+        if not named:
+            raise RunError(f"the run has no finished training of {REFERENCES[how]} ({how})", hint=_GO_ON)
+        return named[0]
+    if name == "trial" and equals:
+        return _numbered(found.trials, value)
+    if how == "best":
+        row = found.best
+    elif how == "knee":
+        row = knee_row(found.front, found.objective)
+    elif name.startswith("max-") and equals:
+        row = _within(found, name[4:].replace("-", "_"), value)
+    else:
+        raise RunError(f"select is {how!r}", allowed=WAYS, hint=did_you_mean(how, WAYS))
+    if row is None:
+        raise RunError("the run has no finished training yet", hint=_GO_ON)
+    return next(t for t in found.trials if t.number == int(row["trial"]))
+
+
+def _numbered(trials: Sequence[Trial], value: str) -> Trial:
+    found = next((t for t in trials if str(t.number) == value), None)
+    if found is None:
+        last = max((t.number for t in trials), default=-1)
+        raise RunError(f"the run has no trial {value!r}", allowed=[f"0 to {last}"] if last >= 0 else [])
+    if found.state != "complete":
+        because = f": {found.reason}" if found.reason else ""
+        raise RunError(
+            f"trial {value} is not finished: its state is {found.state}{because}",
+            hint="choose a complete trial, or train its placement to the end with se-nas train",
+        )
+    return found
+
+
+def _within(found: Findings, cost: str, value: str) -> pd.Series:
+    """The best of the networks that cost at most a limit."""
+    try:
+        limit = float(value)
+    except ValueError as error:
+        raise RunError(f"the limit of {cost} is {value!r}", allowed=["a number"]) from error
+    table = found.complete
+    known = [str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
+    costs = [name for name in known if name in _costs(found)]
+    if cost not in costs:
+        raise RunError(f"no trial of the run has the cost {cost!r}", allowed=costs, hint=did_you_mean(cost, costs))
+    upper = table[f"{cost}_high"].fillna(table[cost]) if f"{cost}_high" in table else table[cost]
+    row = best_row(table[upper <= limit], found.objective)
+    if row is None:
+        raise RunError(f"no trained network has {cost} of at most {limit:g}", hint=f"the smallest has {upper.min():g}")
+    return row
+
+
+def _costs(found: Findings) -> set[str]:
+    measured = {str(name)[:-5] for name in found.complete.columns if str(name).endswith("_kind")}
+    return {*EXACT, *found.axes, *measured}
+
+
+def knee_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
+    """The knee of the posterior front: where a little more cost stops to bring much.
+
+    Cost and posterior mean are scaled to 0..1 over the front. The knee is the network with the largest distance to the
+    straight line through the cheapest and the best network, on the side of better networks.
+
+    Source: Das, "On characterizing the 'knee' of the Pareto curve based on Normal-Boundary Intersection", Structural
+    Optimization 18, 1999.
+
+    Raises
+    ------
+    RunError
+        If the front has no knee: fewer than three networks, or none above the line.
+    """
+    if front.empty:
+        return None
+    believed = bool(front["posterior_front"].any())
+    members = front[front["posterior_front" if believed else "observed_front"].astype(bool)]
+    quality = members["mean" if believed else "metric"].to_numpy(float)
+    quality = -quality if objective.direction == "minimize" else quality
+    cost = members[objective.cost].to_numpy(float)
+    hint = "choose best, baseline or max-COST=X"
+    if len(members) < 3:
+        raise RunError(f"the front has {len(members)} networks, and a knee needs three", hint=hint)
+    # With both axes scaled the line runs from (0, 0) to (1, 1), and the distance to it is (y - x) / sqrt(2).
+    distance = (_scaled(quality) - _scaled(cost)) / np.sqrt(2)
+    if distance.max() <= 1e-9:
+        raise RunError("the front has no knee: no network lies above the line from the cheapest to the best", hint=hint)
+    return members.iloc[int(distance.argmax())]
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    reach = float(np.ptp(values))
+    return (values - values.min()) / reach if reach else np.zeros_like(values)

@@ -1,0 +1,219 @@
+"""What a search found, in a few lines: counts, the best network, the reference points, and what was gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import pandas as pd
+
+from se_nas.analysis.confirmation import Sentence, Verdict
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.tables import plain_row
+from se_nas.analysis.verdict import interval_text, price_text
+from se_nas.core.serialization import to_plain
+from se_nas.core.trial import BLAMELESS, Objective
+from se_nas.core.words import REFERENCES, amount, in_words, reference_name
+
+LIKELY = 0.9
+"""A search says that a network looks better from this probability on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A trained network of a search: one training, and what the model of all trainings says of it (None: nothing)."""
+
+    trial: int
+    key: str
+    placement: str
+    role: str
+    metric: float
+    """Of its one training."""
+    costs: dict[str, float]
+    mean: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    p_front: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    p_gain: float | None = None
+    tied_with: int | None = None
+    p_better: float | None = None
+    observed_front: bool = False
+    posterior_front: bool = False
+    recommended: bool = False
+
+    @property
+    def value(self) -> float:
+        """The model's estimate of the metric where there is one, else that of the one training."""
+        return self.metric if self.mean is None else self.mean
+
+    @classmethod
+    def of(cls, row: pd.Series) -> Network:
+        """The network of a row of `Findings.complete` or `Findings.front`."""
+        plain = plain_row(row)
+        own = {f.name for f in fields(cls)} - {"costs"}
+        costs = {name: value for name, value in plain.items() if name not in own and isinstance(value, int | float)}
+        return cls(**{name: plain[name] for name in own if name in plain}, costs=costs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a search found. ``folder`` is the run folder as it was given; ``ended`` says why the search ended."""
+
+    folder: str
+    ended: str
+    budget: int
+    trained: int
+    failed: int
+    complete: int
+    objective: Objective
+    unit: str
+    best: Network | None
+    front: tuple[Network, ...]
+    references: dict[str, Network]
+    """Role -> reference point, of those in `REFERENCES` that are trained."""
+    gained: tuple[str, ...] = ()
+    """What the best network has over the reference points, in sentences."""
+    verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
+
+    @property
+    def baseline(self) -> Network | None:
+        return self.references.get("baseline")
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the model of all trainings says something of the networks."""
+        return self.best is not None and self.best.mean is not None
+
+    def network(self, key: str | None) -> Network | None:
+        """The network of a key, if it is on a front or a reference point."""
+        return next((n for n in (*self.front, *self.references.values()) if n.key == key), None)
+
+    @property
+    def chosen(self) -> Network | None:
+        """What the verdict names, else the best network or the cheaper one that it cannot be told apart from."""
+        named = self.network(self.verdict.network)
+        if named is not None or self.best is None or self.best.tied_with is None:
+            return named or self.best
+        return next(n for n in self.front if n.trial == self.best.tied_with)
+
+
+def summarize(found: Findings, *, folder: str, budget: int, ended: str) -> Summary:
+    """What a study says, with the provisional verdict."""
+    best = found.best
+    roles = {role: found.complete[found.complete["role"] == role] for role in REFERENCES}
+    summary = Summary(
+        folder=folder,
+        ended=ended,
+        budget=budget,
+        trained=sum(t.counts for t in found.trials),
+        failed=sum(t.state == "failed" and t.reason not in BLAMELESS for t in found.trials),
+        complete=len(found.complete),
+        objective=found.objective,
+        unit=found.unit,
+        best=None if best is None else Network.of(best),
+        front=tuple(Network.of(row) for _, row in found.front.iterrows()),
+        references={role: Network.of(rows.iloc[0]) for role, rows in roles.items() if len(rows)},
+    )
+    return replace(summary, gained=tuple(_gained(summary)), verdict=provisional_verdict(summary))
+
+
+def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
+    """A summary as ``--json`` prints it: each network with all columns of its row."""
+    rows = {int(row["trial"]): plain_row(row) for _, row in found.complete.iterrows()}
+    front = [plain_row(row) for _, row in found.front.iterrows()]
+    best = summary.best
+    return {
+        "out": summary.folder, "ended": summary.ended, "budget": summary.budget, "trained": summary.trained,
+        "failed": summary.failed,
+        "objective": {"metric": found.objective.metric, "direction": found.objective.direction, "unit": found.unit,
+                      "costs": list(found.axes)},
+        "best": None if best is None else next(row for row in front if row["trial"] == best.trial),
+        "complete": summary.complete, "front": front,
+        **{role: rows[n.trial] if (n := summary.references.get(role)) else None for role in REFERENCES},
+        "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
+    }  # fmt: skip
+
+
+def _gained(summary: Summary) -> list[str]:
+    """What the best network has over no SE and over SE everywhere, and what it costs, in sentences."""
+    best = summary.best
+    if best is None:
+        return ["No training is complete yet."]
+    name = f"{best.placement} (trial {best.trial}), {summary.objective.metric}"
+    lines = [f"Best observed: {name} {best.metric:.4f}."]
+    if best.mean is not None:
+        lines = [
+            f"Best by all {summary.complete} trainings together: {name} {best.mean:.4f}, "
+            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+        ]
+        if best.tied_with is not None:
+            rival = next(n for n in summary.front if n.trial == best.tied_with)
+            lines.append(
+                f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
+                f"{100 * (best.p_better or 0.0):.0f} % chance to be better. Recommended: {rival.placement}."
+            )
+    for role, other in summary.references.items():
+        lines.append(
+            f"Against {reference_name(role, other.placement)} ({other.value:.4f}): "
+            f"{amount(best.value - other.value, summary.unit)}, "
+            f"params {_percent(best.costs, other.costs, 'params')}, MACs {_percent(best.costs, other.costs, 'macs')}."
+        )
+    lines.append(
+        "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
+        if summary.estimated
+        else "Each number is one training: a difference may be noise until it is confirmed with fresh seeds."
+    )
+    return lines
+
+
+def _percent(costs: Mapping[str, float], base: Mapping[str, float], name: str) -> str:
+    return f"{100 * (costs[name] / base[name] - 1):+.3f} %"
+
+
+def provisional_verdict(summary: Summary) -> Verdict:
+    """The verdict of a search alone: which network looks best, and how sure that is."""
+    best, base = summary.best, summary.baseline
+    confirm = Sentence(
+        text=f"Only fresh seeds and the sealed test part can tell. Next: se-nas confirm {summary.folder}"
+    )
+    if best is None or base is None or best.gain is None:
+        text = f"Provisional: {summary.trained} trainings are too few to say whether SE helps here."
+        return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), confirm))
+    sign = -1.0 if summary.objective.direction == "minimize" else 1.0
+    recommended = [n for n in summary.front if n.posterior_front and n.recommended]
+    chosen = max(recommended, key=lambda n: sign * n.value, default=best)
+    unclear = chosen.key == base.key or (chosen.p_gain or 0.0) < LIKELY
+    shown = best if unclear else chosen
+    gain, low, high = (
+        sign * (shown.gain or 0.0),
+        *sorted(sign * (end or 0.0) for end in (shown.gain_low, shown.gain_high)),
+    )
+    chance = shown.p_gain or 0.0
+    if unclear:
+        text = "Provisional: nothing here can be told from the backbone without SE. " + (
+            "By all trainings together it is the best itself."
+            if best.key == base.key
+            else f"The best so far, {in_words(best.placement)}: {amount(gain, summary.unit)} "
+            f"({interval_text(low, high, summary.unit)}), {100 * chance:.0f} % chance to be better at all."
+        )
+    else:
+        names = dict.fromkeys(["params", summary.objective.cost])
+        added = {name: 100 * (chosen.costs[name] / base.costs[name] - 1) for name in names if base.costs.get(name)}
+        text = (
+            f"Provisional: {in_words(chosen.placement)} looks better than the backbone without SE: "
+            f"{amount(gain, summary.unit)} by all {summary.complete} trainings together "
+            f"({interval_text(low, high, summary.unit)}, {100 * chance:.0f} % chance to be better){price_text(added)}."
+        )
+    return Verdict(
+        phase="search",
+        claim="without" if unclear else "use",
+        network=base.key if unclear else chosen.key,
+        sentences=(
+            Sentence(text=text, numbers={"gain": gain, "lower": low, "upper": high, "chance": shown.p_gain}),
+            confirm,
+        ),
+    )

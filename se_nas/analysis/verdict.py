@@ -1,0 +1,195 @@
+"""What to do, in words: every sentence with the numbers that it rests on.
+
+Only a confirm says that a network beats another: after a search alone the verdict is provisional (`summary`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference, Sentence, Verdict
+from se_nas.core.costs import cost_facts
+from se_nas.core.trial import CostValue
+from se_nas.core.words import amount, in_words, level_of, listed
+
+
+def added_costs(
+    costs: Mapping[str, CostValue], base: Mapping[str, CostValue], names: Sequence[str]
+) -> dict[str, float]:
+    """By how many percent costs are higher than those of the backbone without SE, where both are known."""
+    return {
+        name: 100 * (costs[name].value / base[name].value - 1)
+        for name in names
+        if name in costs and name in base and base[name].value
+    }
+
+
+def price_text(added: Mapping[str, float]) -> str:
+    """What costs are higher by, in percent by name, as the end of a sentence."""
+    words = [f"{_percent(value)} {cost_facts(name).word}" for name, value in added.items()]
+    return f" for {listed(words)}" if words else ""
+
+
+def _percent(value: float) -> str:
+    return f"{abs(value):.2g} % {'more' if value >= 0 else 'less'}"
+
+
+def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
+    return list(dict.fromkeys(["params", cost, *(name for name in ("latency",) if name in known)]))
+
+
+def final_verdict(confirmation: Confirmation) -> Verdict:
+    """The verdict of a confirm: on the test part, for all its finalists at once."""
+    winner, base = confirmation.network(confirmation.winner), confirmation.of_role("baseline")
+    difference = None if winner is None else winner.against.get("baseline")
+    if winner is None or base is None or difference is None or difference.family_interval is None:
+        return _unknown(confirmation, winner, difference)
+    sign = -1.0 if confirmation.direction == "minimize" else 1.0
+    beating = [n for n in confirmation.networks if "baseline" in n.against and n.against["baseline"].beats]
+    if not beating:
+        return _without(confirmation, winner, base, difference, sign)
+    chosen = winner if difference.beats else max(beating, key=lambda n: sign * n.validation.mean)
+    return _use(confirmation, chosen, base, beating, sign)
+
+
+def _gain(difference: Difference, sign: float) -> tuple[float, float, float]:
+    """Gain and its family interval: larger is better, whatever the direction."""
+    assert difference.family_interval is not None  # noqa: S101  # the caller has looked
+    low, high = sorted(sign * end for end in difference.family_interval)
+    return sign * difference.mean, low, high
+
+
+def interval_text(low: float, high: float, unit: str) -> str:
+    """A 90 % interval of differences of a metric."""
+    return (
+        f"90 % interval {amount(low, unit, signed=False, name=False)} to {amount(high, unit, signed=False, name=False)}"
+    )
+
+
+def _better(sign: float, metric: str) -> str:
+    return f" of {metric}" if sign > 0 else f" less {metric}"
+
+
+def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[Confirmed], sign: float) -> Verdict:
+    difference = chosen.against["baseline"]
+    gain, low, high = _gain(difference, sign)
+    added = added_costs(chosen.costs, base.costs, _names_of_costs(c.cost, chosen.costs))
+    sentences = [
+        Sentence(
+            text=f"Use {in_words(chosen.label)}: {amount(gain, c.unit)}{_metric(c, sign)} "
+            f"({interval_text(low, high, c.unit)}){price_text(added)}. It beats the backbone without SE.",
+            numbers={"gain": gain, "lower": low, "upper": high, **{f"{k}_percent": v for k, v in added.items()}},
+        ),
+        Sentence(
+            text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
+            f"{_probability(difference.family_p)} of confirms (p = {_p(difference.family_p)}; "
+            f"{len(c.seeds)} seeds, {c.test_images:,} test images).",
+            numbers={"p": difference.family_p, "seeds": len(c.seeds), "test_images": c.test_images},
+        ),
+    ]
+    if (against := chosen.against.get("reference")) is not None and against.interval is not None:
+        gain, (low, high) = sign * against.mean, sorted(sign * end for end in against.interval)
+        judged = "beats it" if against.beats else "cannot be told apart" if low <= 0 <= high else "is not proven"
+        sentences.append(
+            Sentence(
+                text=f"Against SE everywhere: {amount(gain, c.unit)} ({interval_text(low, high, c.unit)}, "
+                f"p = {_p(against.family_p)}): {judged}.",
+                numbers={"gain": gain, "lower": low, "upper": high, "p": against.family_p},
+            )
+        )
+    cost = chosen.costs.get(c.cost)
+    cheaper = [
+        n for n in beating if n is not chosen and cost and c.cost in n.costs and n.costs[c.cost].value < cost.value
+    ]
+    for other in cheaper:
+        gain, low, high = _gain(other.against["baseline"], sign)
+        sentences.append(
+            Sentence(
+                text=f"Cheaper, and beats it too: {in_words(other.label)}, {amount(gain, c.unit)} "
+                f"({interval_text(low, high, c.unit)})"
+                f"{price_text(added_costs(other.costs, base.costs, _names_of_costs(c.cost, other.costs)))}.",
+                numbers={"gain": gain, "lower": low, "upper": high, "p": other.against["baseline"].family_p},
+            )
+        )
+    return Verdict(phase="confirm", claim="use", network=chosen.key, sentences=(*sentences, *_optimism(c)))
+
+
+def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Difference, sign: float) -> Verdict:
+    gain, low, high = _gain(difference, sign)
+    ceiling = max(_gain(n.against["baseline"], sign)[2] for n in c.networks if "baseline" in n.against)
+    sentences = [
+        Sentence(
+            text="No placement beats the backbone without SE beyond noise on this data; ship it without.",
+            numbers={"p": difference.family_p},
+        ),
+        Sentence(
+            text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
+            f"test part ({interval_text(low, high, c.unit)}, p = {_p(difference.family_p)}; {len(c.seeds)} seeds, "
+            f"{c.test_images:,} test images).",
+            numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
+        ),
+        Sentence(
+            text=f"Chance of being wrong: 5 % that one of the {len(c.family)} compared is more than "
+            f"{amount(max(ceiling, 0.0), c.unit, signed=False)} better all the same.",
+            numbers={"ceiling": ceiling, "chance": 0.05},
+        ),
+    ]
+    return Verdict(phase="confirm", claim="without", network=base.key, sentences=(*sentences, *_optimism(c)))
+
+
+def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference | None) -> Verdict:
+    if winner is None or difference is None:
+        text = "Nothing can be said: the backbone without SE or all others have no finished training."
+        return Verdict(phase="confirm", claim="unknown", sentences=(Sentence(text=text),))
+    text = (
+        f"One seed gives no estimate of the noise: {in_words(winner.label)} has {amount(difference.mean, c.unit)} "
+        f"against the backbone without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
+    )
+    return Verdict(
+        phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),)
+    )
+
+
+def _optimism(c: Confirmation) -> list[Sentence]:
+    """What the search promised of its best network, and what came of it."""
+    promised = [n for n in c.networks if n.role == "finalist" and n.optimism is not None]
+    if not promised:
+        return []
+    sign = -1.0 if c.direction == "minimize" else 1.0
+    best = max(promised, key=lambda n: sign * (n.promised or 0.0))
+    raw = "" if best.observed_optimism is None else f", its single run {_missed(best.observed_optimism, c.unit)}"
+    return [
+        Sentence(
+            text=f"The search promised {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
+            f"{level_of(best.validation.mean, c.unit)} on the same validation part: "
+            f"{_missed(best.optimism or 0.0, c.unit)}{raw}.",
+            numbers={"promised": best.promised, "confirmed": best.validation.mean, "optimism": best.optimism},
+        )
+    ]
+
+
+def _missed(optimism: float, unit: str) -> str:
+    """By how much a promise was missed.
+
+    >>> _missed(0.0125, "share"), _missed(-0.0125, "share")
+    ('too good by 1.25 points', 'too modest by 1.25 points')
+    """
+    return f"too {'modest' if optimism < 0 else 'good'} by {amount(abs(optimism), unit, signed=False)}"
+
+
+def _metric(c: Confirmation, sign: float) -> str:
+    """The metric by name, unless it is accuracy; which way is better, where less is."""
+    name = "" if c.metric == "val_accuracy" else f" of {c.metric}"
+    return f"{name} (less is better; + is better here)" if sign < 0 else name
+
+
+def _comparisons(c: Confirmation) -> str:
+    return f"the best of {len(c.family)} comparisons" if len(c.family) > 1 else "the comparison"
+
+
+def _p(p: float | None) -> str:
+    return "unknown" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+def _probability(p: float | None) -> str:
+    return "?" if p is None else f"{100 * p:.2g} %" if p >= 1e-4 else "less than 0.01 %"

@@ -1,0 +1,205 @@
+"""What is known of a backbone before any training: its sites, and the cost of every placement."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from se_nas.backbones.build import BACKBONES, build_backbone
+from se_nas.core.errors import ConfigError, SpaceError
+from se_nas.core.placement import Site, Unit
+from se_nas.core.trial import Target
+from se_nas.data.store import open_source
+from se_nas.insertion.discover import survey, units_of
+from se_nas.space.exact_cost import CostModel, se_cost
+from se_nas.space.space import Space
+from se_nas.space.spec import Reduction, read_space
+
+IMAGENET = (3, 224, 224)
+
+COUNTS = ("params", "macs", "activations")
+
+TABULATED = 10**6
+"""Spaces up to this size are priced as a whole, which takes milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """A backbone with its space and its costs."""
+
+    name: str
+    input_shape: tuple[int, ...]
+    space: Space
+    costs: CostModel
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Parts of the backbone that would be units, and why they are not."""
+
+    def sites(self) -> dict[str, Any]:
+        """All sites as plain data, stage by stage and one by one."""
+        base = self.costs.backbone
+        return {
+            "backbone": self.name,
+            "input_shape": list(self.input_shape),
+            "params": base.params,
+            "macs": base.macs,
+            "gflops": base.gflops,
+            "units": len(self.space.units),
+            "stages": {
+                decision.name: {"units": [u.name for u in decision.units], "reductions": list(decision.reductions)}
+                for decision in self.space.decisions
+            },
+            "skipped": [{"unit": name, "reason": reason} for name, reason in self.skipped],
+            "sites": [_site(unit, site) for unit in self.space.units for site in unit.sites],
+        }
+
+    def cost(self, text: str) -> dict[str, Any]:
+        """Exact cost of a placement, given as people write it."""
+        placement = self.space.parse(text)
+        cost, base = self.costs(placement), self.costs.backbone
+        added = cost - base
+        return {
+            "backbone": self.name,
+            "input_shape": list(self.input_shape),
+            "placement": placement.label or text,
+            "key": placement.key,
+            **{name: getattr(cost, name) for name in ("params", "macs", "gflops", "activations")},
+            "squeeze_channels": {
+                name: choice.squeeze_channels for name, choice in placement.choices.items() if choice.kind == "se"
+            },
+            "without_se": {name: getattr(base, name) for name in COUNTS},
+            "added": {name: getattr(added, name) for name in COUNTS},
+        }
+
+    def added_params(self, unit: Unit, reduction: Reduction) -> int | None:
+        """Parameters of an SE block at a unit; None where the reduction leaves no hidden channel."""
+        try:
+            choice = self.space.choice(unit, reduction)
+        except SpaceError:
+            return None
+        return se_cost(unit.sites[0].channels, unit.sites[0].size, choice).params
+
+
+def _site(unit: Unit, site: Site) -> dict[str, Any]:
+    return {
+        "unit": unit.name,
+        "stage": unit.stage,
+        "kind": unit.kind,
+        "position": site.position,
+        "module": site.module,
+        "edge": site.edge,
+        "channels": site.channels,
+        "size": list(site.size),
+        "existing": unit.existing,
+    }
+
+
+def describe(
+    backbone: Target,
+    *,
+    data: Target | None = None,
+    input_shape: str | None = None,
+    num_classes: int | None = None,
+    space: str | Mapping[str, Any] = "stagewise",
+) -> Catalogue:
+    """The catalogue of a backbone.
+
+    Image shape and number of classes come from the data set if one is given, else from the arguments, else they are
+    those of the digits for built-in backbones and (3, 224, 224) with the backbone's own classes for others.
+    """
+    if data is None and input_shape is None and backbone.target in BACKBONES:
+        data = Target(target="digits")
+    if data is not None:
+        source, _ = open_source(data)
+        if hasattr(source, "train_dataloader"):
+            from se_nas.data.datamodule import describe_module  # imports Lightning, which arrays do not need
+
+            info = describe_module(source, data)
+            shape, classes = info.input_shape, len(info.classes)
+        else:
+            first = next(iter(source.images("train", range(1))))
+            shape, classes = tuple(first.shape[1:]), len(source.classes)
+    else:
+        shape, classes = _shape(input_shape), 0
+    model = build_backbone(backbone, num_classes=num_classes or classes or None, input_shape=shape, seed=0)
+    spec = read_space(space)
+    units = units_of(model, shape, spec.units)
+    skipped = () if spec.units else survey(model, shape).skipped
+    return Catalogue(
+        name=backbone.target,
+        input_shape=shape,
+        space=Space(spec, units),
+        costs=CostModel(model, units, shape),
+        skipped=skipped,
+    )
+
+
+def _shape(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return IMAGENET
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise ConfigError(f"input_shape is {text!r}", allowed=["channels,height,width such as 3,224,224"])
+    return shape
+
+
+def show_sites(catalogue: Catalogue) -> None:
+    """Print the units as a table, and the range of what all placements cost."""
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(_sites_table(catalogue))
+    space, base = catalogue.space, catalogue.costs.backbone
+    if space.size <= TABULATED:
+        costs = catalogue.costs.table(space)
+        params, gflops = costs["params"], costs["gflops"]
+        console.print(
+            f"from {params.min():,} to {params.max():,} params and {gflops.min():.6f} to {gflops.max():.6f} GFLOPs"
+        )
+    console.print(
+        f"{len(space.units)} units, {space.size:,} placements; without SE {base.params:,} params, "
+        f"{base.gflops:.6f} GFLOPs"
+    )
+
+
+def _sites_table(catalogue: Catalogue) -> Table:
+    """Stage, size and channels of the units, and the parameters that SE adds at each reduction."""
+    space = catalogue.space
+    reductions = list(dict.fromkeys(r for d in space.decisions for r in d.reductions if not isinstance(r, str)))
+    title = f"{catalogue.name}, {' x '.join(map(str, catalogue.input_shape))}"
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "unit", "module", "channels", "size"):
+        table.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
+    for reduction in reductions:
+        table.add_column(f"params, r={reduction:g}", justify="right")
+    stage = ""
+    for unit in space.units:
+        site, new = unit.sites[0], unit.stage != stage
+        if stage and new:
+            table.add_section()
+        cells = [unit.stage if new else "", unit.name, site.module, str(site.channels), " x ".join(map(str, site.size))]
+        added = (catalogue.added_params(unit, reduction) for reduction in reductions)
+        table.add_row(*cells, *("-" if params is None else f"{params:+,}" for params in added))
+        stage = unit.stage
+    if catalogue.skipped:
+        name, reason = catalogue.skipped[0]
+        table.caption = f"{len(catalogue.skipped)} parts are not searched, such as {name}: {reason}"
+    return table
+
+
+def show_cost(content: dict[str, Any]) -> None:
+    """Print a cost as people read it, with the difference to the backbone without SE."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{content['backbone']}, {content['placement']} (key {content['key']})")
+    for name in COUNTS:
+        base, added = content["without_se"][name], content["added"][name]
+        share = f"{100 * added / base:+.3f} %" if base else ""
+        console.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) over no SE")
+    console.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
+    widths = ", ".join(f"{unit} {width}" for unit, width in content["squeeze_channels"].items())
+    console.print(f"  squeeze channels: {widths or 'none'}")

@@ -1,0 +1,192 @@
+"""From a run to a folder that can be given away: choose, write, prove, describe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.selection import select as select_trial
+from se_nas.commands.results import SearchResult, existing_run, stored
+from se_nas.core.config import SearchConfig
+from se_nas.core.errors import ConfigError, RunError
+from se_nas.core.files import write_atomically
+from se_nas.core.serialization import to_json
+from se_nas.core.trial import Trial
+from se_nas.data.base import DataInfo
+from se_nas.exports.bundle import (
+    PLACEMENT,
+    Estimate,
+    Exported,
+    describe,
+    folder_whole,
+    kept_weights,
+    load,
+    write_network,
+)
+from se_nas.exports.formats import CALIBRATION, check_formats, write_format
+from se_nas.exports.images import part_images
+from se_nas.exports.model_card import model_card
+from se_nas.exports.proof import MAX_DROP, Proof, Trained, observe, prove
+from se_nas.exports.writers import OPSET, Job
+
+CARD = "README.md"
+PROOF = "proof.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A folder that was written, and the proof of each file in it."""
+
+    folder: Path
+    record: Exported
+    proofs: tuple[Proof, ...]
+
+    def __repr__(self) -> str:
+        """The folder, the network and the proven files."""
+        files = ", ".join(proof.file for proof in self.proofs)
+        return f"Export({str(self.folder)!r}, {self.record.placement!r}, proven: {files})"
+
+
+def export(
+    run: str | Path | SearchResult,
+    *,
+    select: str = "best",
+    formats: str | Iterable[str] = ("safetensors",),
+    to: str | Path | None = None,
+    force: bool = False,
+    license: str = "",
+    opset: int = OPSET,
+    max_drop: float = MAX_DROP,
+) -> Export:
+    """Write a network of a run to a folder, in formats that are each proven to give what the trained network gives.
+
+    Every file is loaded in a process of its own and run on real validation images. If one is not equal, nothing is
+    left. The folder is there whole or not at all.
+
+    Parameters
+    ----------
+    run:
+        A run folder, or what `se_nas.search` returned.
+    select:
+        ``best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or ``max-COST=X``: see
+        `se_nas.analysis.selection.select`.
+    formats:
+        Of ``safetensors`` (always written), ``python``, ``pt2``, ``pt2-half``, ``onnx``, ``onnx-half``,
+        ``onnx-int8``; a list, or names with commas.
+    to:
+        The folder to write; by default ``RUN/export-KEY``.
+    force:
+        Whether an export that is there already is replaced.
+    license:
+        What the model card says, such as ``apache-2.0``.
+    opset:
+        Version of the ONNX operator set.
+    max_drop:
+        Accuracy that half precision and quantisation may lose, between 0 and 1.
+
+    Raises
+    ------
+    SeNasError
+        If there is no such trial or format, a package is missing, the folder is there already, the network cannot be
+        written in a format, or a proof fails.
+    """
+    names = check_formats(_listed(formats))
+    if not 0 <= max_drop <= 1:
+        raise ConfigError(f"max_drop is {max_drop}", allowed=["a number between 0 and 1"])
+    run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run))
+    found = study.findings()
+    trial = select_trial(found, select)
+    weights = kept_weights(run_folder.path, trial)
+    default = run_folder.path / f"export-{trial.placement.key}"
+    target = default if to is None else Path(to).expanduser().absolute()
+    _check_target(target, force=force)
+    data = stored(study, "data", DataInfo)
+    record = describe(
+        trial,
+        backbone=stored(study, "config", SearchConfig).backbone,
+        units=study.space.units,
+        data=data,
+        estimate=_estimate(found, trial),
+        license=license,
+    )
+
+    def calibration() -> Tensor:
+        return part_images(run_folder.path, data, "train", limit=CALIBRATION).images
+
+    try:
+        with folder_whole(target) as temporary:
+            write_network(temporary, record, weights)
+            job = Job(network=load(temporary), record=record, folder=temporary, calibration=calibration, opset=opset)
+            trained = observe(job.network, part_images(run_folder.path, data, "val"))
+            _check_recorded(record, trained)
+            proofs = _write_and_prove(names, job, trained, max_drop)
+            write_atomically(temporary / PROOF, to_json(proofs, indent=2))
+            write_atomically(temporary / CARD, model_card(record, proofs).encode())
+    except OSError as error:
+        raise RunError(
+            f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"
+        ) from error
+    return Export(folder=target, record=record, proofs=proofs)
+
+
+def _listed(formats: str | Iterable[str]) -> list[str]:
+    names = formats.split(",") if isinstance(formats, str) else list(formats)
+    return [name.strip() for name in names if name.strip()]
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    """RunError if the folder may not be written: it is there already, or it is no export and would be lost."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / PLACEMENT).is_file():
+        raise RunError(f"{str(target)!r} is there already and is no export", hint="give another --to")
+    if not force:
+        raise RunError(
+            f"there is an export in {str(target)!r} already", hint="give another --to, or --force to replace it"
+        )
+
+
+def _estimate(found: Findings, trial: Trial) -> Estimate | None:
+    table = found.complete
+    row = table[table["trial"] == trial.number].iloc[0]
+    if row.isna()["mean"]:
+        return None
+    return Estimate(
+        metric=found.objective.metric,
+        mean=float(row["mean"]),
+        lower=float(row["lower"]),
+        upper=float(row["upper"]),
+        trainings=len(table),
+    )
+
+
+def _write_and_prove(names: Sequence[str], job: Job, trained: Trained, max_drop: float) -> tuple[Proof, ...]:
+    with tempfile.TemporaryDirectory() as workshop:
+        for name in names:  # first all of them: what cannot be written shows before the long proofs
+            write_format(name, job)
+        return tuple(prove(name, job.folder, trained, Path(workshop), max_drop=max_drop) for name in names)
+
+
+def _check_recorded(record: Exported, trained: Trained) -> None:
+    """RunError if the weights do not have the accuracy that was recorded when they were trained.
+
+    Only where both are of the same images; a little may differ, as training may run in bf16.
+    """
+    identity, recorded = record.identity, record.metrics.get("val_accuracy")
+    whole = record.data is not None and record.data.kind == "arrays" and len(trained.data.images) == trained.data.of
+    if identity is None or identity.task.target != "classification" or not whole:
+        return
+    if recorded is None or trained.accuracy is None:
+        return
+    allowed = max(3 / trained.data.of, 0.03 if identity.precision == "bf16" else 0.005)
+    if abs(trained.accuracy - recorded.value) > allowed:
+        raise RunError(
+            f"the weights in the run folder are not those that trial {record.trial} was trained to: their accuracy on "
+            f"the validation part is {trained.accuracy:.4f}, and {recorded.value:.4f} was recorded",
+            hint="bring the file back, or train the placement again with se-nas train",
+        )

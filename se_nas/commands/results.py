@@ -1,0 +1,220 @@
+"""What a study leaves behind: views, the best network, and any other network on request."""
+
+from __future__ import annotations
+
+import html
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+from torch import nn
+
+from se_nas.analysis.confirmation import read_confirmed
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.selection import select as select_trial
+from se_nas.analysis.summary import Summary, as_json, summarize
+from se_nas.analysis.tables import best_row
+from se_nas.core.config import SearchConfig, of_before
+from se_nas.core.errors import RunError
+from se_nas.core.files import weights_file
+from se_nas.core.serialization import from_plain
+from se_nas.core.trial import Objective, Trial
+from se_nas.data.base import DataInfo
+from se_nas.engine.run_folder import FINAL, STUDY, RunFolder, clear_errors
+from se_nas.engine.storage import reading
+from se_nas.engine.study import EARLIER, Study
+from se_nas.exports.bundle import export_trial, load
+from se_nas.report.figures import draw_front, write_paper, write_views
+from se_nas.report.page import write_page
+from se_nas.report.run_page import RunFacts, run_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+SHOWN = ("trial", "placement", "role", "metric", "mean", "lower", "upper", "p_front", "params", "gflops")
+"""Columns of the front that a notebook shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search found: ``summary`` in words and numbers, ``found`` with all that follows from the trials."""
+
+    folder: Path
+    summary: Summary
+    found: Findings
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row for each trial."""
+        return self.found.table
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The networks that are on the front."""
+        return self.found.front
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The row of the front with the best posterior mean (with few trainings: the best observed metric)."""
+        return self.found.best
+
+    @property
+    def objective(self) -> Objective:
+        """What the search compares: a metric with its direction, and costs to keep low."""
+        return self.found.objective
+
+    @property
+    def ended(self) -> str:
+        """Why the search ended, in words."""
+        return self.summary.ended
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``se-nas search --json`` prints."""
+        return as_json(self.summary, self.found)
+
+    def plot(self) -> Figure:
+        """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
+        return draw_front(self.found)
+
+    def network(self, select: str = "best") -> nn.Module:
+        """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says."""
+        if select == "best":
+            return load(self.folder / "best")
+        run, study = existing_run(self.folder)
+        trial = select_trial(self.found, select)
+        with tempfile.TemporaryDirectory() as folder:
+            return load(_export(run, study, trial, Path(folder) / "network"))
+
+    def __repr__(self) -> str:
+        """The folder and what was found, on one screen."""
+        lines = (f"Ended: {self.ended}.", *self.summary.gained, *(s.text for s in self.summary.verdict.sentences))
+        return "\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sentences of the report, the figure and the front."""
+        sentences = "".join(f"<p>{html.escape(line)}</p>" for line in (f"Ended: {self.ended}.", *self.summary.gained))
+        if self.front.empty:
+            return sentences
+        file = io.StringIO()
+        self.plot().savefig(file, format="svg")
+        figure = file.getvalue()
+        columns = [c for c in SHOWN if c in self.front and self.front[c].notna().any()]
+        table = self.front[columns].to_html(index=False, float_format="{:.4f}".format)
+        return f"{sentences}{figure[figure.index('<svg') :]}{table}"
+
+
+def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
+    """Write the views, the page and the best network, from the study alone; return the result."""
+    config = stored(study, "config", SearchConfig)
+    run.write_config(config)
+    found = study.findings()
+    write_views(run.path, found)
+    summary = summarize(found, folder=str(run.path), budget=config.budget, ended=ended)
+    if note := _write_best(run, study, found, shared=config.storage is not None):
+        summary = replace(summary, gained=(*summary.gained, note))
+    write_run_page(run, study, found, summary)
+    return SearchResult(folder=run.path, summary=summary, found=found)
+
+
+def _write_best(run: RunFolder, study: Study, found: Findings, *, shared: bool) -> str:
+    """Write ``best/``; returns what is to be said if the best network has no weights here."""
+    trials = {t.number: t for t in found.trials}
+    kept = [weights_file(run.path, int(n), trials[int(n)].identity.phase).is_file() for n in found.complete["trial"]]
+    best, here = found.best, best_row(found.complete[kept], found.objective)
+    if best is None or here is None:
+        return ""
+    _export(run, study, trials[int(here["trial"])], run.path / "best")
+    if here["trial"] == best["trial"]:
+        return ""
+    why = "are not in this folder (the driver that trained it has them)" if shared else "were dropped while others led"
+    return (
+        f"The weights of trial {best['trial']} {why}: best/ is trial {here['trial']}, {here['placement']}, "
+        "the best that has weights."
+    )
+
+
+def write_run_page(
+    run: RunFolder, study: Study, found: Findings, summary: Summary, *, refresh: float | None = None
+) -> Path:
+    """Write ``report.html`` into a run folder: the page of a study, with the confirm of the run if there is one."""
+    facts = RunFacts(
+        folder=run.path,
+        config=stored(study, "config", SearchConfig),
+        data=stored(study, "data", DataInfo),
+        times=study.times(),
+        confirmation=read_confirmed(run.path),
+    )
+    return write_page(run_page(found, summary, facts, refresh=refresh), run.path / "report.html")
+
+
+def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None) -> SearchResult:
+    """Write only the page of a study as it is now."""
+    found, budget = study.findings(), stored(study, "config", SearchConfig).budget
+    ended = progress_text(found.trials, budget)
+    summary = summarize(found, folder=str(run.path), budget=budget, ended=ended)
+    write_run_page(run, study, found, summary, refresh=refresh)
+    return SearchResult(folder=run.path, summary=summary, found=found)
+
+
+def report_again(folder: Path, *, figures: Path | None = None) -> SearchResult:
+    """Make all views of a run again, from its study alone.
+
+    While a search works in the folder, its files are left to it: only the page is written, as of now.
+
+    Parameters
+    ----------
+    figures:
+        A folder for figures and tables as papers want them, see `se_nas.report.figures.write_paper`.
+    """
+    run, study = existing_run(folder)
+    with reading(study.url), clear_errors(run.path if figures is None else figures):
+        if run.busy:
+            result = write_page_of(run, study)
+        else:
+            budget = stored(study, "config", SearchConfig).budget
+            result = conclude(run, study, progress_text(study.trials(), budget))
+        if figures is not None:
+            write_paper(figures, result.found)
+        return result
+
+
+def progress_text(trials: Sequence[Trial], budget: int) -> str:
+    """How far a search is, in words."""
+    return f"{sum(t.counts for t in trials)} of {budget} trainings are there"
+
+
+def _export(run: RunFolder, study: Study, trial: Trial, target: Path) -> Path:
+    return export_trial(
+        run.path,
+        trial,
+        target,
+        backbone=stored(study, "config", SearchConfig).backbone,
+        units=study.space.units,
+        data=stored(study, "data", DataInfo),
+    )
+
+
+def existing_run(folder: Path) -> tuple[RunFolder, Study]:
+    """The folder of a run and its study; RunError if there is none."""
+    run = RunFolder(folder)
+    storage = run.find_storage()
+    study = Study.latest(storage, STUDY) or Study.latest(storage, FINAL)
+    if study is None:
+        raise RunError(f"the storage of {str(run.path)!r} has no search in it", hint="run se-nas search first")
+    return run, study
+
+
+def stored(study: Study, name: str, kind: type[T]) -> T:
+    """What the search kept beside its trials: its ``config`` or its ``data``; RunError if it died before."""
+    if name not in study.optuna.user_attrs:
+        raise RunError(f"study {study.name!r} has no {name}: its search ended before it began", hint="search again")
+    kept = study.optuna.user_attrs[name]
+    if kind is SearchConfig and isinstance(kept, dict):
+        kept = {**EARLIER, **of_before(kept)}
+    return from_plain(kept, kind, where=f"study {study.name}")

@@ -1,0 +1,60 @@
+"""The search, from a configuration to a front. Read this first.
+
+::
+
+    config -> data, backbone -> units -> space -> exact costs     (engine.problem)
+           -> propose -> evaluate, in an executor -> tell         (engine.driver)
+           -> front, best network                                 (commands.results)
+
+The Optuna storage is the one truth; everything else is a view made from it. One driver asks and tells, executors
+only train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Unpack
+
+from se_nas.commands.results import SearchResult, conclude
+from se_nas.core.config import SearchConfig
+from se_nas.core.overrides import SearchSettings, configured
+from se_nas.core.trial import Trial
+from se_nas.engine.driver import Driver
+from se_nas.engine.opening import open_proposer, open_study
+from se_nas.engine.problem import prepare
+from se_nas.engine.run_folder import RunFolder, clear_errors, default_folder
+from se_nas.report.terminal import View
+
+
+def search(
+    config: SearchConfig | None = None,
+    *,
+    on_trial: Callable[[Trial], object] | None = None,
+    view: View | None = None,
+    **settings: Unpack[SearchSettings],
+) -> SearchResult:
+    """Search, or go on with the search in the run folder of the configuration.
+
+    ``search(backbone="resnet20", data="digits", budget=50, epochs=5)`` is the command line's search; see
+    `se_nas.core.overrides.configured` for what a setting may be.
+
+    Parameters
+    ----------
+    on_trial:
+        Is called with every trial when it has ended. If it returns ``"stop"``, nothing new is trained.
+
+    Raises
+    ------
+    SeNasError
+        For anything that the user can mend; what was finished before is kept.
+    """
+    config = configured(config, settings)
+    run = RunFolder(Path(config.out) if config.out else default_folder(config))
+    with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
+        problem = prepare(config, run.path)
+        shown.say(*problem.notes)
+        study = open_study(problem, run, shown)
+        proposer = open_proposer(problem, run, study)
+        ended = Driver(problem, run, study, shown, proposer, on_trial).drive()
+        return conclude(run, study, ended)

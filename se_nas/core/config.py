@@ -1,0 +1,261 @@
+"""The configuration of a search: one dataclass for the command line, YAML and Python."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import yaml
+
+from se_nas.core.costs import COSTS, MEASURED
+from se_nas.core.errors import ConfigError
+from se_nas.core.trial import Direction, Graph, Recipe, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Hard limits: no placement above one of them is ever trained, the two reference points excepted.
+
+    Args:
+        params: Learnable parameters.
+        gflops: 10^9 multiply-adds for one image.
+        macs: Multiply-adds for one image.
+        activations: Output elements of convolutions and linear layers.
+        latency: Milliseconds for one batch; the upper end of the 90 % interval counts.
+        memory: MiB at the worst moment of one inference.
+        own: Own costs by name.
+    """
+
+    params: float | None = None
+    gflops: float | None = None
+    macs: float | None = None
+    activations: float | None = None
+    latency: float | None = None
+    memory: float | None = None
+    own: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search.
+
+    Args:
+        backbone: The CNN: resnet8, resnet14, resnet20, resnet32, resnet56, package.module:factory or file.py:factory.
+        data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
+        task: What is trained for: classification, or the user's own by import path, such as a LightningModule class
+            that takes the network.
+        metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
+        direction: maximize or minimize the metric; default as the task says.
+        weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
+            blocks then start as the identity.
+        space: The search space: stagewise, blockwise, on-off, or a YAML file.
+        sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
+        executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
+        train: How every candidate is trained.
+        max: Hard limits on costs.
+        cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;
+            several, with commas between, form the front together.
+        measure: Costs to record beside the exact ones: latency, memory, or the user's own by import path.
+        latency_batch: Images at a time when latency and memory are measured.
+        budget: Trainings to pay for; failed and rejected ones are free.
+        early_stopping: Whether to end a training once its learning curve says that it cannot reach the front at its
+            own cost; the reference points are never stopped.
+        max_time: Propose nothing after this long, such as 90s, 10m or 2h.
+        workers: Trainings at a time; default one for each core, or one for each GPU.
+        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
+            machine allow on a GPU, and one for each core on a CPU.
+        checkpoint_minutes: A long training leaves a checkpoint when the last is so old, and goes on from it after a
+            crash; 0 for never.
+        devices_per_trial: Devices that train one candidate together, each a share of every batch (Lightning DDP).
+        graph: How networks run: plain, each as it is; shared, one network with masks for all placements, on a GPU
+            captured once as a CUDA graph; compiled, the same through torch.compile.
+        seed: Seed of everything random.
+        vary_seed: Whether each network is trained with a seed of its own, drawn from `seed`. With one seed for all, its
+            luck is common to similar networks, and the posterior takes it for an effect.
+        out: The run folder; default runs/BACKBONE-DATA. An existing run goes on where it stopped.
+        storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
+            SQLite file in the run folder.
+        keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
+        logs: Logs of each training in RUN/logs: csv, tensorboard, or both with a comma between; default none.
+    """
+
+    backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
+    data: Target = field(default_factory=lambda: Target(target="digits"))
+    task: Target = field(default_factory=lambda: Target(target="classification"))
+    metric: str | None = None
+    direction: Direction | None = None
+    weights: str | None = None
+    space: str = "stagewise"
+    sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
+    executor: Target = field(default_factory=lambda: Target(target="local"))
+    train: Recipe = field(default_factory=Recipe)
+    max: Limits = field(default_factory=Limits)
+    cost: str = "gflops"
+    measure: list[str] = field(default_factory=list)
+    latency_batch: int = 1
+    budget: int = 50
+    early_stopping: bool = False
+    max_time: str | None = None
+    workers: int | None = None
+    device: str = "auto"
+    trials_per_device: int | None = None
+    checkpoint_minutes: float = 5.0
+    devices_per_trial: int = 1
+    graph: Graph = "plain"
+    seed: int = 0
+    vary_seed: bool = True
+    out: str | None = None
+    storage: str | None = None
+    keep_weights: str = "auto"
+    logs: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch"):
+            number = getattr(self, name)
+            _check(name, number, number is None or number >= 1, "a whole number from 1")
+        _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
+        together = self.devices_per_trial
+        shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"
+        _check("batch_size", shared_out, self.train.batch_size % together == 0, "a multiple of devices_per_trial")
+        own = [name for name in self.measure if ":" in name]
+        for name in self.measure:
+            _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")
+        for name in self.cost.split(","):
+            _check("cost", name, name in COSTS or bool(own), *COSTS)
+        _check("keep_weights", self.keep_weights, self.keep_weights in ("auto", "front", "all"), "auto", "front", "all")
+        good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
+        _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N")
+        for name in COSTS:
+            limit = getattr(self.max, name)
+            _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
+        check_recipe(self.train)
+        if self.max_time is not None:
+            seconds(self.max_time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One long training of a chosen placement.
+
+    Args:
+        placement: A placement.json that se-nas wrote, or none, keep, all:R, STAGE=R,... . Settings that are not given
+            are those of the run that the file lies in, or at least its backbone.
+        backbone: The CNN, as for a search.
+        data: The data set.
+        task: What is trained for.
+        metric: The logged value that is shown; default the task's own.
+        direction: maximize or minimize the metric.
+        weights: Start from the weights in this file.
+        space: The search space, which names the units that a placement speaks of.
+        train: How it is trained.
+        include_val: Train on the validation part, too; its values are then those of images that were trained on.
+        executor: Where it is trained.
+        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        seed: Seed of everything random.
+        out: The folder; an existing training goes on where it stopped.
+    """
+
+    placement: str
+    backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
+    data: Target = field(default_factory=lambda: Target(target="digits"))
+    task: Target = field(default_factory=lambda: Target(target="classification"))
+    metric: str | None = None
+    direction: Direction | None = None
+    weights: str | None = None
+    space: str = "stagewise"
+    train: Recipe = field(default_factory=Recipe)
+    include_val: bool = False
+    executor: Target = field(default_factory=lambda: Target(target="local"))
+    device: str = "auto"
+    seed: int = 0
+    out: str = "runs/train"
+
+    def search(self) -> SearchConfig:
+        """The same as a search of one training."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        return SearchConfig(**shared, vary_seed=False, workers=1, budget=1, keep_weights="all")
+
+    def __post_init__(self) -> None:
+        self.search()
+
+
+SHARED = ("backbone", "data", "task", "metric", "direction", "weights", "space", "train", "executor", "device", "seed",
+          "out")  # fmt: skip
+"""Settings that a training has in common with a search."""
+
+
+def measured_costs(config: SearchConfig) -> set[str]:
+    """Which of latency and memory a search needs: to record, as a limit, or as a cost axis."""
+    limits = {name for name in MEASURED if getattr(config.max, name) is not None}
+    return limits | ({*config.measure, *config.cost.split(",")} & set(MEASURED))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """ConfigError for a recipe that cannot train anything."""
+    _check("epochs", recipe.epochs, recipe.epochs >= 1, "a whole number from 1")
+    _check("batch_size", recipe.batch_size, recipe.batch_size >= 2, "a whole number from 2")
+    _check("lr", recipe.lr, recipe.lr > 0, "a number above 0")
+    _check("momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 to 1")
+    _check("weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "a number from 0")
+    _check("warmup", recipe.warmup, 0 <= recipe.warmup <= 1, "0 to 1")
+    _check("label_smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 to 1")
+    good = recipe.optimizer in ("sgd", "adamw") or ":" in recipe.optimizer
+    _check("optimizer", recipe.optimizer, good, "sgd", "adamw", "package.module:Optimizer")
+
+
+def _check(name: str, value: object, good: bool, *allowed: str) -> None:
+    if not good:
+        raise ConfigError(f"{name} is {value}", allowed=allowed)
+
+
+def seconds(text: str) -> float:
+    """A duration in seconds.
+
+    >>> seconds("90"), seconds("10m"), seconds("1.5h")
+    (90.0, 600.0, 5400.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"max_time is {text!r}", allowed=["90s", "10m", "2h"])
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def of_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, as this one has them: version 0.1 could measure which `graph` pays."""
+    return {**settings, "graph": "plain"} if settings.get("graph") == "auto" else dict(settings)
+
+
+def as_command(config: SearchConfig, *, out: str) -> list[str]:
+    """The command line that gives this configuration, with another run folder; what has its default is left out."""
+    words = ["se-nas", "search"]
+    for name, value in _changed("", replace(config, out=None, storage=None), SearchConfig()):
+        if value is not None:
+            words += [f"--{name}", _word(value)]
+    return [*words, "--out", out]
+
+
+def _changed(prefix: str, given: object, default: object) -> Iterator[tuple[str, object]]:
+    """Option and value of each field that differs from its default, nested ones with a point."""
+    for item in fields(given):  # type: ignore[arg-type]  # every caller has a dataclass
+        value, usual = getattr(given, item.name), getattr(default, item.name)
+        if value == usual:
+            continue
+        if isinstance(value, Target):
+            yield f"{prefix}{item.name}", value.target
+            yield from ((f"{prefix}{item.name}.args.{name}", v) for name, v in value.args.items())
+        elif is_dataclass(value):
+            yield from _changed(f"{prefix}{item.name}.", value, usual)
+        else:
+            yield f"{prefix}{item.name}", value
+
+
+def _word(value: object) -> str:
+    """A value as YAML reads it back on the command line."""
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)

@@ -1,0 +1,41 @@
+"""Files of a run: there whole or not at all, and where the weights lie."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from se_nas.core.trial import Phase
+
+
+@contextlib.contextmanager
+def atomically(file: Path) -> Iterator[Path]:
+    """A temporary path beside a file, which takes the file's place when the block ends without an error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, since writers of figures read the format from it.
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file in one piece."""
+    with atomically(file) as temporary:
+        temporary.write_bytes(content)
+
+
+def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
+    """Where a worker leaves the trained weights."""
+    return folder / "weights" / f"{trial_name(trial, phase)}.safetensors"
+
+
+def trial_name(trial: int, phase: Phase) -> str:
+    """What files of a trial are named by: each phase counts its trials from 0."""
+    return str(trial) if phase == "search" else f"{phase}-{trial}"

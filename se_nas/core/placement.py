@@ -1,0 +1,188 @@
+"""Units and sites of a backbone, what each gets, and the placements that this makes: frozen, valid once built.
+
+``SCHEMA_VERSION`` (`se_nas.core.serialization`) names the meaning of the fields. Later versions add fields with
+defaults and never change what a field means; unknown fields of a newer writer are ignored on reading.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from se_nas.core.errors import SpaceError
+from se_nas.core.serialization import checksum
+
+POSITIONS = ("standard", "pre", "post", "identity", "inner")
+GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
+SQUEEZES = ("avg", "max")
+ROUNDINGS = ("floor", "multiple_of_8")
+INITS = ("default", "identity")
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "position": POSITIONS, "gate": GATES, "squeeze": SQUEEZES, "rounding": ROUNDINGS, "init": INITS,
+}  # fmt: skip
+"""Settings of an SE block that are one of several words, by name."""
+
+# (scale, offset) that make a gate exactly 1 when the last layer starts at zero (relu: at a bias of 1).
+IDENTITY_GATES: dict[str, tuple[float, float]] = {
+    "sigmoid": (2.0, 0.0),
+    "hard_sigmoid": (2.0, 0.0),
+    "tanh": (1.0, 1.0),
+    "relu": (1.0, 0.0),
+}
+
+
+def squeeze_channels(channels: int, reduction: float, rounding: str = "floor") -> int:
+    """Hidden width of an SE block: ``channels / reduction``, rounded.
+
+    ``floor`` is the paper's rule (Hu et al., arXiv 1709.01507, section 3); ``multiple_of_8`` is timm's: the
+    nearest multiple of 8, at least 8. May return 0, which no block can have: `Choice` refuses it.
+
+    >>> squeeze_channels(64, 16), squeeze_channels(64, 16, "multiple_of_8"), squeeze_channels(8, 16)
+    (4, 8, 0)
+    """
+    if rounding == "floor":
+        return int(channels // reduction)
+    return max(8, int(channels / reduction + 4) // 8 * 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A unit and a position in it: the very tensor that is rescaled.
+
+    `module` is the dotted path of the module whose first input or whose output (`edge`) is that tensor; with the edge
+    ``expression`` it is an expression in a method of that module, at `place`. With ``block`` and ``gate`` the module is
+    the network's own SE block, or the part of it that computes the gate; ``inline`` is one that has no module of its
+    own: its multiplication is at `place`, its weights are in `layers`, and without a place it can only be kept.
+    `channels` is the tensor's size along dimension 1, `size` its spatial shape, `uses` how often it is rescaled in one
+    forward pass (more than once in a block that the network uses several times).
+    """
+
+    unit: str
+    position: str
+    module: str
+    channels: int
+    size: tuple[int, ...]
+    edge: Literal["input", "output", "expression", "block", "gate", "inline"] = "output"
+    place: str = ""
+    uses: int = 1
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A part of the backbone that can carry one SE block, with its sites, the standard one first."""
+
+    name: str
+    stage: str
+    sites: tuple[Site, ...]
+    kind: str = "declared"
+    existing: str | None = None
+    """Path of the SE block that the network had already (then `keep` is a choice), or None."""
+
+    def site(self, position: str) -> Site:
+        """The site at a position; SpaceError if the unit has none there."""
+        for site in self.sites:
+            if site.position == position:
+                return site
+        raise SpaceError(
+            f"unit {self.name!r} has no site at position {position!r}",
+            allowed=[site.position for site in self.sites],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What one unit gets: no SE block, the one that it had already, or an SE block with all its settings.
+
+    The gate is ``gate_offset + gate_scale * gate(logit)``. `init` says how the block starts: ``identity`` makes
+    the gate exactly 1 at the start.
+    """
+
+    kind: Literal["none", "keep", "se"] = "none"
+    reduction: float | None = None
+    squeeze_channels: int | None = None
+    position: str = "standard"
+    gate: str = "sigmoid"
+    gate_scale: float = 1.0
+    gate_offset: float = 0.0
+    squeeze: str = "avg"
+    rounding: str = "floor"
+    bias: bool = False
+    init: str = "default"
+
+    def __post_init__(self) -> None:
+        for name, allowed in ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise SpaceError(f"{name} is {getattr(self, name)!r}", allowed=allowed)
+        if self.kind != "se":
+            return
+        if self.squeeze_channels is None or self.squeeze_channels < 1:
+            raise SpaceError(
+                f"an SE block with reduction {self.reduction} would have a hidden width of {self.squeeze_channels}",
+                hint="choose a smaller reduction, or the rounding rule multiple_of_8",
+            )
+        if self.init == "identity" and self.gate == "relu" and not self.bias:
+            raise SpaceError("init: identity with the relu gate needs bias: true, since the gate starts at its bias")
+
+    @property
+    def label(self) -> str:
+        """Short form: ``none``, ``keep`` or the reduction."""
+        if self.kind != "se":
+            return self.kind
+        return str(self.squeeze_channels) + "ch" if self.reduction is None else f"{self.reduction:g}"
+
+    @functools.cached_property
+    def built(self) -> tuple[tuple[str, Any], ...]:
+        """(field, value) of what the block is where that differs from the default; nothing for `none`.
+
+        It is equal for choices that build the same: how the hidden width was asked for is left out.
+        """
+        if self.kind == "none":
+            return ()
+        return tuple((name, value) for name, default in _BUILT.items() if (value := getattr(self, name)) != default)
+
+    @classmethod
+    def se(cls, channels: int, reduction: float, **settings: Any) -> Choice:  # settings are this class's own fields
+        """An SE block for a site with so many channels; SpaceError when the hidden width would be 0."""
+        rounding = settings.get("rounding", "floor")
+        if settings.get("init") == "identity" and "gate_scale" not in settings:
+            scale, offset = IDENTITY_GATES[settings.get("gate", "sigmoid")]
+            settings = {**settings, "gate_scale": scale, "gate_offset": offset}
+        width = squeeze_channels(channels, reduction, rounding)
+        if width < 1:
+            raise SpaceError(
+                f"reduction {reduction:g} leaves a hidden width of 0 at {channels} channels",
+                hint=f"choose a reduction of at most {channels}, or the rounding rule multiple_of_8",
+            )
+        return cls(kind="se", reduction=float(reduction), squeeze_channels=width, **settings)
+
+
+NONE = Choice()
+KEEP = Choice(kind="keep")
+
+_BUILT = {f.name: f.default for f in fields(Choice) if f.name not in ("reduction", "rounding")}
+"""Fields of a choice that say what is built, with their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Unit -> choice. Units without an entry get `none`."""
+
+    choices: dict[str, Choice]
+    label: str = ""
+    """Short form for people, such as ``stage1=16, stage2=none``."""
+
+    def __repr__(self) -> str:
+        """The short form and the key: all choices of a large network would fill screens."""
+        blocks = sum(choice.kind != "none" for choice in self.choices.values())
+        return f"Placement({self.label!r}, {blocks} of {len(self.choices)} units with SE, key={self.key!r})"
+
+    @functools.cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits; equal for placements that build the same network.
+
+        A SHA-256 of the sorted (unit, choice) pairs without `none`, without fields that have their default,
+        and without how the hidden width was asked for.
+        """
+        return checksum([(unit, dict(choice.built)) for unit, choice in sorted(self.choices.items()) if choice.built])

@@ -1,0 +1,102 @@
+"""What a plug-in of each kind must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from se_nas.core.trial import CostValue, Direction, Request, Result, Verdict
+
+if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a table needs neither
+    import optuna
+    import pytorch_lightning as pl
+    from torch import nn
+
+    from se_nas.core.trial import Recipe
+
+
+class Channel(Protocol):
+    """The way from a training to the driver and back."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+        """Tell what was seen after an epoch (counted from 1); the answer says whether to go on."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A factory of networks. It is given `num_classes` and `in_channels` if it has parameters of these names.
+
+    The network may have a method ``se_units() -> {unit: module path}`` that names its units.
+    """
+
+    def __call__(self, **args: Any) -> nn.Module: ...
+
+
+@runtime_checkable
+class Data(Protocol):
+    """A factory of a data set: it returns a `se_nas.data.base.Source` or a LightningDataModule."""
+
+    def __call__(self, **args: Any) -> Any: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the candidates are trained for.
+
+    `module` wraps a candidate in a LightningModule, which logs `metric` in its validation epoch.
+    """
+
+    metric: str
+    direction: Direction
+
+    def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule: ...
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """One cost of a placement. `exact` costs come from a table before training, others are measured."""
+
+    name: str
+    unit: str
+    exact: bool
+
+    def measure(self, candidate: nn.Module, input_shape: tuple[int, ...]) -> CostValue: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A factory of an Optuna sampler; it is given the bound search space (`se_nas.space.space.Space`), the
+    seed and the budget by name."""
+
+    def __call__(self, *, space: Any, seed: int, budget: int) -> optuna.samplers.BaseSampler: ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs evaluations in `slots` places at once and carries their reports to the driver."""
+
+    slots: int
+
+    def submit(
+        self,
+        evaluate: Callable[[Request, Channel], Result],
+        request: Request,
+        report: Callable[[int, Mapping[str, float]], Verdict],
+    ) -> Future[Result]: ...
+
+    def shutdown(self, *, wait: bool = True) -> None: ...
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What the class of an executor has, too, if its slots are not the devices of this machine.
+
+    Both are class methods that are given the arguments of the executor but `devices`.
+    """
+
+    def find_slots(self, *, device: str, workers: int | None, **args: Any) -> tuple[str, ...]:
+        """The device of each slot, as its worker names it; ConfigError for more slots than there can be."""
+
+    def ask_machines(self, function: Callable[..., Any], values: tuple[Any, ...], **args: Any) -> list[Any]:
+        """What a function returns on each machine that has slots."""

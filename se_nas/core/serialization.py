@@ -1,0 +1,62 @@
+"""Records as plain data and as JSON, checksums of them, and random streams."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from se_nas.core.errors import RunError
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+
+def to_plain(record: Any) -> Any:
+    """A record as dictionaries, lists, strings and numbers, just as JSON reads it back."""
+    return msgspec.json.decode(msgspec.json.encode(record))
+
+
+def from_plain(data: Any, kind: type[T], *, where: str = "a stored record") -> T:
+    """A record from plain data; RunError that names the wrong field, RunError for a newer schema."""
+    if isinstance(data, Mapping) and isinstance(schema := data.get("schema"), int) and schema > SCHEMA_VERSION:
+        raise RunError(
+            f"schema version {schema} is newer than this se-nas ({SCHEMA_VERSION})", where=where, hint="update se-nas"
+        )
+    try:
+        return msgspec.convert(data, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{kind.__name__}: {error}", where=where) from error
+
+
+def to_json(record: Any, *, indent: int = 0) -> bytes:
+    """A record as UTF-8 JSON; `indent` spaces per level, or one line."""
+    raw = msgspec.json.encode(record)
+    return msgspec.json.format(raw, indent=indent) + b"\n" if indent else raw
+
+
+def from_json(text: bytes | str, kind: type[T], *, where: str = "a stored record") -> T:
+    """A record from JSON; RunError when it is no JSON or not this record."""
+    try:
+        data = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise RunError(f"not valid JSON: {error}", where=where) from error
+    return from_plain(data, kind, where=where)
+
+
+def checksum(record: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the record's canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(record, order="deterministic")).hexdigest()[:16]
+
+
+def random_stream(seed: int, *names: str | int) -> int:
+    """Seed of a separate random stream, 63 bits, from a seed and the names of the stream.
+
+    Backbone initialisation, each SE block, batch order and augmentation have a stream each, so that inserting
+    an SE block shifts no other random number.
+    """
+    digest = hashlib.sha256(msgspec.json.encode([seed, *names])).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,120 @@
+"""How placements, metrics and costs are called wherever a person reads them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from se_nas.core.costs import cost_facts
+
+ANY = "any"
+"""The level that stands for the mean over all reductions of a stage."""
+
+
+def in_words(label: str) -> str:
+    """A placement's short form as one reads it.
+
+    >>> in_words("stage1=16,stage2=none,stage3=16"), in_words("none"), in_words("all:16")
+    ('SE with r=16 in stages 1 and 3', 'no SE', 'SE with r=16 everywhere')
+    >>> in_words("layer1=8:pre,layer2=keep")
+    "SE with r=8 (pre) in layer1 and the network's own SE in layer2"
+    """
+    if label == "none":
+        return "no SE"
+    if label.startswith("all:"):
+        return f"{_choice(label[4:])} everywhere"
+    groups: dict[str, list[str]] = {}
+    for part in label.split(","):
+        name, _, value = part.partition("=")
+        if value != "none":
+            groups.setdefault(value, []).append(name)
+    return listed([f"{_choice(value)} in {_places(names)}" for value, names in groups.items()]) or label
+
+
+def _choice(value: str) -> str:
+    reduction, *settings = value.split(":")
+    if reduction == "keep":
+        return "the network's own SE"
+    return f"SE with r={reduction}" + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _places(names: Sequence[str]) -> str:
+    matches = [re.fullmatch(r"stage(\d+)", name) for name in names]
+    if len(names) > 6:
+        return f"{len(names)} places"
+    if all(matches):
+        return ("stages " if len(names) > 1 else "stage ") + listed([m[1] for m in matches if m])
+    return listed(names)
+
+
+def listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else " and ".join([", ".join(parts[:-1]), parts[-1]]) if parts else ""
+
+
+def amount(value: float, unit: str, *, signed: bool = True, name: bool = True) -> str:
+    """A difference of a metric: shares in points, others as plain numbers; with the name of the unit.
+
+    >>> amount(0.0125, "share"), amount(-0.3, "nats", signed=False), amount(0.02, "share", name=False)
+    ('+1.25 points', '-0.3 nats', '+2.00')
+    """
+    sign = "+" if signed else ""
+    if unit == "share":
+        return f"{100 * value:{sign}.2f}" + (" points" if name else "")
+    return f"{value:{sign}.4g}" + (f" {unit}" if unit and name else "")
+
+
+def level_of(value: float, unit: str) -> str:
+    """A value of a metric: shares in percent."""
+    return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()
+
+
+REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
+"""Role -> what the reference point is called."""
+
+
+def reference_name(role: str, label: str) -> str:
+    """What a trial with a role is called; its placement where r=16 leaves no hidden channel.
+
+    >>> reference_name("reference", "all:16")
+    'SE everywhere at r=16'
+    >>> reference_name("reference", "stage1=8,stage2=16")
+    'SE everywhere (stage1=8, stage2=16)'
+    """
+    if role == "reference" and set(re.findall(r"[=:](\d+)", label)) - {"16"}:
+        return f"SE everywhere ({', '.join(re.split(', *', label))})"
+    return REFERENCES.get(role, role)
+
+
+def cost_name(name: str) -> str:
+    """A cost as a head or an axis says it."""
+    return cost_facts(name).head
+
+
+def scale_of(unit: str) -> tuple[float, str, str]:
+    """How a metric is shown: factor, unit of values, unit of differences."""
+    return (100.0, "%", "points") if unit == "share" else (1.0, unit, unit)
+
+
+def cost_with_unit(name: str) -> str:
+    """A cost by its name, with what it is counted in where the name does not say so.
+
+    >>> cost_with_unit("latency"), cost_with_unit("params")
+    ('latency (ms)', 'params')
+    """
+    facts = cost_facts(name)
+    return f"{name} ({facts.unit})" if facts.unit and not facts.whole else name
+
+
+def cost_text(value: float, name: str) -> str:
+    """A cost as text: counts in full, others with five digits."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{int(value):,}" if cost_facts(name).whole else f"{value:.5g}"
+
+
+def level_text(setting: str, level: str) -> str:
+    """A level in words: ``r = 16``, ``any r``, ``position: pre``."""
+    if setting != "reduction":
+        return f"{setting}: {level}"
+    return "any r" if level == ANY else f"r = {level}" if level[:1].isdigit() else level

@@ -1,0 +1,254 @@
+"""Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
+
+The test part is sealed: nothing here decodes or caches it until `open_test` is called, which keeps a log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from se_nas.core.errors import DataError
+from se_nas.core.files import write_atomically
+from se_nas.core.plugins import check_arguments, resolve
+from se_nas.core.serialization import checksum, from_json, to_json
+from se_nas.core.trial import Target
+from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Source
+from se_nas.data.split import Plan, Rows, Split, is_class_number, split_checksum, split_plan
+
+DATASETS: dict[str, str] = {
+    "digits": "se_nas.data.digits:digits",
+    "folder:": "se_nas.data.folder:folder",
+    "npz:": "se_nas.data.npz:npz",
+    "torchvision:": "se_nas.data.libraries:torchvision",
+    "hf:": "se_nas.data.libraries:hf",
+}
+
+
+def open_source(target: Target) -> tuple[Any, Split]:
+    """The source of a data set (or the user's LightningDataModule), and how it is split.
+
+    Raises
+    ------
+    PluginError
+        If the name or an argument is unknown.
+    DataError
+        If there is nothing to read, or the split cannot be.
+    """
+    factory, argument = resolve("data", target.target, DATASETS)
+    args = dict(target.args)
+    split = {field.name: args.pop(field.name) for field in fields(Split) if field.name in args}
+    if argument is not None:
+        args["path"] = argument
+    check_arguments("data", target, factory, args)
+    return factory(**args), Split(**split)
+
+
+def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> DataInfo:
+    """Read and split a data set into ``folder/data``, or find it there unchanged.
+
+    With `include_val` the training part has the images of the validation part, too.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to read, an image is broken, sizes differ or fewer than two classes are there.
+    """
+    source, split = open_source(target)
+    if hasattr(source, "train_dataloader"):
+        from se_nas.data.datamodule import describe_module  # imports Lightning, which arrays do not need
+
+        if include_val:
+            raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
+        return _keep(folder, describe_module(source, target))
+    fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
+    if (known := _prepared(folder, fingerprint)) is not None:
+        return known
+    plan = split_plan(source, split)
+    shape = _write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
+    _write_part(folder, "val", source, [plan["val"]], shape)
+    info = _describe(folder, target, source, plan, fingerprint)
+    return _keep(folder, replace(info, includes_val=include_val))
+
+
+def _prepared(folder: Path, fingerprint: str) -> DataInfo | None:
+    """What is known of the data set if it is there, unchanged and whole; else nothing of it is left."""
+    cache = folder / "data"
+    if not (cache / "data.json").is_file():
+        return None
+    info = read_info(folder)
+    if info.fingerprint == fingerprint and _is_whole(folder):
+        return info
+    shutil.rmtree(cache)
+    return None
+
+
+def _keep(folder: Path, info: DataInfo) -> DataInfo:
+    """Leave the description where workers find it; it comes last, so that a torn cache is not taken for whole."""
+    write_atomically(folder / "data" / "data.json", to_json(info, indent=2))
+    return info
+
+
+def read_info(folder: Path) -> DataInfo:
+    """What `prepare_data` found out; FileNotFoundError if it has not run, RunError if its file is broken."""
+    file = folder / "data" / "data.json"
+    return from_json(file.read_bytes(), DataInfo, where=str(file))
+
+
+OPENINGS = "test_openings.jsonl"
+"""File of a run folder: one line for each time that its test part was opened."""
+
+
+def open_test(folder: Path, *, purpose: str) -> int:
+    """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
+
+    The same purpose again is the same opening, which goes on after an interruption.
+
+    Raises
+    ------
+    DataError
+        If the data set has changed, or has no test part.
+    """
+    info = read_info(folder)
+    if info.kind == "arrays":
+        source, split = open_source(info.target)
+        plan = split_plan(source, split)
+        if split_checksum(plan) != info.split:
+            raise DataError("the data set is split differently than when it was searched", where=str(folder))
+        if len(plan["test"][1]) == 0:
+            raise DataError("the test part of the data set is empty", where=str(folder))
+        if not (folder / "data" / "test_labels.npy").is_file():  # written last
+            _write_part(folder, "test", source, [plan["test"]])
+    log = openings(folder)
+    if all(opening["purpose"] != purpose for opening in log):
+        entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
+        log.append(entry)
+        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in log).encode())
+    return len(log)
+
+
+def openings(folder: Path) -> list[dict[str, Any]]:
+    """What the log of a run folder says about its test part: purpose, time and number of images of each opening."""
+    file = folder / OPENINGS
+    if not file.is_file():
+        return []
+    try:
+        log = [json.loads(line) for line in file.read_text().splitlines() if line]
+        if wrong := [line for line in log if not isinstance(line, dict) or "purpose" not in line]:
+            raise ValueError(f"{wrong[0]!r} is not an opening")
+        return log
+    except ValueError as error:
+        raise DataError(f"the log of test openings is broken: {error}", where=str(file)) from error
+
+
+def open_part(folder: Path, part: PartName) -> Part:
+    """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory.
+
+    FileNotFoundError for a part that is not there, such as the test part before `open_test`.
+    """
+    cache = folder / "data"
+    return Part(images=_array(cache / f"{part}_images.npy"), labels=_array(cache / f"{part}_labels.npy"))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the prepared training and validation parts are there, as long as they should be."""
+    try:
+        return all(len(part.images) == len(part.labels) for part in (open_part(folder, name) for name in PARTS[:2]))
+    except (OSError, ValueError):
+        return False
+
+
+def provide(file: Path, array: np.ndarray) -> None:
+    """Have an array found under the name of a file that is not there: in this process, without a copy."""
+    _PROVIDED[file] = array
+
+
+_PROVIDED: dict[Path, np.ndarray] = {}
+
+
+def _array(file: Path) -> np.ndarray:
+    if file in _PROVIDED:
+        return _PROVIDED[file]
+    # Copy-on-write, since torch warns of read-only arrays; nobody writes.
+    mapped: np.ndarray = np.load(file, mmap_mode="c")
+    return mapped
+
+
+def _write_part(
+    folder: Path, part: PartName, source: Source, rows: Sequence[Rows], shape: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """Write images and labels as arrays; returns the shape of one image, which must be that of the others, if given."""
+    cache = folder / "data"
+    cache.mkdir(parents=True, exist_ok=True)
+    number, images, done = sum(len(indices) for _, indices, _ in rows), None, 0
+    for origin, indices, _ in rows:
+        for chunk in source.images(origin, indices):
+            shape = shape or chunk.shape[1:]
+            if chunk.shape[1:] != shape:
+                raise DataError(f"validation images have shape {chunk.shape[1:]}, training images {shape}")
+            if images is None:
+                file = cache / f"{part}_images.npy"
+                images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=(number, *shape))
+            images[done : done + len(chunk)] = chunk
+            done += len(chunk)
+    if images is not None:
+        images.flush()
+    labels = np.concatenate([targets for _, _, targets in rows])
+    labels = labels.astype(np.int64) if is_class_number(labels) else np.ascontiguousarray(labels)
+    np.save(cache / f"{part}_labels.npy", labels)
+    return shape or ()
+
+
+def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerprint: str) -> DataInfo:
+    """What is known of the parts that were written."""
+    train, val = open_part(folder, "train"), open_part(folder, "val")
+    mean, std = _mean_and_std(train.images)
+    return DataInfo(
+        target=target,
+        classes=source.classes,
+        input_shape=tuple(train.images.shape[1:]),
+        target_shape=tuple(train.labels.shape[1:]),
+        target_type="float" if np.issubdtype(train.labels.dtype, np.floating) else "integer",
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        train=len(train.images),
+        val=len(val.images),
+        test=len(plan["test"][1]),
+        fingerprint=fingerprint,
+        checksum=_content_checksum([train, val]),
+        split=split_checksum(plan),
+    )
+
+
+def _content_checksum(parts: Sequence[Part]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of all images and labels."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for start in range(0, len(part.images), CHUNK):
+            digest.update(part.images[start : start + CHUNK].tobytes())
+        digest.update(part.labels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per channel of images (n, channels, *size); 1 in place of a standard deviation of 0."""
+    axes = (0, *range(2, images.ndim))
+    number = images.size // images.shape[1]
+    total, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK].astype(np.float64)
+        total += chunk.sum(axes)
+        squares += (chunk**2).sum(axes)
+    mean = total / number
+    std = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
+    if not np.isfinite(std).all():
+        raise DataError("the training images contain values that are not finite")
+    return mean, np.where(std > 0, std, 1.0)

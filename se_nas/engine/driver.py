@@ -1,0 +1,305 @@
+"""The one process that asks and tells: it keeps the executor's slots busy and writes every trial to the study."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+
+from se_nas.core.config import seconds
+from se_nas.core.errors import RunError, WorkerLostError, reason_of
+from se_nas.core.protocols import Executor
+from se_nas.core.serialization import from_json
+from se_nas.core.trial import BLAMELESS, INTERRUPTED, LOST, Epoch, Result, Trial, Verdict
+from se_nas.engine.early_stopping import EarlyStopping
+from se_nas.engine.problem import Problem
+from se_nas.engine.proposer import Proposals
+from se_nas.engine.run_folder import RunFolder
+from se_nas.engine.study import Study
+from se_nas.executors.build import open_executor
+from se_nas.report.terminal import Status, View
+from se_nas.training.checkpoint import FOLDER as CHECKPOINTS
+from se_nas.training.evaluate import evaluate, result_file
+from se_nas.training.provenance import commit
+
+KEPT_BYTES = 2**30
+"""Weights of all trials are kept while they take less than this together (keep_weights: auto)."""
+
+CLOCKS = 600.0
+"""Seconds by which the clocks of two machines may differ; a lease that ended before was given up for certain."""
+
+WAIT = 1.0
+"""Seconds between looks at a study whose last trainings are another driver's."""
+
+HOPELESS = 6
+"""So many failed trainings without a single success end a search."""
+
+
+class Driver:
+    """Asks, submits, tells: the one process that writes to the study. What is trained, the proposer says."""
+
+    def __init__(
+        self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals,
+        on_trial: Callable[[Trial], object] | None = None,
+    ) -> None:  # fmt: skip
+        self.problem, self.run, self.study, self.view, self.proposer = problem, run, study, view, proposer
+        self.on_trial = on_trial
+        config = problem.config
+        self.running: dict[Future[Result], Trial] = {}
+        self.epochs: dict[int, int] = {}
+        searches = config.early_stopping and proposer.phase == "search"
+        self.stopping = EarlyStopping(problem.objective, problem.space) if searches else None
+        self.stopped: dict[int, str] = {}
+        self.ending = ""
+        self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
+        self._renewed = time.monotonic()
+        self._leases: dict[int, tuple[float, float]] = {}
+        """Of running trials of other drivers: the lease, and when it was first seen."""
+        self._said = False
+
+    def drive(self) -> str:
+        """Train until the budget is spent or something else ends the search; returns why, in words."""
+        with self.study.turn:
+            self._recover()
+            trials = self.study.trials()
+            if self.stopping is not None:
+                self.stopping.learn(trials)
+            self.proposer.begin(trials)
+        if _spent(trials) >= self.problem.config.budget:
+            return self._why(trials)
+        executor = open_executor(self.problem.config.executor, self.problem.devices)
+        clean = False
+        try:
+            with _interruptible(self._interrupt), contextlib.suppress(KeyboardInterrupt):
+                while self._fill(executor) or self.running:
+                    self._collect()
+                clean = True
+        finally:
+            executor.shutdown(wait=clean)
+        if clean:
+            shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
+        if clean and self.proposer.phase == "search":
+            self._measure_front()
+        return self._why(self.study.trials())
+
+    def _measure_front(self) -> None:
+        """Measure the front and the reference points, now that no training runs beside it."""
+        if self.problem.costs.measurer is None:
+            return
+        found = self.study.findings()
+        front = set(found.front.get("trial", []))
+        wanted = [t.placement for t in found.trials if t.number in front or (t.role and t.state == "complete")]
+        self.study.keep_measured(self.problem.costs.settle(wanted))
+
+    def _fill(self, executor: Executor) -> bool:
+        """Submit trials while slots are free and the budget lasts; whether another call may submit more."""
+        while len(self.running) < executor.slots:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self.ending = self.ending or f"the time of {self.problem.config.max_time} is over"
+            if self.ending:
+                return False
+            with self.study.turn:
+                trials = self.study.trials()
+                spent, others = _spent(trials), len(self._others(trials))
+                if spent >= self.problem.config.budget:
+                    return False
+                over = spent + others + len(self.running) >= self.problem.config.budget
+                trial = None if over else self.proposer.next(trials)
+            if trial is None:
+                return others > 0 or (not over and bool(self.running))  # what others train may come back to us
+            future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
+            self.running[future] = trial
+            self._show()
+        return True
+
+    def _collect(self) -> None:
+        """Wait a moment for results; tell what is there."""
+        if not self.running:
+            time.sleep(WAIT)
+        done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
+        for future in done:
+            trial = self.running.pop(future)
+            self._tell(trial, _outcome(future, trial))
+        if self.ending == "interrupted" and not self._said:
+            self._said = True
+            self.view.say("finishing what is running; press Ctrl-C again to stop at once")
+        if time.monotonic() - self._renewed > self.study.lease / 3:
+            self._renewed = time.monotonic()
+            for trial in self.running.values():
+                self.study.renew(trial)
+            self._take_over()
+        self._show()
+
+    def _others(self, trials: list[Trial]) -> list[Trial]:
+        """Running trials of other drivers."""
+        return [t for t in trials if t.state == "running" and t.owner != self.run.owner]
+
+    def _take_over(self) -> None:
+        """Have trials tried again whose driver gave no sign of life for a lease, by our clock."""
+        now = time.monotonic()
+        others = self._others(self.study.trials())
+        self._leases = {
+            t.number: seen if (seen := self._leases.get(t.number, (0.0, 0.0)))[0] == t.lease else (t.lease, now)
+            for t in others
+        }
+        for trial in others:
+            if now - self._leases[trial.number][1] > self.study.lease:
+                self._orphan(trial)
+
+    def _tell(self, trial: Trial, result: Result) -> None:
+        record = replace(
+            trial,
+            state=result.state,
+            reason=self.stopped.get(trial.number, result.reason),
+            counts=result.state in ("complete", "stopped"),
+            metrics=result.metrics,
+            curve=result.curve,
+            seconds=result.seconds,
+            device=result.device,
+            versions=result.versions,
+            commit=result.commit or commit(),  # a worker elsewhere runs in no checkout
+            notes=result.notes,
+            graph=result.graph,
+        )
+        if not self.study.finish(record):
+            return
+        result_file(self.run.path, trial.number, result.attempt, self.proposer.phase).unlink(missing_ok=True)
+        if record.state == "failed":
+            self.proposer.retry(record)
+        trials = self.study.trials()
+        if record.state == "failed":
+            self._give_up_if_hopeless(record, trials)
+        self._drop_weights()
+        if self.stopping is not None and record.counts:
+            self.stopping.learn(trials)
+        self.view.finished(record, self._status(trials))
+        for note in record.notes:
+            self.view.say(f"trial {record.number}: {note}")
+        if self.on_trial is not None and self.on_trial(record) == "stop":
+            self.ending = self.ending or f"stopped by on_trial after trial {record.number}"
+
+    def _give_up_if_hopeless(self, last: Trial, trials: list[Trial]) -> None:
+        failures = [t for t in trials if t.state == "failed" and t.reason not in BLAMELESS]
+        if len(failures) >= HOPELESS and not any(t.counts for t in trials):
+            raise RunError(
+                f"the first {len(failures)} trainings all failed; the last one: {last.reason}",
+                where=str(self.run.path),
+                hint="try one placement with --budget 1 --executor inline, or another recipe such as --lr 0.01",
+            )
+
+    def _recover(self) -> None:
+        """Take in what a driver that died left behind: results on disk are told, orphans are tried again."""
+        for trial in self.study.trials():
+            if trial.state != "running":
+                continue
+            file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
+            if file.is_file():
+                self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
+            elif self.run.owned_by_us(trial.owner) or trial.lease < time.time() - CLOCKS:
+                self._orphan(trial)
+        self.study.fail_unrecorded()
+
+    def _orphan(self, trial: Trial) -> None:
+        record = replace(trial, state="failed", reason=INTERRUPTED)
+        with self.study.turn:
+            if self.study.finish(record):
+                self.proposer.retry(record)
+
+    def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
+        """What to answer after each epoch of a trial; called in a thread of the executor."""
+        curve: list[Epoch] = []
+
+        def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
+            self.epochs[trial.number] = epoch
+            curve.append(Epoch(epoch=epoch, metrics=dict(metrics)))
+            judgement = None if self.stopping is None else self.stopping(trial, curve)
+            if judgement is None or not judgement.stop or epoch >= trial.identity.epochs:
+                return "continue"
+            self.stopped[trial.number] = f"stopped after epoch {epoch}: {judgement.reason}"
+            return "stop"
+
+        return report
+
+    def _drop_weights(self) -> None:
+        """Keep the weights of the observed and of the posterior front only, where not all may be kept."""
+        folder = self.run.path / "weights"
+        keep = self.problem.config.keep_weights
+        if keep == "all" or not folder.is_dir() or self.proposer.phase != "search":
+            return
+        if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
+            return
+        found = self.study.findings()
+        kept = set(found.front.get("trial", []))
+        finished = {t.number for t in found.trials if t.state != "running"}
+        for number in finished - kept:
+            (folder / f"{number}.safetensors").unlink(missing_ok=True)
+
+    def _why(self, trials: list[Trial]) -> str:
+        if self.ending:
+            return self.ending
+        spent = _spent(trials)
+        if spent >= self.problem.config.budget:
+            return f"the budget of {self.problem.config.budget} trainings is spent"
+        return self.proposer.nothing_left(spent)
+
+    def _interrupt(self, again: bool) -> None:
+        self.ending = "interrupted"  # said by the main loop: a signal may come while something is being printed
+        if again:
+            raise KeyboardInterrupt
+
+    def _status(self, trials: list[Trial]) -> Status:
+        return Status(
+            trials=[t for t in trials if t.state != "running"],
+            running=list(self.running.values()),
+            epochs=self.epochs,
+            budget=self.problem.config.budget,
+            slots=len(self.problem.devices),
+            objective=self.problem.objective,
+            ending=self.ending,
+        )
+
+    def _show(self) -> None:
+        if self.view.live:  # reading the study four times a second would take time from the trainings
+            self.view.update(self._status(self.study.trials()))
+
+
+def _spent(trials: list[Trial]) -> int:
+    return sum(trial.counts for trial in trials)
+
+
+def _outcome(future: Future[Result], trial: Trial) -> Result:
+    """The result of an evaluation; a failed one if its worker died. Errors of the machine are raised."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, OSError | RunError):
+        raise error
+    if isinstance(error, WorkerLostError):
+        return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=LOST)
+    return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=reason_of(error))
+
+
+@contextlib.contextmanager
+def _interruptible(interrupt: Callable[[bool], None]) -> Iterator[None]:
+    """Ctrl-C asks for a clean end, a second one and SIGTERM for an end at once. In other threads nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal pressed
+        again, pressed = pressed or number == signal.SIGTERM, True
+        interrupt(again)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

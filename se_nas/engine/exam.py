@@ -1,0 +1,184 @@
+"""The exam: a trained network on the sealed test part, image by image. Only `confirm` holds one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+
+from se_nas.core.errors import TrainingError, reason_of
+from se_nas.core.files import atomically, weights_file
+from se_nas.core.protocols import Channel, Task
+from se_nas.core.trial import Request, Result
+from se_nas.data.base import DataInfo
+from se_nas.data.batches import Batches
+from se_nas.data.datamodule import AnyDataModule
+from se_nas.data.shards import devices_of
+from se_nas.data.store import open_part, open_source, read_info
+from se_nas.insertion.insert import build_candidate
+from se_nas.training.devices import threads
+from se_nas.training.tasks import open_task
+from se_nas.training.trainer import DeviceSettings, make_trainer, quiet, validation_batch
+
+GROUPS = 20
+"""Of test images, where a metric is no mean over images: each is left out once (delete-a-group jackknife)."""
+
+
+def exam_file(folder: Path, trial: int) -> Path:
+    """Where the test of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
+    return folder / "confirm" / f"test-{trial}.npz"
+
+
+def examine(request: Request, channel: Channel) -> Result:
+    """Test the trained network of a request; its scores are in `exam_file` when this returns ``complete``.
+
+    The scores are one number for each test image, whose mean is the metric; for a metric that is no mean over
+    images, pseudo-values of `GROUPS` groups of images (Kott, "The delete-a-group jackknife", Journal of Official
+    Statistics 17, 2001). A module says what an image contributes by a method ``image_scores(batch)`` that returns
+    tensors (batch,) by metric.
+    """
+    folder = Path(request.folder)
+    start = time.perf_counter()
+    result = Result(trial=request.trial, attempt=request.attempt, state="complete")
+    try:
+        with threads(request.threads):
+            scores, metrics = _examine(request, folder)
+        with atomically(exam_file(folder, request.trial)) as temporary:
+            names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
+            np.savez_compressed(temporary, scores=scores, names=names, values=values)
+    except OSError:  # the disk, not the network
+        raise
+    except Exception as error:  # the others are examined all the same
+        result = replace(result, state="failed", reason=reason_of(error))
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, float]]:
+    identity, info = request.identity, read_info(folder)
+    candidate = build_candidate(
+        request.backbone, request.units, request.placement,
+        num_classes=len(info.classes) or None, input_shape=info.input_shape, seed=0,
+    )  # fmt: skip
+    candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
+    if request.channels_last:
+        candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    task = open_task(identity.task, metric=request.metric, direction=request.direction)
+    facts: dict[str, Any] = {
+        "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
+        "class_counts": torch.ones(max(1, len(info.classes))), "steps": 1,
+    }  # fmt: skip
+    module = task.module(candidate, identity.recipe, **facts)
+    per_image = PerImage(task.metric)
+    part = _TestPart(info, folder, _device(request), request.channels_last)
+    metrics = _validate(module, part, request, per_image)
+    if task.metric not in metrics:
+        raise TrainingError(f"the task did not log {task.metric!r} on the test part", allowed=sorted(metrics))
+    if per_image.found:
+        return np.concatenate(per_image.found), metrics
+    return _jackknife(module, task, info, folder, request, metrics[task.metric]), metrics
+
+
+def _jackknife(
+    module: pl.LightningModule, task: Task, info: DataInfo, folder: Path, request: Request, whole: float
+) -> np.ndarray:
+    """Pseudo-values ``g whole - (g - 1) value without the group``, one for each group of images."""
+    values = []
+    for group in range(GROUPS):
+        part = _TestPart(info, folder, _device(request), request.channels_last, without=group)
+        values.append(_validate(module, part, request)[task.metric])
+    return GROUPS * whole - (GROUPS - 1) * np.array(values, dtype=np.float64)
+
+
+class PerImage(pl.Callback):
+    """Collects what each image contributes to a metric, where the module can say."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.found: list[np.ndarray] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        scores = getattr(pl_module, "image_scores", None)
+        if scores is None:
+            return
+        with trainer.precision_plugin.forward_context():
+            values = scores(batch)
+        if self.metric in values:
+            self.found.append(values[self.metric].detach().double().cpu().numpy())
+
+
+class _TestPart(pl.LightningDataModule):
+    """The test part where Lightning looks for validation data, so that the same metrics are logged.
+
+    `without` leaves out one of `GROUPS` groups: images by turns, or whole batches of a data module.
+    """
+
+    def __init__(
+        self, info: DataInfo, folder: Path, device: torch.device, channels_last: bool, without: int | None = None
+    ) -> None:
+        super().__init__()
+        self.info, self.folder, self.place, self.channels_last, self.without = (
+            info,
+            folder,
+            device,
+            channels_last,
+            without,
+        )
+        self.inner = AnyDataModule(open_source(info.target)[0]) if info.kind == "module" else None
+
+    def setup(self, stage: str) -> None:
+        if self.inner is not None:
+            self.inner.inner.prepare_data()
+            self.inner.inner.setup("test")
+
+    def val_dataloader(self) -> Any:
+        if self.inner is not None:
+            loader = self.inner.inner.test_dataloader()
+            return loader if self.without is None else _Others(loader, self.without)
+        part = open_part(self.folder, "test")
+        if self.without is not None:
+            kept = np.arange(len(part.labels)) % GROUPS != self.without
+            part = replace(part, images=part.images[kept], labels=part.labels[kept])
+        return Batches(
+            part, batch_size=validation_batch(self.place), mean=self.info.mean, std=self.info.std,
+            device=self.place, channels_last=self.channels_last,
+        )  # fmt: skip
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch if self.inner is None else self.inner.on_before_batch_transfer(batch, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch if self.inner is None else self.inner.on_after_batch_transfer(batch, dataloader_idx)
+
+
+class _Others:
+    """All batches of a loader but those of one group."""
+
+    def __init__(self, loader: Any, group: int) -> None:
+        self.loader, self.group = loader, group
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch for number, batch in enumerate(self.loader) if number % GROUPS != self.group)
+
+
+def _validate(
+    module: pl.LightningModule, data: _TestPart, request: Request, *callbacks: pl.Callback
+) -> dict[str, float]:
+    settings = DeviceSettings(device=_device(request), precision=request.identity.precision)
+    trainer = make_trainer(request.identity.recipe, settings, *callbacks)
+    with quiet():
+        trainer.validate(module, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _device(request: Request) -> torch.device:
+    """Where a network is tested: the first device of its training."""
+    return torch.device(devices_of(request.device)[0])

@@ -1,0 +1,76 @@
+"""The study of a search and what it proposes: opened anew, gone on with, or carried over into a wider space."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+
+from se_nas.core.errors import RunError
+from se_nas.core.serialization import to_plain
+from se_nas.engine.problem import Problem, is_wider
+from se_nas.engine.proposer import Proposer
+from se_nas.engine.run_folder import STUDY, RunFolder, differences
+from se_nas.engine.storage import reading, turn
+from se_nas.engine.study import Study
+from se_nas.report.terminal import View
+from se_nas.samplers.build import open_sampler
+
+DRIVER_SEEDS = 7919
+"""Distance of the sampler's seeds of drivers that share a study."""
+
+
+def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
+    """The study of a problem: a new one, the one in the run folder, or that one carried over into a wider space.
+
+    RunError, with the differences, if the study in the folder is of something else.
+    """
+    storage = problem.config.storage or run.storage
+    with reading(storage):
+        own_turn = turn(storage)
+    with own_turn:
+        return _open_study(problem, run, view, storage)
+
+
+def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> Study:
+    study = Study.latest(storage, STUDY)
+    if study is None:
+        study = Study(storage, STUDY, problem.objective, problem.facts)
+    elif changed := differences(study.facts, problem.facts):
+        if not is_wider(study.facts, problem.facts):
+            raise RunError(
+                "the run is of something else, and cannot go on with this:\n  " + "\n  ".join(changed[:12]),
+                where=str(run.path),
+                hint="give another --out, or the settings that the run was made with",
+            )
+        others = [t for t in study.trials() if t.state == "running" and not run.owned_by_us(t.owner)]
+        if any(t.lease > time.time() for t in others):
+            raise RunError(
+                "the space is wider than before, but another search is at work in the study",
+                where=str(run.path),
+                hint="wait for its end (or, if it was killed, for a minute)",
+            )
+        view.say("the space is wider than before: its trials are carried over")
+        study = study.widen(problem.facts, problem.space)
+    config = replace(problem.config, train=replace(problem.recipe, precision=problem.precision))
+    run.write_config(config)
+    study.optuna.set_user_attr("config", to_plain(config))
+    study.optuna.set_user_attr("data", to_plain(problem.data))
+    return study
+
+
+def open_proposer(problem: Problem, run: RunFolder, study: Study) -> Proposer:
+    """What the search trains: proposals of the configured sampler. Measures first what predicted costs need."""
+    config = problem.config
+    problem.costs.prepare()
+    rank = 0 if config.storage is None else study.join(run.owner)
+    study.optuna.sampler = open_sampler(
+        config.sampler,
+        space=problem.space,
+        # A resumed sampler must not repeat its first draws, nor two drivers draw the same.
+        seed=config.seed + len(study.trials()) + DRIVER_SEEDS * rank,
+        budget=config.budget,
+        cost=problem.costs.of_levels(problem.space, config.cost.split(","), config.max),
+    )
+    record = functools.partial(problem.trial, owner=run.owner)
+    return Proposer(study, problem.space, problem.costs, config.max, seed=config.seed, record=record)

@@ -1,0 +1,306 @@
+"""A configuration with everything that follows from it before any training."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from se_nas.backbones.adapt import logits_of
+from se_nas.backbones.build import build_backbone
+from se_nas.backbones.forward import run_once
+from se_nas.backbones.weights import Weights, fit_weights, read_weights, weights_checksum
+from se_nas.core.config import SearchConfig, measured_costs
+from se_nas.core.errors import ConfigError
+from se_nas.core.placement import Choice, Placement
+from se_nas.core.plugins import absolute
+from se_nas.core.protocols import Task
+from se_nas.core.serialization import random_stream, to_plain
+from se_nas.core.trial import Objective, Phase, Precision, Recipe, Request, RunIdentity, Trial
+from se_nas.data.base import DataInfo
+from se_nas.data.shards import devices_of
+from se_nas.data.store import prepare_data
+from se_nas.executors.build import ask_elsewhere, slots_elsewhere
+from se_nas.insertion.discover import units_of
+from se_nas.insertion.insert import insert_choices
+from se_nas.space.exact_cost import CostModel
+from se_nas.space.measured_cost import Measurer
+from se_nas.space.pricing import Pricing, open_costs
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
+from se_nas.training.devices import choose_devices, cores, gpu_need, trainings_at_once
+from se_nas.training.evaluate import save_state, start_file, train_steps
+from se_nas.training.loggers import check_logs, log_names
+from se_nas.training.rehearsal import rehearse
+from se_nas.training.supernet import widest_choices
+from se_nas.training.tasks import TASKS, open_task
+from se_nas.training.trainer import choose_precision, wants_channels_last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A configuration with everything that follows from it before any training."""
+
+    config: SearchConfig
+    data: DataInfo
+    task: Task
+    space: Space
+    costs: Pricing
+    devices: tuple[str, ...]
+    precision: Precision
+    start_weights: str
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the network was prepared."""
+
+    @property
+    def objective(self) -> Objective:
+        first, *more = self.config.cost.split(",")
+        return Objective(metric=self.task.metric, direction=self.task.direction, cost=first, more=tuple(more))
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.config.train
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be equal for a study to go on."""
+        return {
+            "backbone": to_plain(self.config.backbone),
+            "start_weights": self.start_weights,
+            "data": {"checksum": self.data.checksum, "split": self.data.split, "classes": list(self.data.classes)},
+            "task": to_plain(self.config.task),
+            "objective": to_plain(self.objective),
+            "train": {**to_plain(self.recipe), "precision": self.precision},
+            "seed": self.config.seed,
+            "vary_seed": self.config.vary_seed,
+            "space": self.space.to_plain(),
+        }
+
+    def trial(
+        self, placement: Placement, *, owner: str, role: str, attempts: int, replicate: int = 0,
+        seed: int | None = None, phase: Phase = "search",
+    ) -> Trial:  # fmt: skip
+        """The record of a training that is about to run; its number is not known yet."""
+        if seed is None:
+            own = self.config.vary_seed and phase == "search"
+            seed = random_stream(self.config.seed, "search", placement.key) % 2**31 if own else self.config.seed
+        identity = RunIdentity(
+            key=placement.key,
+            seed=seed,
+            replicate=replicate,
+            phase=phase,
+            epochs=self.recipe.epochs,
+            recipe=self.recipe,
+            task=self.config.task,
+            initialisation=initialisation(self.config),
+            start_weights=self.start_weights,
+            data=self.data.checksum,
+            split=self.data.split,
+            precision=self.precision,
+        )
+        return Trial(
+            number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
+            owner=owner, costs=self.costs(placement),
+        )  # fmt: skip
+
+    @functools.cached_property
+    def offered(self) -> dict[str, tuple[Choice, ...]]:
+        """Unit -> the widest blocks of the space, for a network that all candidates share."""
+        return widest_choices(self.space)
+
+    def request(self, trial: Trial, folder: Path) -> Request:
+        """What a worker is sent for a trial."""
+        return Request(
+            trial=trial.number,
+            attempt=trial.attempts,
+            placement=trial.placement,
+            units=self.space.units,
+            identity=trial.identity,
+            backbone=self.config.backbone,
+            folder=str(folder),
+            metric=self.config.metric,
+            direction=self.config.direction,
+            device=self.devices[0],
+            logs=log_names(self.config.logs),
+            channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            graph=self.config.graph,
+            offered={} if self.config.graph == "plain" else self.offered,
+        )
+
+
+def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) -> Problem:
+    """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
+
+    With `include_val` the training part has the images of the validation part, too.
+    """
+    config = replace(
+        config,
+        backbone=absolute(config.backbone),
+        data=absolute(config.data),
+        task=absolute(config.task),
+        sampler=absolute(config.sampler),
+        executor=absolute(config.executor),
+        weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
+    )
+    check_logs(log_names(config.logs))
+    elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
+    if elsewhere and config.devices_per_trial > 1:
+        raise ConfigError(
+            f"devices_per_trial is {config.devices_per_trial}, but the executor {config.executor.target!r} gives one "
+            "device to each training",
+            hint="leave it out, or search with --executor local",
+        )
+    if elsewhere and config.trials_per_device:
+        raise ConfigError(
+            f"trials_per_device is {config.trials_per_device}, but the executor {config.executor.target!r} shares out "
+            "the devices of other machines itself",
+            hint=f"give --executor.args.gpus_per_trial {1 / config.trials_per_device:.2g}",
+        )
+    devices = elsewhere or choose_devices(config)
+    here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
+    task = open_task(config.task, metric=config.metric, direction=config.direction)
+    data = prepare_data(config.data, folder, include_val=include_val)
+    getattr(task, "check", lambda _: None)(data)
+    backbone = build_backbone(
+        config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
+    )
+    notes: tuple[str, ...] = ()
+    weights: Weights = {}
+    if config.weights is not None:
+        fitted = fit_weights(
+            backbone, read_weights(Path(config.weights)), num_classes=len(data.classes) or None, where=config.weights
+        )
+        backbone.load_state_dict(fitted.weights, strict=False)
+        weights, notes = fitted.weights, tuple(f"weights: {note}" for note in fitted.notes)
+    start = weights_checksum(backbone)
+    if weights:
+        save_state(weights, start_file(folder, start))
+    spec = read_space(config.space)
+    if initialisation(config) != "scratch" and spec.init == "default":
+        spec = replace(spec, init="identity")
+        notes += ("SE blocks start as the identity, since the network is pretrained",)
+    units = units_of(backbone, data.input_shape, spec.units)
+    space = Space(spec, units)
+    if (
+        config.metric is not None
+        or config.task.target not in TASKS
+        or logits_of(run_once(backbone, data.input_shape)) is None
+    ):
+        rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
+    precision = _precision(config, elsewhere[0] if elsewhere else None, here)
+    if not elsewhere and config.executor.target != "inline":
+        devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
+    return Problem(
+        config=config,
+        data=data,
+        task=task,
+        space=space,
+        costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
+        devices=devices,
+        precision=precision,
+        start_weights=start,
+        notes=notes,
+    )
+
+
+def initialisation(config: SearchConfig) -> str:
+    """Where the backbone's weights come from: ``weights`` (a file), ``pretrained`` (its library) or ``scratch``."""
+    if config.weights is not None:
+        return "weights"
+    return "pretrained" if config.backbone.args.get("pretrained") else "scratch"
+
+
+def _trainings_at_once(
+    config: SearchConfig, data: DataInfo, space: Space, folder: Path, precision: Precision
+) -> Callable[[str], int]:
+    """How many trainings a GPU takes, measured with the reference placement, which has SE everywhere."""
+
+    def at_once(gpu: str) -> int:
+        device = torch.device(gpu)
+        placement = space.reference
+        request = Request(
+            trial=-1, placement=placement, units=space.units, backbone=config.backbone, folder=str(folder), device=gpu,
+            metric=config.metric, direction=config.direction, channels_last=wants_channels_last(precision, device),
+            identity=RunIdentity(
+                key=placement.key, seed=config.seed, epochs=1, recipe=config.train, task=config.task,
+                data=data.checksum, split=data.split, precision=precision,
+            ),
+        )  # fmt: skip
+        try:
+            need = gpu_need(lambda number: train_steps(request, number), device)
+        except Exception:  # memory is too small, or the user's code fails: the first training will say so
+            return 1
+        free, _ = torch.cuda.mem_get_info(device)
+        return trainings_at_once(need, free=free, cores=max(1, cores() // torch.cuda.device_count()))
+
+    return at_once
+
+
+def _precision(config: SearchConfig, elsewhere: str | None, here: torch.device) -> Precision:
+    """One precision for all trainings: that of this machine, or what all the others have."""
+    wanted = config.train.precision
+    if elsewhere is None or wanted != "auto":
+        return choose_precision(wanted, here)
+    found = set(ask_elsewhere(config.executor, probe_precision, elsewhere))
+    return "bf16" if found == {"bf16"} else "32"
+
+
+def probe_precision(device: str) -> Precision:
+    """The precision that the machine which runs this would choose for a device."""
+    return choose_precision("auto", torch.device(device))
+
+
+def _pricing(
+    config: SearchConfig, data: DataInfo, backbone: nn.Module, space: Space, device: torch.device, cache: Path
+) -> Pricing:
+    def build(placement: Placement) -> nn.Module:
+        network = copy.deepcopy(backbone)
+        insert_choices(network, space.units, placement.choices, seed=config.seed)
+        return network
+
+    shape = data.input_shape
+    measurer = None
+    if measured_costs(config):
+        measurer = Measurer(build, space, input_shape=shape, device=device, batch=config.latency_batch)
+    return Pricing(
+        CostModel(backbone, space.units, shape),
+        measurer=measurer,
+        own=open_costs(name for name in config.measure if ":" in name),
+        build=build,
+        input_shape=shape,
+        cache=cache,
+    )
+
+
+def _more(old: list[Any], new: list[Any]) -> bool:
+    return set(old) <= set(new)
+
+
+def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the new facts differ only in more reductions to choose from."""
+    before, after = old["space"], new["space"]
+    same = {k: v for k, v in old.items() if k != "space"} == {k: v for k, v in new.items() if k != "space"}
+    spec = [{k: v for k, v in s["spec"].items() if k not in ("reductions", "stages")} for s in (before, after)]
+    return (
+        same
+        and spec[0] == spec[1]
+        and before["units"] == after["units"]
+        and before["parameters"].keys() == after["parameters"].keys()
+        and _more(before["spec"]["reductions"], after["spec"]["reductions"])
+        and all(
+            _more(before["spec"]["stages"].get(d, before["spec"]["reductions"]), values)
+            for d, values in after["spec"]["stages"].items()
+        )
+        and all(
+            _more(values, after["spec"]["stages"].get(d, after["spec"]["reductions"]))
+            for d, values in before["spec"]["stages"].items()
+        )
+        and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
+    )

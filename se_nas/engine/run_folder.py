@@ -1,0 +1,186 @@
+"""The run folder: one search's files, and the lock of the driver that works in it.
+
+::
+
+    config.yaml   the resolved configuration
+    study.db      the Optuna study: the one truth
+    report.html   trials.csv    curves.csv   front.csv    front.png    front.svg     views made from it
+    best/         the best network: placement.json, model.safetensors
+    data/         decoded images, shared by the workers
+    results/      what workers left for the driver
+    weights/      trained weights
+    checkpoints/  states of long trainings that run
+    driver.lock   folder.id    who works here
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from se_nas.core.config import SearchConfig
+from se_nas.core.errors import RunError
+from se_nas.core.files import write_atomically
+from se_nas.core.serialization import to_plain
+from se_nas.core.trial import Target
+
+STUDY = "search"
+FINAL = "train"
+"""Names of the study of a search, and of that of one long training."""
+
+LOCK_WAIT = 0.5
+"""Seconds to wait for the lock: `busy` holds it for a moment."""
+
+
+class RunFolder:
+    """Paths of a run. `lock` makes this process its driver until `unlock` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self._name = f"{socket.gethostname()}:{self.path}:"
+        self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._lock: filelock.BaseFileLock | None = None
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def storage(self) -> str:
+        """The URL of the study in this folder."""
+        return f"sqlite:///{self.path / 'study.db'}"
+
+    def lock(self) -> None:
+        """Make the folder if need be and become its driver.
+
+        RunError if the folder cannot be written, or another driver works in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / "driver.lock")
+            self._lock.acquire(timeout=LOCK_WAIT)
+            self._name = f"{socket.gethostname()}:{self.path}:{self._token()}:"
+            self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        except filelock.Timeout as error:
+            raise RunError(
+                f"another search is running in {str(self.path)!r}", hint="wait for it, or give another --out"
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot write to the run folder {str(self.path)!r}: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """This process is the driver of the folder until the end of the context; see `lock`."""
+        self.lock()
+        try:
+            yield
+        finally:
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Let another driver work here."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a driver works here, as far as the file system tells: this process or another one."""
+        file = self.path / "driver.lock"
+        if not file.is_file():
+            return False
+        lock = filelock.FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:  # a run folder that may only be read
+            return False
+        lock.release()
+        return False
+
+    def owned_by_us(self, owner: str) -> bool:
+        """Whether an owner is a driver of this folder: it is dead then, since we hold the lock."""
+        return owner.startswith(self._name)
+
+    def _token(self) -> str:
+        """A word of this folder alone: machines may have equal names and paths."""
+        file = self.path / "folder.id"
+        if not file.is_file():
+            write_atomically(file, uuid.uuid4().hex[:8].encode())
+        return file.read_text()
+
+    def write_config(self, config: SearchConfig) -> None:
+        """Keep the resolved configuration."""
+        text = yaml.safe_dump(to_plain(config), sort_keys=False)
+        write_atomically(self.config_file, text.encode())
+
+    def find_storage(self) -> str:
+        """The storage of the run that was made here; RunError if this is no run folder."""
+        if self.config_file.is_file():
+            try:
+                raw = yaml.safe_load(self.config_file.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise RunError(f"not valid YAML: {error}", where=str(self.config_file)) from error
+            if isinstance(raw, dict) and raw.get("storage"):
+                return str(raw["storage"])
+        if not (self.path / "study.db").is_file():
+            raise RunError(f"{str(self.path)!r} is no run folder: it has no study.db", hint="run se-nas search first")
+        return self.storage
+
+
+@contextlib.contextmanager
+def clear_errors(folder: Path) -> Iterator[None]:
+    """Errors of the disk and of the study file, while a folder is written to, in words that help."""
+    try:
+        yield
+    except OSError as error:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+        free = shutil.disk_usage(there).free
+        raise RunError(
+            f"cannot write to {str(folder)!r}: {error.strerror or error} ({free / 2**20:.0f} MiB free)",
+            where=error.filename2 or error.filename,
+            hint="make room, or mend what stands in the way, and give the same command again: "
+            "nothing that was finished is lost",
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
+            where=str(folder),
+            hint="is the disk full, the file read-only or the server away? The same command goes on where it stopped",
+        ) from error
+
+
+def default_folder(config: SearchConfig) -> Path:
+    """``runs/BACKBONE-DATA``, so that the same command finds its run again."""
+    return Path("runs") / f"{_word(config.backbone)}-{_word(config.data)}"
+
+
+def _word(target: Target) -> str:
+    name = target.target.rstrip("/").rpartition("/")[2].replace(".py:", "-").replace(":", "-").replace(".npz", "")
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Each leaf that differs between two pieces of plain data, as ``path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in {**old, **new}
+            for line in differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{path}[{i}]")
+        ]
+    return [] if old == new else [f"{path}: {old} -> {new}"]

@@ -1,0 +1,178 @@
+"""Optuna storages: opened with the settings that each kind of database needs, one driver at a time.
+
+Several drivers may share a study: on a PostgreSQL or MySQL server, or in an SQLite file of one machine. What they ask,
+start and tell, they do in turns, so that none sees a half-made trial, trains what another one trains, or exceeds
+the budget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import filelock
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import event, make_url, text
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from se_nas.core.errors import RunError
+
+LOCK_WAIT = 60.0
+"""Seconds to wait for another process that writes to an SQLite file."""
+
+_KEY = 0x5E4A5
+"""Number of the advisory lock: any that no other program of the database uses."""
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """An Optuna storage; RunError if it cannot be opened.
+
+    An SQLite file waits for a lock instead of failing at once, and is written ahead. A server's storage is opened once
+    in a process, and connections that broke meanwhile are replaced.
+    """
+    with reading(url):
+        parsed = _parsed(url)
+        if not _is_sqlite(parsed):
+            return _open_server(parsed)
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
+        event.listen(storage.engine, "connect", _write_ahead)
+        storage.engine.dispose()  # connections made before the listener
+    return storage
+
+
+@functools.cache
+def _open_server(url: URL) -> optuna.storages.RDBStorage:
+    text_url = url.render_as_string(hide_password=False)
+    with turn(text_url):  # two drivers that begin together would both make the tables
+        return optuna.storages.RDBStorage(text_url, engine_kwargs={"pool_pre_ping": True})
+
+
+def _write_ahead(connection: Any, _: object) -> None:
+    """Log writes ahead: a killed process loses nothing, and few writes wait for the disk."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def study_names(storage: str) -> list[str]:
+    """Names of the studies in a storage, oldest first."""
+    with reading(storage):
+        return optuna.get_all_study_names(open_storage(storage))
+
+
+def turn(url: str) -> Turn:
+    """The turn of a storage: one object in each process, however its URL is written."""
+    return _turn(_parsed(url))
+
+
+class Turn:
+    """Held by one driver of a storage at a time; others wait. May be entered again by the thread that holds it.
+
+    A driver that is killed gives it back; one whose machine vanishes does so when the server notices (in a minute).
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._thread = threading.RLock()
+        self._depth = 0
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        self._thread.acquire()
+        try:
+            if self._depth == 0:
+                self._held.enter_context(_lock(self._url))
+            self._depth += 1
+        except BaseException:
+            self._thread.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._depth -= 1
+            if self._depth == 0:
+                self._held.close()
+        finally:
+            self._thread.release()
+
+
+@contextlib.contextmanager
+def _lock(url: URL) -> Iterator[None]:
+    if _is_sqlite(url):
+        with filelock.FileLock(f"{url.database}.lock") if url.database else contextlib.nullcontext():
+            yield
+        return
+    with _engine(url).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            for name, seconds in (("idle", 30), ("interval", 10), ("count", 3)):
+                connection.execute(text(f"SET LOCAL tcp_keepalives_{name} = {seconds}"))
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_KEY})"))
+            yield
+        else:
+            connection.execute(text(f"SELECT GET_LOCK('se-nas {_KEY}', -1)"))
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SELECT RELEASE_LOCK('se-nas {_KEY}')"))
+
+
+@functools.cache
+def _turn(url: URL) -> Turn:
+    return Turn(url)
+
+
+@functools.cache
+def _engine(url: URL) -> Engine:
+    return sqlalchemy.create_engine(url, pool_pre_ping=True, pool_size=1)
+
+
+def _parsed(url: str) -> URL:
+    parsed = make_url(url)
+    # SQLAlchemy 2.0 would take psycopg2 for it, 2.1 takes psycopg.
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+@contextlib.contextmanager
+def reading(url: str) -> Iterator[None]:
+    """Errors of the database as RunError, without the password."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, ImportError, RuntimeError) as error:
+        said = _first_line(error)
+        hint = next((hint for word, hint in _HINTS.items() if word in said), None)
+        if isinstance(error, ImportError) and "psycopg" in str(error):
+            hint = "pip install 'se-nas[postgresql]'"
+        raise RunError(f"cannot use the study storage {shown(url)!r}: {said}", hint=hint) from error
+
+
+_HINTS = {
+    "database is locked": "another program holds the file: close it and give the same command again",
+    "malformed": "the file is damaged: bring back a copy, or save its rows with sqlite3's command .recover",
+}
+"""What to try, by a word of the database's own message."""
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+    return (str(cause or error).splitlines() or [type(error).__name__])[0]
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(url).render_as_string()
+    except SQLAlchemyError:
+        return url

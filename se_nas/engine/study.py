@@ -1,0 +1,302 @@
+"""The Optuna study as the one truth: trials as records in, trials as records out.
+
+Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the costs stand
+beside it for optuna-dashboard. A rejected and a stopped trial are told as pruned with a violated constraint (told as
+failed, Optuna's samplers would propose them again and again).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from se_nas.analysis.findings import Findings
+from se_nas.core.errors import RunError
+from se_nas.core.placement import Unit
+from se_nas.core.serialization import from_plain, to_plain
+from se_nas.core.trial import CostValue, Objective, Trial
+from se_nas.engine.storage import open_storage, reading, shown, study_names, turn
+from se_nas.samplers.observations import REPEATS
+from se_nas.space.levels import distributions
+from se_nas.space.space import Space
+from se_nas.space.spec import SpaceSpec
+
+LEASE = 60.0
+"""Seconds that a running trial belongs to its owner without a sign of life."""
+
+EARLIER: dict[str, Any] = {"vary_seed": False}
+"""What held for studies that were made before it could be set: facts and settings of the configuration."""
+
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "stopped": TrialState.PRUNED,
+    "rejected": TrialState.PRUNED,
+}
+
+
+class Study:
+    """Trials of one search, or of one phase of it.
+
+    Drivers that share a study take turns: what they see in their `turn` stays as it is until its end.
+
+    Parameters
+    ----------
+    storage:
+        An Optuna storage URL.
+    facts:
+        What must be equal for the study to go on: kept with a new study, compared by the caller for an old one.
+    """
+
+    lease = LEASE
+
+    def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
+        self.url = storage
+        self.storage = open_storage(storage)
+        self.turn = turn(storage)
+        """Held while several steps must be one for other drivers of the study."""
+        self.name = name
+        with reading(storage), _quiet():
+            self.optuna = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                directions=[objective.direction, "minimize"],
+                load_if_exists=True,
+            )
+            if not self.optuna.user_attrs:
+                self.optuna.set_metric_names([objective.metric, objective.cost])
+                self.optuna.set_user_attr("facts", dict(facts))
+                self.optuna.set_user_attr("objective", to_plain(objective))
+        self._finished: dict[int, Trial] = {}
+        self._repeats = from_plain(self.optuna.user_attrs.get(REPEATS, {}), dict[str, tuple[float, ...]])
+        self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
+
+    def times(self) -> tuple[str, str]:
+        """When the first trial was started and the last one ended, to the second; empty where not known."""
+        frozen = self.optuna.get_trials(deepcopy=False)
+        started = [t.datetime_start for t in frozen if t.datetime_start is not None]
+        ended = [t.datetime_complete for t in frozen if t.datetime_complete is not None]
+        first, last = min(started, default=None), max(ended, default=None)
+        return tuple("" if t is None else f"{t:%Y-%m-%d %H:%M:%S}" for t in (first, last))  # type: ignore[return-value]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the study was made with."""
+        return {**EARLIER, **self.optuna.user_attrs["facts"]}
+
+    @functools.cached_property
+    def objective(self) -> Objective:
+        """What the study compares."""
+        return from_plain(self.optuna.user_attrs["objective"], Objective, where=f"study {self.name}")
+
+    @functools.cached_property
+    def space(self) -> Space:
+        """The space that the study was made with."""
+        plain = self.facts["space"]
+        where = f"study {self.name}"
+        spec = from_plain(plain["spec"], SpaceSpec, where=where)
+        return Space(spec, from_plain(plain["units"], tuple[Unit, ...], where=where))
+
+    def trials(self) -> list[Trial]:
+        """All trials that have a record, by number; those still waiting have none."""
+        found = []
+        measured = self._measured
+        with reading(self.url):
+            stored = self.optuna.get_trials(deepcopy=False)
+        for frozen in stored:
+            if frozen.number not in self._finished:
+                if "record" not in frozen.user_attrs:
+                    continue
+                record = from_plain(frozen.user_attrs["record"], Trial, where=f"trial {frozen.number}")
+                record = replace(record, number=frozen.number)
+                if record.placement.key in measured:
+                    record = replace(record, costs={**record.costs, **measured[record.placement.key]})
+                if frozen.state == TrialState.COMPLETE and record.placement.key in self._repeats:
+                    record = replace(record, repeats=self._repeats[record.placement.key])
+                if not frozen.state.is_finished():
+                    found.append(replace(record, state="running"))
+                    continue
+                self._check(record)
+                self._finished[frozen.number] = record
+            found.append(self._finished[frozen.number])
+        return found
+
+    def findings(self) -> Findings:
+        """What all trials say by now."""
+        return Findings(trials=self.trials(), objective=self.objective, space=self.space)
+
+    def _check(self, record: Trial) -> None:
+        """RunError if a complete trial lacks what the study compares."""
+        if record.state != "complete":
+            return
+        lacking = [f"metric {name!r}" for name in (self.objective.metric,) if name not in record.metrics]
+        lacking += [f"cost {name!r}" for name in (self.objective.cost,) if name not in record.costs]
+        if lacking:
+            raise RunError(
+                f"trial {record.number} is complete, but its record has no {lacking[0]}", where=shown(self.url)
+            )
+
+    @classmethod
+    def latest(cls, storage: str, name: str) -> Study | None:
+        """The study of this name, in the widest space that it was carried over to; None if there is none."""
+        with reading(storage):
+            begun = turn(storage)
+        with begun:  # another driver may be making it
+            own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
+            for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
+                study = cls._existing(storage, candidate)
+                if study.optuna.user_attrs.get("carried over", True):
+                    return study
+                optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
+            return None
+
+    @classmethod
+    def _existing(cls, storage: str, name: str) -> Study:
+        with reading(storage):
+            attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
+        if "space" not in attrs.get("facts", {}) or "objective" not in attrs:
+            raise RunError(f"study {name!r} was not made by se-nas search", where=shown(storage))
+        return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
+
+    def widen(self, facts: Mapping[str, Any], space: Space) -> Study:
+        """A new study in a wider space, with all trials under their numbers and keys.
+
+        Optuna keeps the range of a parameter for good, and its model-based samplers ignore trials of another range.
+        """
+        number = 2 + sum(n.startswith(f"{self.name.partition(',')[0]}, space ") for n in study_names(self.url))
+        wider = Study(self.url, f"{self.name.partition(',')[0]}, space {number}", self.objective, facts)
+        wider.optuna.set_user_attr("carried over", False)
+        ranges = distributions(space.parameters)
+        before = self.facts["space"]["parameters"]
+        after = to_plain(space.parameters)
+
+        def moved(levels: Mapping[str, int]) -> dict[str, int]:
+            return {name: after[name].index(before[name][level]) for name, level in levels.items()}
+
+        for frozen in self.optuna.get_trials():
+            frozen.params = moved(frozen.params)
+            frozen.distributions = {name: ranges[name] for name in frozen.params}
+            if (fixed := frozen.system_attrs.get("fixed_params")) is not None:
+                frozen.system_attrs = {**frozen.system_attrs, "fixed_params": moved(fixed)}
+            wider.optuna.add_trial(frozen)
+        wider.optuna.set_user_attr("carried over", True)
+        return wider
+
+    def fail_unrecorded(self) -> None:
+        """Fail trials that were asked for and never started, since their driver died in between."""
+        with self.turn:
+            for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if "record" not in frozen.user_attrs:
+                    self.optuna.tell(frozen.number, state=TrialState.FAIL)
+
+    def join(self, owner: str) -> int:
+        """Enter a driver; returns how many there were before it."""
+        with self.turn:
+            drivers: list[str] = [*self.optuna.user_attrs.get("drivers", []), owner]
+            self.optuna.set_user_attr("drivers", drivers)
+        return len(drivers) - 1
+
+    def enqueued(self, role: str) -> bool:
+        """Whether a trial with this role waits to be asked for."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(frozen.user_attrs.get("role") == role for frozen in waiting)
+
+    def keep_measured(self, values: Mapping[str, Mapping[str, CostValue]]) -> None:
+        """Keep costs that were measured after their trials were told; they take the place of predicted ones."""
+        if values:
+            self.optuna.set_user_attr("measured", to_plain(values))
+            self._measured = {key: dict(costs) for key, costs in values.items()}
+            self._finished.clear()
+
+    def keep_repeats(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Keep the metric of further trainings of networks, by key: they inform posterior and sampler."""
+        self.optuna.set_user_attr(REPEATS, {key: list(numbers) for key, numbers in values.items()})
+        self._repeats = {key: tuple(numbers) for key, numbers in values.items()}
+        self._finished.clear()
+
+    def ask(self, space: Space) -> tuple[optuna.Trial, dict[str, int]]:
+        """The next assignment of levels: an enqueued one, or the sampler's."""
+        with _quiet():
+            trial = self.optuna.ask(distributions(space.parameters))
+        return trial, {name: int(value) for name, value in trial.params.items()}
+
+    def ask_nothing(self) -> optuna.Trial:
+        """A running trial without parameters, for a placement that is chosen elsewhere: its record has all."""
+        study_id = self.storage.get_study_id_from_name(self.name)
+        template = optuna.trial.create_trial(state=TrialState.RUNNING)
+        return optuna.Trial(self.optuna, self.storage.create_new_trial(study_id, template_trial=template))
+
+    def start(self, trial: optuna.Trial, record: Trial) -> Trial:
+        """Keep the record of a trial that is about to run."""
+        record = replace(record, number=trial.number, lease=time.time() + self.lease)
+        trial.set_user_attr("record", to_plain(record))
+        return record
+
+    def renew(self, record: Trial) -> None:
+        """Give a running trial a new lease; nothing happens if it was told meanwhile."""
+        record = replace(record, lease=time.time() + self.lease)
+        with self.turn, contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._trial(record.number).set_user_attr("record", to_plain(record))
+
+    def finish(self, record: Trial) -> bool:
+        """Keep a finished trial; False if it was finished already (by another driver)."""
+        with self.turn:
+            return self._finish(record)
+
+    def _finish(self, record: Trial) -> bool:
+        trial = self._trial(record.number)
+        objective = self.objective
+        values = None
+        if record.state == "complete":
+            values = [record.metrics[objective.metric].value, record.costs[objective.cost].value]
+        try:
+            trial.set_user_attr("record", to_plain(record))
+            trial.set_user_attr("key", record.placement.key)
+            trial.set_user_attr("placement", record.placement.label)
+            for name, cost in record.costs.items():
+                trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
+            if record.reason:
+                trial.set_user_attr("reason", record.reason)
+            if record.counts:  # what samplers need to know of a stopped trial, and of those that it is compared with
+                trial.set_user_attr("curve", [epoch.metrics[objective.metric] for epoch in record.curve])
+                trial.set_user_attr("epochs", record.identity.epochs)
+            if record.state in ("rejected", "stopped"):
+                trial.set_constraint(record.state, 1.0)
+            with _quiet():
+                self.optuna.tell(trial, values, state=_STATES[record.state])
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
+
+    def enqueue(self, levels: Mapping[str, int], **facts: Any) -> None:
+        """Have an assignment proposed next; the facts (role, attempts) come back with the proposal."""
+        self.optuna.enqueue_trial(dict(levels), user_attrs=facts)
+
+    def waiting(self) -> int:
+        """How many enqueued assignments have not been asked for yet."""
+        return len(self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _trial(self, number: int) -> optuna.Trial:
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return optuna.Trial(self.optuna, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without Optuna's notes: that a study is made, that a feature is experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,67 @@
+"""SE blocks as source: the classes that an exported file needs, and the calls that make its blocks."""
+
+from __future__ import annotations
+
+import inspect
+
+from se_nas.backbones.libraries import Logits
+from se_nas.insertion.block import OpenGate, SEBlock, SEGate
+
+_GATES = {
+    "sigmoid": "torch.sigmoid",
+    "hard_sigmoid": "nn.functional.hardsigmoid",
+    "tanh": "torch.tanh",
+    "relu": "torch.relu",
+}
+
+_BLOCK = '''
+class SEBlock(nn.Module):
+    """Squeeze-and-Excitation (Hu et al., arXiv 1709.01507): each channel times a gate that sees the whole tensor."""
+
+    def __init__(self, channels, hidden, *, squeeze="avg", gate=torch.sigmoid, scale=1.0, offset=0.0, bias=False):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, channels, bias=bias)
+        self.squeeze, self.gate, self.scale, self.offset = squeeze, gate, scale, offset
+
+    def gates(self, u):
+        size = tuple(range(2, u.dim()))
+        z = u.mean(size) if self.squeeze == "avg" else u.amax(size)
+        s = self.offset + self.scale * self.gate(self.fc2(torch.relu(self.fc1(z))))
+        return s.reshape(s.shape + (1,) * len(size))
+
+    def forward(self, u):
+        return u * self.gates(u)
+
+'''
+
+_RESCALE = '''
+def rescale(module, with_se, **blocks):
+    """Give a module its SE blocks: its class becomes one that calls them, all else of it stays."""
+    module.__class__ = with_se
+    for name, block in blocks.items():
+        module.add_module(name, block)
+
+'''
+
+HELPERS = {
+    "Logits": inspect.getsource(Logits),
+    "SEBlock": _BLOCK,
+    "SEGate": inspect.getsource(SEGate),
+    "OpenGate": inspect.getsource(OpenGate),
+    "rescale": _RESCALE,
+}
+"""Name -> source, which uses nothing but ``torch``, ``nn`` and ``Tensor``."""
+
+
+def block_call(block: SEBlock) -> str:
+    """The call that makes a block of the settings of another, as source; what is the default is left out."""
+    settings = {
+        "squeeze": (repr(block.squeeze), "'avg'"),
+        "gate": (_GATES[block.gate], "torch.sigmoid"),
+        "scale": (repr(block.gate_scale), "1.0"),
+        "offset": (repr(block.gate_offset), "0.0"),
+        "bias": (repr(block.fc1.bias is not None), "False"),
+    }
+    given = [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
+    return f"{type(block).__name__}({', '.join([str(block.fc1.in_features), str(block.fc1.out_features), *given])})"

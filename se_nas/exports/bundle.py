@@ -1,0 +1,186 @@
+"""Networks that leave the run folder: a placement and its weights, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from se_nas.backbones.build import source_file
+from se_nas.core.errors import RunError
+from se_nas.core.files import weights_file, write_atomically
+from se_nas.core.placement import Placement, Unit
+from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
+from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
+from se_nas.data.base import DataInfo
+from se_nas.exports.plain_call import source_files
+from se_nas.insertion.insert import build_candidate
+
+PLACEMENT = "placement.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The true metric of a network by all trainings of its search together, with its 90 % interval."""
+
+    metric: str
+    mean: float
+    lower: float
+    upper: float
+    trainings: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """All that is needed to build a network again, as ``placement.json`` holds it."""
+
+    schema: int = SCHEMA_VERSION
+    key: str
+    placement: Placement
+    backbone: Target
+    units: tuple[Unit, ...]
+    input_shape: tuple[int, ...]
+    """(channels, *size) of one image."""
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """The network expects ``(image - mean) / std``, per channel, in the units of the stored images."""
+    trial: int | None = None
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    costs: dict[str, CostValue] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    identity: RunIdentity | None = None
+    """How it was trained."""
+    estimate: Estimate | None = None
+    data: DataInfo | None = None
+    """What it was trained on."""
+    license: str = ""
+
+
+def export_trial(
+    run: Path, trial: Trial, target: Path, *, backbone: Target, units: tuple[Unit, ...], data: DataInfo
+) -> Path:
+    """Write the network of a trial to a folder, which is there whole or not at all, in place of one that is there.
+
+    RunError if the weights of the trial were not kept.
+    """
+    record = describe(trial, backbone=backbone, units=units, data=data)
+    with folder_whole(target) as temporary:
+        write_network(temporary, record, kept_weights(run, trial))
+    return target
+
+
+def kept_weights(run: Path, trial: Trial) -> Path:
+    """The file with the weights of a trial; RunError if they were not kept, with how to get them."""
+    weights = weights_file(run, trial.number, trial.identity.phase)
+    if weights.is_file():
+        return weights
+    there = sorted(int(file.stem) for file in weights.parent.glob("*.safetensors") if file.stem.isdigit())
+    label = trial.placement.label or "the placement"
+    raise RunError(
+        f"the weights of trial {trial.number} were not kept",
+        hint=f"train {label} again with se-nas train, search with --keep_weights all, or choose a trial that has "
+        f"weights: {', '.join(map(str, there)) or 'none has'}",
+    )
+
+
+@contextlib.contextmanager
+def folder_whole(target: Path) -> Iterator[Path]:
+    """A folder beside the target, which takes its place when the block ends without an error, and else is gone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_network(folder: Path, record: Exported, weights: Path) -> None:
+    """Write placement, weights, and the backbone's own file with what it imports from beside it."""
+    for relative, source in source_files(record.backbone).items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, folder / relative)
+    write_atomically(folder / PLACEMENT, to_json(record, indent=2))
+    shutil.copyfile(weights, folder / WEIGHTS)
+
+
+def describe(
+    trial: Trial,
+    *,
+    backbone: Target,
+    units: tuple[Unit, ...],
+    data: DataInfo,
+    estimate: Estimate | None = None,
+    license: str = "",
+) -> Exported:
+    """What ``placement.json`` says of a trial."""
+    return Exported(
+        key=trial.placement.key,
+        placement=trial.placement,
+        backbone=backbone,
+        units=units,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        trial=trial.number,
+        metrics=trial.metrics,
+        costs=trial.costs,
+        versions=trial.versions,
+        identity=trial.identity,
+        estimate=estimate,
+        data=data,
+        license=license,
+    )
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
+
+    A backbone from a Python file is taken from where it was, else from the copy in the folder.
+
+    Raises
+    ------
+    RunError
+        If a file is missing, broken, or does not fit the backbone.
+    """
+    folder = Path(folder).expanduser()
+    for name in (PLACEMENT, WEIGHTS):
+        if not (folder / name).is_file():
+            raise RunError(f"{str(folder)!r} has no {name}", hint="give the folder that se-nas wrote, such as RUN/best")
+    record = from_json((folder / PLACEMENT).read_bytes(), Exported, where=str(folder / PLACEMENT))
+    backbone = record.backbone
+    source = source_file(backbone)
+    if source is not None and not source.is_file():
+        attribute = backbone.target.rpartition(":")[2]
+        backbone = Target(target=f"{folder / source.name}:{attribute}", args=backbone.args)
+    network = build_candidate(
+        backbone,
+        record.units,
+        record.placement,
+        num_classes=len(record.classes) or None,
+        input_shape=record.input_shape,
+        seed=0,
+    )
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise RunError(
+            f"{WEIGHTS} does not fit the network: {str(error).splitlines()[0]}", where=str(folder)
+        ) from error
+    return network.eval()

@@ -1,0 +1,229 @@
+"""The charts of single trainings: the front over each cost, and single runs against the model of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from se_nas.core.costs import cost_facts
+from se_nas.core.words import cost_name, cost_text, reference_name
+from se_nas.report.metric import Metric
+from se_nas.report.page import MANY_POINTS, Chart, Head, Table, View, escaped
+from se_nas.samplers.pareto import Index, rising_front
+
+MARKERS = {"baseline": "square-open", "reference": "triangle-up-open", "given": "diamond-open"}
+
+#: Longer tables are folded.
+OPEN_ROWS = 24
+
+
+def points(table: pd.DataFrame) -> str:
+    """The plotly type that can draw so many points."""
+    return "scattergl" if len(table) > MANY_POINTS else "scatter"
+
+
+def cloud(table: pd.DataFrame, color: str) -> dict[str, Any]:
+    """Marks that are small and faint where they are many."""
+    many = len(table) > MANY_POINTS
+    return {"color": color, "size": 4 if many else 7, "opacity": 0.35 if many else 0.75}
+
+
+def front_chart(
+    done: pd.DataFrame, rows: Index, costs: Sequence[str], metric: Metric, *, recommended: int | None
+) -> Chart:
+    """The front over each cost: single runs, what all runs together say with intervals, and the reference points.
+
+    Parameters
+    ----------
+    done:
+        The complete trials, as `complete_table` gives them.
+    rows:
+        Their positions in the columns of the page.
+    recommended:
+        The trial to point at.
+    """
+    believed = bool(done["mean"].notna().any())
+    views = [_front_view(done, rows, name, costs, metric, recommended=recommended) for name in costs]
+    what = "by all trainings together, with 90 % intervals" if believed else "of single trainings"
+    return Chart(
+        views=views,
+        choose="Cost axis",
+        height=480,
+        alt=f"Scatter plot of {metric.name} against cost with the Pareto front {what}. The table has its numbers.",
+        caption=(
+            "Grey: one training each. Green: what all trainings together say of the networks on the front, with the "
+            "90 % interval of the true value. Drag to zoom, double-click to go back; point at a mark for its numbers."
+            if believed
+            else "Grey: one training each; blue: the front of these single runs. There are too few trainings to judge "
+            "them together."
+        ),
+    )
+
+
+def _front_view(
+    done: pd.DataFrame, rows: Index, cost: str, costs: Sequence[str], metric: Metric, *, recommended: int | None
+) -> View:
+    base = done[done["role"] == "baseline"]
+    zero = float(base[cost].iloc[0]) if len(base) and pd.notna(base[cost].iloc[0]) else 0.0
+    factor = 100 / zero if zero else 1.0
+    x = {"name": cost, "zero": zero, "factor": factor} if zero else cost
+    has = done[cost].notna().to_numpy()
+    kind = points(done)  # one kind for all: marks of the graphics card lie above the others
+    believed = bool(done["mean"].notna().any())
+    hover = _hover(costs, metric, believed=believed)
+
+    def trace(where: Index, name: str, y: str, **more: Any) -> dict[str, Any]:
+        return {
+            "type": kind, "mode": "markers", "name": name, "rows": rows[where].tolist(),
+            "columns": {"x": x, "y": y, "customdata": hover["columns"]}, "hovertemplate": hover["template"], **more,
+        }  # fmt: skip
+
+    every = np.flatnonzero(has)
+    traces = [trace(every, f"one training ({len(every):,})", "metric", marker=cloud(done, "@raw"))]
+    signed = metric.sign * done["metric"].to_numpy(float)
+    seen = every[rising_front(done[cost].to_numpy(float)[every, None], signed[every])] if len(every) else every
+    shape = {"shape": "hv", "color": "@seen", "width": 1.5}
+    hidden = {"visible": "legendonly"} if believed else {}
+    traces.append(trace(seen, "front of single runs", "metric", mode="lines+markers", line=shape,
+                        marker={"color": "@seen", "size": 7}, **hidden))  # fmt: skip
+    members = seen
+    if believed:
+        known = every[done["mean"].notna().to_numpy()[every]]
+        mean = metric.sign * done["mean"].to_numpy(float)
+        members = known[rising_front(done[cost].to_numpy(float)[known, None], mean[known])]
+        table = done.iloc[members]
+        error = {
+            "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": "@best",
+            "array": (metric.factor * (table["upper"] - table["mean"])).tolist(),
+            "arrayminus": (metric.factor * (table["mean"] - table["lower"])).tolist(),
+        }  # fmt: skip
+        more = {"error_x": _cost_error(table, cost, factor)} if f"{cost}_low" in table else {}
+        style: dict[str, Any] = {
+            "line": {"color": "@best", "width": 2},
+            "marker": {"color": "@best", "size": 9},
+            "error_y": error,
+        }
+        traces.append(trace(members, "front by all trainings", "mean", mode="lines+markers", **style, **more))
+    for role, symbol in MARKERS.items():
+        where = every[(done["role"].to_numpy() == role)[every]][:1]
+        if len(where):
+            style = {"color": "@mark", "symbol": symbol, "size": 13, "line": {"width": 2}}
+            name = reference_name(role, str(done["placement"].iloc[where[0]]))
+            traces.append(trace(where, name, "mean" if believed else "metric", marker=style))
+    where = every[(done["trial"].to_numpy() == recommended)[every]]
+    if len(where):
+        style = {"color": "@best", "symbol": "circle-open", "size": 20, "line": {"width": 2.5}}
+        traces.append(trace(where, "recommended", "mean" if believed else "metric", marker=style))
+    title = f"{cost_name(cost)} added to no SE (%)" if zero else cost_name(cost)
+    return View(
+        label=cost_name(cost),
+        traces=traces,
+        layout={"xaxis": {"title": {"text": escaped(title)}}, "yaxis": {"title": {"text": escaped(metric.head)}}},
+        table=front_rows(done.iloc[members], base, costs, metric, recommended=recommended, cost=cost),
+    )
+
+
+def _cost_error(table: pd.DataFrame, cost: str, factor: float) -> dict[str, Any]:
+    """The 90 % interval of a measured cost."""
+    low, high = ((table[f"{cost}_{side}"].fillna(table[cost]) - table[cost]).abs() * factor for side in ("low", "high"))
+    return {
+        "type": "data", "symmetric": False, "array": high.tolist(), "arrayminus": low.tolist(), "color": "@best",
+        "thickness": 1, "width": 3,
+    }  # fmt: skip
+
+
+def _hover(costs: Sequence[str], metric: Metric, *, believed: bool) -> dict[str, Any]:
+    columns = ["placement", "trial", "metric"]
+    lines = ["<b>%{customdata[0]}</b>", "trial %{customdata[1]}"]
+    number = f":.{metric.digits}f"
+    unit = f" {metric.unit}" if metric.unit else ""
+    lines.append(f"one training: %{{customdata[2]{number}}}{escaped(unit)}")
+    if believed:
+        columns += ["mean", "lower", "upper"]
+        lines.append(f"all trainings: %{{customdata[3]{number}}}{escaped(unit)}")
+        lines.append(f"90 % interval: %{{customdata[4]{number}}} to %{{customdata[5]{number}}}")
+    for name in costs:
+        form = ":,.0f" if cost_facts(name).whole else ":.5g"
+        lines.append(f"{escaped(cost_name(name))}: %{{customdata[{len(columns)}]{form}}}")
+        columns.append(name)
+    # The shown name is escaped for plotly; the plain one stands in the table.
+    columns[0] = "shown"
+    return {"columns": columns, "template": "<br>".join(lines) + "<extra></extra>"}
+
+
+def front_rows(
+    front: pd.DataFrame, base: pd.DataFrame, costs: Sequence[str], metric: Metric, *, recommended: int | None, cost: str
+) -> Table:
+    """The members of a front as a table, each cost with what it adds to no SE."""
+    believed = bool(front["mean"].notna().any())
+    value = "mean" if believed else "metric"
+    zero = None if base.empty else base.iloc[0]
+    unit = f" ({metric.unit})" if metric.unit else ""
+    heads = [Head(label="placement"), Head(label="trial", number=True), Head(label=f"one training{unit}", number=True)]
+    if believed:
+        heads += [Head(label=f"all trainings{unit}", number=True), Head(label="90 % interval", number=True)]
+        heads.append(Head(label="P(front)", number=True))
+    heads.append(Head(label=metric.gain_head, number=True))
+    heads += [Head(label=cost_name(name), number=True) for name in costs]
+    rows = []
+    for _, row in front.iterrows():
+        cells = [_spaced(row["placement"]), str(row["trial"]), metric.value(row["metric"])]
+        if believed:
+            chance = "" if pd.isna(row["p_front"]) else f"{row['p_front']:.2f}"
+            cells += [metric.value(row["mean"]), metric.span(row["lower"], row["upper"]), chance]
+        cells.append("" if zero is None else metric.gain(row[value] - zero[value]))
+        rows.append([*cells, *(_cost_cell(row, zero, name) for name in costs)])
+    marked = tuple(np.flatnonzero(front["trial"].to_numpy() == recommended).tolist())
+    what = "by all trainings together" if believed else "of single trainings"
+    note = "; the recommended network is set off" if marked else ""
+    caption = f"The front over {cost_name(cost)} {what}; gains and percents against no SE{note}."
+    closed = f"The {len(rows)} networks of the front as a table" if len(rows) > OPEN_ROWS else ""
+    return Table(caption=caption, heads=heads, rows=rows, marked=marked, closed=closed)
+
+
+def _spaced(placement: object) -> str:
+    return str(placement).replace(",", ", ")
+
+
+def _cost_cell(row: pd.Series, zero: pd.Series | None, name: str) -> str:
+    if pd.isna(row[name]):
+        return ""
+    text = cost_text(row[name], name)
+    if zero is None or not zero[name] or pd.isna(zero[name]):
+        return text
+    return f"{text} ({100 * (row[name] / zero[name] - 1):+.2f} %)"
+
+
+def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
+    """Single runs against what all runs together say: how much of the raw spread is noise."""
+    columns = ["shown", "trial", "metric", "mean", "lower", "upper"]
+    known = done["mean"].notna().to_numpy()
+    values = metric.factor * done.loc[known, ["metric", "mean"]].to_numpy(float)
+    ends = [float(values.min()), float(values.max())]
+    template = (
+        "<b>%{customdata[0]}</b><br>trial %{customdata[1]}<br>one training: %{customdata[2]:.4g}<br>"
+        "all trainings: %{customdata[3]:.4g} (%{customdata[4]:.4g} to %{customdata[5]:.4g})<extra></extra>"
+    )
+    return Chart(
+        views=[
+            View(
+                traces=[
+                    {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "equal", "hoverinfo": "skip",
+                     "line": {"color": "@edge", "width": 1, "dash": "dash"}},
+                    {"type": points(done), "mode": "markers", "name": "trained network", "rows": rows[known].tolist(),
+                     "columns": {"x": "metric", "y": "mean", "customdata": columns}, "hovertemplate": template,
+                     "marker": cloud(done, "@seen")},
+                ],
+                layout={
+                    "xaxis": {"title": {"text": f"one training, {escaped(metric.head)}"}},
+                    "yaxis": {"title": {"text": f"all trainings, {escaped(metric.head)}"}},
+                },
+            )
+        ],
+        height=400,
+        alt="Scatter plot of single results against what all trainings together say. The table of all trials has both.",
+        caption="A point far from the dashed line was lucky or unlucky in its one training.",
+    )  # fmt: skip

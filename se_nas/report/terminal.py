@@ -1,0 +1,299 @@
+"""What the person sees while a search runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.summary import Network, Summary, summarize
+from se_nas.core.trial import BLAMELESS, Objective, Trial
+from se_nas.core.words import amount, level_of
+from se_nas.report.compare_page import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A moment of a search."""
+
+    trials: Sequence[Trial]
+    running: Sequence[Trial]
+    epochs: dict[int, int]
+    """Trial -> epochs that it has behind it."""
+    budget: int
+    slots: int
+    objective: Objective
+    ending: str = ""
+
+    @property
+    def trained(self) -> int:
+        return sum(trial.counts for trial in self.trials)
+
+    @property
+    def failed(self) -> int:
+        return sum(trial.state == "failed" and trial.reason not in BLAMELESS for trial in self.trials)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the mean time of a training, or None before the first."""
+        times = [trial.seconds for trial in self.trials if trial.counts]
+        if not times:
+            return None
+        return max(0, self.budget - self.trained) * sum(times) / len(times) / self.slots
+
+
+class View:
+    """Shows a search on standard error, so that standard output stays free for results.
+
+    Parameters
+    ----------
+    quiet:
+        Show nothing but warnings.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
+        self._live: Live | None = None
+        self._start = time.monotonic()
+
+    def __enter__(self) -> View:
+        if not self.quiet and self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a table that is drawn again and again."""
+        return self._live is not None
+
+    def say(self, *lines: str) -> None:
+        """News, each in a line."""
+        for line in () if self.quiet else lines:
+            self.console.print(line, highlight=False, markup=False)
+
+    def finished(self, trial: Trial, status: Status) -> None:
+        """A trial ended: a line of its own where there is no live table."""
+        if self._live is not None or self.quiet:
+            return
+        if trial.state == "complete":
+            value = trial.metrics[status.objective.metric].value
+            outcome = f"{status.objective.metric} {value:.4f}"
+        else:
+            outcome = f"{trial.state}: {trial.reason}"
+        left = status.seconds_left
+        eta = "" if left is None else f", about {_duration(left)} left"
+        self.say(
+            f"[{status.trained}/{status.budget}] trial {trial.number} {trial.placement.label}: {outcome} "
+            f"({trial.seconds:.1f} s{eta})"
+        )
+
+    def update(self, status: Status) -> None:
+        """Draw the moment."""
+        if self._live is not None:
+            self._live.update(self._draw(status))
+
+    def _draw(self, status: Status) -> Group:
+        progress = Progress(
+            TextColumn("{task.completed:.0f}/{task.total:.0f} trained"), BarColumn(), TextColumn("{task.description}")
+        )
+        left = status.seconds_left
+        parts = [f"{len(status.running)} running", f"{status.failed} failed"]
+        parts.append(f"{_duration(time.monotonic() - self._start)} gone")
+        parts.append("" if left is None else f"about {_duration(left)} left")
+        progress.add_task(", ".join(p for p in parts if p), total=status.budget, completed=status.trained)
+        running = [
+            f"  trial {t.number} {t.placement.label}: epoch {status.epochs.get(t.number, 0)}/{t.identity.epochs}"
+            for t in status.running
+        ]
+        rows: list[object] = [progress, *running]
+        found = Findings(trials=status.trials, objective=status.objective)
+        summary = summarize(found, folder="", budget=status.budget, ended="")
+        if summary.front:
+            rows.append(front_display(summary, title="front so far (single runs)"))
+        if status.ending:
+            rows.append(status.ending)
+        return Group(*rows)  # type: ignore[arg-type]  # rich's protocol is structural
+
+
+def front_display(summary: Summary, *, title: str) -> Table:
+    """The front of a summary as a table, the reference points below it."""
+    table = Table(title=title, title_justify="left")
+    metric, estimated = summary.objective.metric, summary.estimated
+    values = [metric, "mean", "90 % interval", "p_front"] if estimated else [metric]
+    for name in ("trial", "placement", *values, "gain", "params", "GFLOPs", "added to no SE"):
+        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
+    axes = (summary.objective.cost, *summary.objective.more)
+    more = [name for name in axes if name not in ("gflops", "macs", "params")]
+    for name in more:
+        table.add_column(name, justify="right")
+    shown = [n for n in summary.front if n.posterior_front or not estimated]
+    others = {n.trial: n for n in (*summary.references.values(), *summary.front)}
+    for network in shown:
+        others.pop(network.trial, None)
+        table.add_row(*_cells(network, summary), *(f"{network.costs[name]:.4g}" for name in more))
+    table.add_section()
+    for network in others.values():
+        table.add_row(*_cells(network, summary), *(f"{network.costs[name]:.4g}" for name in more), style="dim")
+    return table
+
+
+def _cells(network: Network, summary: Summary) -> list[str]:
+    name = {"baseline": " (no SE)", "reference": " (reference)", "given": " (as given)"}.get(network.role, "")
+    if summary.estimated and network.observed_front and not network.posterior_front:
+        name += " (observed front only)"
+    cells = [str(network.trial), f"{network.placement.replace(',', ' ')}{name}", f"{network.metric:.4f}"]
+    if summary.estimated:
+        known = network.mean is not None
+        cells += [f"{network.mean:.4f}", f"{network.lower:.4f} to {network.upper:.4f}", f"{network.p_front:.2f}"] \
+            if known else ["", "", ""]  # fmt: skip
+    costs, base = network.costs, summary.baseline
+    more = ["", ""]
+    if base is not None:
+        more = [
+            amount(network.value - base.value, summary.unit),
+            f"{costs['params'] - base.costs['params']:+,} params "
+            f"{100 * (costs['macs'] / base.costs['macs'] - 1):+.3f} % MACs",
+        ]
+    return [*cells, more[0], f"{costs['params']:,}", f"{costs['gflops']:.6f}", more[1]]
+
+
+def show_result(summary: Summary) -> None:
+    """Print the end of a search: why it ended, the front, what was gained, and where the files are."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    say = functools.partial(console.print, highlight=False, markup=False)
+    failed = f", {summary.failed} trainings failed" if summary.failed else ""
+    say(f"Ended: {summary.ended} ({summary.trained} trained{failed}).")
+    if summary.front:
+        what = (
+            f"mean: by all {summary.complete} trainings together; beside it: one run"
+            if summary.estimated
+            else "single runs"
+        )
+        console.print(front_display(summary, title=f"Pareto front ({what})"))
+    for line in (*summary.gained, *(sentence.text for sentence in summary.verdict.sentences)):
+        say(line)
+    best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights
+    say(f"Files: {summary.folder} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
+
+
+def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
+    """Print the proof of each exported file, and the folder as the last line."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    first = proofs[0]
+    table = Table(title=f"Proven on {first['images']} validation images, each file in a process of its own",
+                  title_justify="left")  # fmt: skip
+    for name in ("file", "KiB", "largest difference", "same predictions", "accuracy", "latency, ms (90 % interval)"):
+        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+    for proof in proofs:
+        latency = proof["latency"]
+        table.add_row(
+            proof["file"],
+            f"{proof['bytes'] / 1024:,.0f}",
+            f"{proof['difference']:.2g} of {proof['scale']:.3g}",
+            f"{100 * proof['agreement']:.2f} %",
+            "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
+            f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
+        )
+    console.print(table)
+    if first["trained_accuracy"] is not None:
+        console.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
+                      highlight=False)  # fmt: skip
+    console.print(folder, highlight=False, markup=False)
+
+
+def show_confirmed(result: Confirmation, run: str) -> None:
+    """Print what a confirm found: the table of networks, the verdict, and where the files are."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    say = functools.partial(console.print, highlight=False, markup=False)
+    title = f"Confirmed: {len(result.seeds)} fresh seeds, {result.epochs} epochs, {result.test_images:,} test images"
+    table = Table(title=title, title_justify="left")
+    names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
+             "to SE everywhere", "p", "promised", "too good by")  # fmt: skip
+    for name in names:
+        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
+    for network in result.networks:
+        table.add_row(*_confirmed_cells(network, result))
+    console.print(table)
+    if result.noise is not None:
+        say(
+            f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the "
+            f"finite test part {amount(result.noise.image_sd, result.unit, signed=False)}, correlation of equal seeds "
+            f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
+        )
+    for sentence in result.verdict.sentences:
+        say(sentence.text)
+    if result.openings > 1:
+        say(f"The test part of this run was opened {result.openings} times: choose nothing by its values.")
+    say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")
+
+
+def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
+    unit = result.unit
+    role = {"baseline": " (no SE)", "reference": " (reference)"}.get(network.role, "")
+    cells = [network.label.replace(",", " ") + role, level_of(network.validation.mean, unit)]
+    test = network.test
+    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(test.interval, unit)]
+    for role in ("baseline", "reference"):
+        difference = network.against.get(role)
+        if difference is None:
+            cells += ["", "", ""] if role == "baseline" else ["", ""]
+            continue
+        cells.append(amount(difference.mean, unit))
+        if role == "baseline":
+            cells.append(_range(difference.interval, unit))
+        cells.append("" if difference.family_p is None else _p(difference))
+    cells.append("" if network.promised is None else level_of(network.promised, unit))
+    return [*cells, "" if network.optimism is None else amount(network.optimism, unit)]
+
+
+def _p(difference: Difference) -> str:
+    p = difference.family_p or 0.0
+    return ("<0.001" if p < 0.001 else f"{p:.3f}") + ("*" if difference.beats else "")
+
+
+def _range(interval: tuple[float, float] | None, unit: str) -> str:
+    return "" if interval is None else " to ".join(amount(end, unit, signed=False, name=False) for end in interval)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def show_comparison(found: Comparison) -> None:
+    """Print what `se_nas.commands.compare.compare` found."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    table = Table(title=f"{found.metric} against {found.cost}", title_justify="left")
+    values = (found.metric, found.cost, "hypervolume")
+    for name in ("run", "backbone", "data", "sampler", "trained", "best network", *values):
+        table.add_column(name, justify="right" if name == "trained" or name in values else "left", overflow="fold")
+    for row in found.runs:
+        table.add_row(
+            row.run, row.backbone, row.data, row.sampler, str(row.trained), row.best.replace(",", " "),
+            f"{row.value:.4f}", f"{row.cost:.5g}", f"{row.hypervolume:.4f}",
+        )  # fmt: skip
+    console.print(table)
+    for note in found.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(
+        f"Files: {found.out} (compare.html, .png, .svg, .pdf, .csv, .md, .tex)", highlight=False, markup=False
+    )

@@ -1,0 +1,170 @@
+"""What trainings have shown, as arrays: `observed` of plain rows, `observe` of anybody's Optuna study.
+
+=========  =====================================================================================================
+COMPLETE   an observation; its placement is known; repeated trainings of its network (study attribute ``repeats``,
+           values by user attribute ``key``) are further observations
+PRUNED     its placement is never proposed again; with a curve (user attribute ``curve``, one value per epoch, or
+           intermediate values) it is a stopped trial and informs the posterior as far as the curve tells its end
+FAIL       no observation; the placement may be tried again, ``MAX_FAILURES`` times in all
+RUNNING    pending, also when its parameters are proposed but not yet suggested
+WAITING    pending: somebody has enqueued it
+=========  =====================================================================================================
+
+Trials that lack a parameter or have a value outside the space are skipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from se_nas.core.errors import RunError
+from se_nas.samplers.features import Array
+from se_nas.samplers.learning_curves import extrapolate
+from se_nas.space.levels import Codes, LevelSpace
+
+#: System attribute under which the sampler notes what it proposed, before anything is suggested.
+PROPOSAL = "se_nas:proposal"
+#: User attribute of a study: the metric in further trainings of finished networks, by their key (attribute ``key``).
+REPEATS = "repeats"
+#: A placement whose training failed this often is given up.
+MAX_FAILURES = 3
+
+State = Literal["complete", "repeated", "stopped", "failed", "pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One training, or one that is to come.
+
+    ``codes`` are the ``d`` levels of its placement; ``value`` (larger is better) is there for complete and repeated
+    ones; ``curve`` has one value per epoch and may be empty. A ``repeated`` training is one that the study has no trial
+    of, such as a confirm's.
+    """
+
+    codes: tuple[int, ...]
+    state: State
+    value: float = math.nan
+    curve: Array = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """Arrays for :func:`se_nas.samplers.posterior.fit`, and the placements that must not be proposed.
+
+    ``codes`` (``n x d``), ``value`` (``n``, larger is better) and ``extra_variance`` (``n``) are the trainings that
+    count: the complete ones, then the repeated ones, then the stopped ones; ``pending`` (``m x d``) are running or
+    waiting; ``complete`` are the placements with a finished trial and ``closed`` those that were stopped, rejected or
+    failed too often.
+    """
+
+    codes: Codes
+    value: Array
+    extra_variance: Array
+    pending: Codes
+    complete: frozenset[tuple[int, ...]]
+    closed: frozenset[tuple[int, ...]]
+
+
+def observed(rows: Sequence[Row], d: int) -> Observations:
+    """What trainings of placements with ``d`` parameters say, in the order of the rows.
+
+    A stopped one counts with the end that its curve lets expect, where the curves of complete ones can tell
+    (:func:`se_nas.samplers.learning_curves.extrapolate`).
+    """
+    complete, repeated, stopped = ([r for r in rows if r.state == s] for s in ("complete", "repeated", "stopped"))
+    drawn = [row for row in complete if len(row.curve)]
+    curves, finals = [row.curve for row in drawn], np.array([row.value for row in drawn])
+    counted = [(row.codes, row.value, 0.0) for row in (*complete, *repeated)]
+    ends = [(row, extrapolate(curves, finals, row.curve)) for row in stopped if len(row.curve)]
+    counted += [(row.codes, end.mean, end.variance) for row, end in ends if end is not None]
+    failures = Counter(row.codes for row in rows if row.state == "failed")
+    return Observations(
+        codes=_array([codes for codes, _, _ in counted], d),
+        value=np.array([value for _, value, _ in counted], dtype=np.float64),
+        extra_variance=np.array([variance for _, _, variance in counted], dtype=np.float64),
+        pending=_array([row.codes for row in rows if row.state == "pending"], d),
+        complete=frozenset(row.codes for row in complete),
+        closed=frozenset(row.codes for row in stopped)
+        | frozenset(codes for codes, count in failures.items() if count >= MAX_FAILURES),
+    )
+
+
+def observe(study: Study, space: LevelSpace, *, metric_index: int = 0, skip: int | None = None) -> Observations:
+    """Read the trials of a study.
+
+    Parameters
+    ----------
+    metric_index:
+        Which of the study's objectives is the uncertain one. It is negated when the study minimises it.
+    skip:
+        Number of a trial to leave out: the one that is being proposed.
+
+    Raises
+    ------
+    RunError
+        When the study has no such objective, or when finished trials were trained for different numbers of epochs
+        (user attribute ``epochs``): their values are not comparable.
+    """
+    if not 0 <= metric_index < len(study.directions):
+        raise RunError(f"metric_index is {metric_index}, but the study has {len(study.directions)} objectives.")
+    sign = 1.0 if study.directions[metric_index] == StudyDirection.MAXIMIZE else -1.0
+    trials = [
+        (trial, codes)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number != skip and (codes := space.encode(_params(trial))) is not None
+    ]
+    _check_epochs([trial for trial, _ in trials])
+    rows = [_row(trial, codes, metric_index, sign) for trial, codes in trials]
+    codes_of = {t.user_attrs.get("key"): codes for t, codes in trials if t.state == TrialState.COMPLETE}
+    rows += [
+        Row(codes=codes_of[key], state="repeated", value=sign * value)
+        for key, values in study.user_attrs.get(REPEATS, {}).items()
+        if key in codes_of
+        for value in values
+    ]
+    return observed(rows, len(space.names))
+
+
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "pending",
+    TrialState.WAITING: "pending",
+}
+
+
+def _row(trial: FrozenTrial, codes: tuple[int, ...], metric_index: int, sign: float) -> Row:
+    state = _STATES[trial.state]
+    if state in ("failed", "pending"):
+        return Row(codes=codes, state=state)
+    curve = trial.user_attrs.get("curve") or [trial.intermediate_values[i] for i in sorted(trial.intermediate_values)]
+    value = sign * trial.values[metric_index] if state == "complete" else math.nan
+    return Row(codes=codes, state=state, value=value, curve=sign * np.array(curve, dtype=np.float64))
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    fixed = trial.system_attrs.get("fixed_params", {})
+    return {**trial.system_attrs.get(PROPOSAL, {}), **fixed, **trial.params}
+
+
+def _array(codes: list[tuple[int, ...]], d: int) -> Codes:
+    return np.array(codes, dtype=np.int64).reshape(-1, d)
+
+
+def _check_epochs(trials: list[FrozenTrial]) -> None:
+    finished = [t for t in trials if t.state == TrialState.COMPLETE]
+    lengths = sorted({str(t.user_attrs["epochs"]) for t in finished if "epochs" in t.user_attrs})
+    if len(lengths) > 1:
+        raise RunError(
+            f"the finished trials were trained for different numbers of epochs: {', '.join(lengths)}.",
+            hint="use one study per length; accuracies of different lengths cannot be compared.",
+        )

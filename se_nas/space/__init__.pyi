@@ -1,0 +1,9 @@
+from .exact_cost import Cost as Cost
+from .exact_cost import CostModel as CostModel
+from .exact_cost import cost as cost
+from .exact_cost import se_cost as se_cost
+from .search_space import SearchSpace as SearchSpace
+from .search_space import insert_se as insert_se
+from .space import Space as Space
+from .spec import SpaceSpec as SpaceSpec
+from .spec import read_space as read_space

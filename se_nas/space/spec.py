@@ -1,0 +1,154 @@
+"""What a search-space file says, before it meets a backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from se_nas.core.errors import SpaceError, check_names, did_you_mean
+from se_nas.core.placement import ALLOWED
+
+Reduction = float | str
+"""A reduction ratio, ``none`` or ``keep``."""
+
+REFERENCE_REDUCTION = 16.0
+SETTINGS = ("position", "gate", "squeeze")
+"""What may be searched over beside the reduction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSpec:
+    """What a search-space file says, before it meets a backbone.
+
+    `units` names the units by patterns of module paths, stage by stage; without it they are found.
+    `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
+    SE block. Each of `position`, `gate` and `squeeze` is one
+    value, or several to search over.
+    """
+
+    decide: str = "stage"
+    units: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reductions: tuple[Reduction, ...] = ("none", 16.0, 8.0, 4.0, "keep")
+    stages: dict[str, tuple[Reduction, ...]] = field(default_factory=dict)
+    position: tuple[str, ...] = ("standard",)
+    gate: tuple[str, ...] = ("sigmoid",)
+    squeeze: tuple[str, ...] = ("avg",)
+    rounding: str = "floor"
+    bias: bool = False
+    init: str = "default"
+
+
+def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
+    """A search space from a YAML file, the name of a built-in one, or a mapping, also as text in braces.
+
+    SpaceError names a misspelt key or a wrong value.
+
+    >>> read_space("stagewise").reductions
+    ('none', 16.0, 8.0, 4.0, 'keep')
+    """
+    if isinstance(source, Mapping):
+        return _specify(source, where="the search space")
+    where = str(source)
+    try:
+        raw = yaml.safe_load(where if where.startswith("{") else _find_file(where))
+    except yaml.YAMLError as error:
+        raise SpaceError(f"not valid YAML: {error}", where=where) from error
+    if not isinstance(raw, Mapping):
+        raise SpaceError("a search space is a mapping of keys to values", where=where)
+    return _specify(raw, where=where)
+
+
+def builtin_spaces() -> dict[str, str]:
+    """Name -> text of the search spaces that come with the package."""
+    folder = resources.files("se_nas") / "search_spaces"
+    if not folder.is_dir():  # a checkout has them beside the package; a wheel has them inside
+        folder = resources.files("se_nas") / ".." / "search_spaces"
+    return {Path(f.name).stem: f.read_text() for f in folder.iterdir() if f.name.endswith(".yaml")}
+
+
+def _find_file(name: str) -> str:
+    builtins = builtin_spaces()
+    if name in builtins:
+        return builtins[name]
+    try:
+        return Path(name).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpaceError(
+            f"there is no search space {name!r} ({reason})",
+            allowed=[*sorted(builtins), "a path to a YAML file"],
+            hint=did_you_mean(name, list(builtins)),
+        ) from error
+
+
+def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
+    check_names(raw, SpaceSpec.__dataclass_fields__, what="key", where=where)
+    values: dict[str, Any] = dict(raw)
+    if values.get("decide", "stage") not in ("stage", "unit"):
+        raise SpaceError(f"decide is {values['decide']!r}", where=where, allowed=("stage", "unit"))
+    if "reductions" in values:
+        values["reductions"] = read_reductions(values["reductions"], where=f"{where}, under reductions")
+    values["units"] = _patterns(values.get("units") or {}, where=where)
+    stages = values.get("stages") or {}
+    if not isinstance(stages, Mapping):
+        raise SpaceError("stages is a mapping of stage names to reductions", where=where)
+    values["stages"] = {
+        str(stage): read_reductions(
+            value.get("reductions") if isinstance(value, Mapping) else value, where=f"{where}, under stages.{stage}"
+        )
+        for stage, value in stages.items()
+    }
+    for name, allowed in ALLOWED.items():
+        if name not in values:
+            continue
+        given = values[name] if isinstance(values[name], list) else [values[name]]
+        if not given or (len(given) > 1 and name not in SETTINGS):
+            number = "at least one value" if name in SETTINGS else "one value"
+            raise SpaceError(f"{name} is {given!r}, not {number}", where=where, allowed=allowed)
+        for value in given:
+            if value not in allowed:
+                raise SpaceError(f"{name} is {value!r}", where=where, allowed=allowed)
+        values[name] = tuple(given) if name in SETTINGS else given[0]
+    if not isinstance(values.get("bias", False), bool):
+        raise SpaceError(f"bias is {values['bias']!r}", where=where, allowed=("true", "false"))
+    return SpaceSpec(**values)
+
+
+def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(units, Mapping):
+        raise SpaceError("units is a mapping of stage names to patterns of module paths", where=where)
+    found = {}
+    for stage, patterns in units.items():
+        given = (patterns,) if isinstance(patterns, str) else patterns
+        if not isinstance(given, Sequence) or not given or not all(isinstance(p, str) for p in given):
+            raise SpaceError(
+                f"{patterns!r} is no list of patterns",
+                where=f"{where}, under units.{stage}",
+                hint="write ['layer1.*.bn3']",
+            )
+        found[str(stage)] = tuple(given)
+    return found
+
+
+def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise SpaceError(f"{values!r} is no list of reductions", where=where, hint="write [none, 16, 8, 4]")
+    return tuple(dict.fromkeys(read_reduction(value, where=where) for value in values))
+
+
+def read_reduction(value: Any, *, where: str) -> Reduction:
+    if value is None or (isinstance(value, str) and value.strip() in ("none", "keep")):
+        return "none" if value is None else value.strip()
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise SpaceError(f"{value!r} is no reduction", where=where, allowed=("none", "keep", "a number above 0"))
+    return number

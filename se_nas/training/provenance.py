@@ -1,0 +1,50 @@
+"""What a result was made with: versions, commit and hardware."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import platform
+import subprocess
+
+import torch
+
+from se_nas.core.version import __version__
+from se_nas.data.shards import devices_of
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    names = ("torch", "pytorch-lightning", "optuna", "fvcore")
+    found = {"python": platform.python_version(), "se-nas": __version__}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """Git commit of the folder that the command runs in, with ``+`` if it has changes; empty outside a checkout."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """Name of the hardware, such as ``cpu (AMD EPYC)`` or ``cuda:0,cuda:1 (NVIDIA H200)``."""
+    first = devices_of(device)[0]
+    if first.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(torch.device(first))})"
+    name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
+    return f"{device} ({name or platform.machine()})"

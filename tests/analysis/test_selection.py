@@ -1,0 +1,145 @@
+"""Which trial is meant: names, numbers, limits, and the knee of the front."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import result_of, trial
+from hypothesis import given
+from hypothesis import strategies as st
+
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.selection import knee_row, select
+from se_nas.commands.results import existing_run
+from se_nas.core.errors import RunError
+from se_nas.core.placement import Placement
+from se_nas.core.trial import Objective
+
+GFLOPS = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
+
+
+@pytest.fixture(scope="module")
+def found(finished: Path) -> Findings:
+    return existing_run(finished)[1].findings()
+
+
+def chosen(found: Findings, how: str) -> int:
+    return select(found, how).number
+
+
+class TestNames:
+    def test_reference_points(self, found: Findings) -> None:
+        roles = {t.number: t.role for t in found.trials}
+        assert roles[chosen(found, "baseline")] == "baseline"
+        assert roles[chosen(found, "reference")] == "reference"
+
+    def test_best_has_the_best_mean(self, found: Findings) -> None:
+        table = found.complete
+        assert chosen(found, "best") == table.loc[table["mean"].idxmax(), "trial"]
+
+    @pytest.mark.parametrize("cost", ["params", "gflops"])
+    def test_the_best_within_a_limit(self, found: Findings, cost: str) -> None:
+        table = found.complete
+        for limit in sorted(table[cost]):
+            within = table[table[cost] <= limit]
+            assert chosen(found, f"max-{cost}={limit!r}") == within.loc[within["mean"].idxmax(), "trial"]
+
+    def test_a_number(self, found: Findings) -> None:
+        assert chosen(found, "trial=3") == 3
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("how", "message", "more"),
+        [
+            ("bets", "select is 'bets'", "did you mean 'best'?"),
+            ("trial=99", "the run has no trial '99'", "0 to 7"),
+            ("trial=x", "the run has no trial 'x'", "0 to 7"),
+            ("given", r"no finished training of the network as given \(given\)", "let the search go on"),
+            ("max-params=few", "the limit of params is 'few'", "a number"),
+            ("max-prams=5", "no trial of the run has the cost 'prams'", "did you mean 'params'?"),
+            ("max-latency=5", "no trial of the run has the cost 'latency'", "params"),
+            ("max-params=5", "no trained network has params of at most 5", "the smallest has 77754"),
+        ],
+    )
+    def test_what_there_is_not(self, found: Findings, how: str, message: str, more: str) -> None:
+        with pytest.raises(RunError, match=message) as caught:
+            chosen(found, how)
+        assert more in str(caught.value)
+
+    @pytest.mark.parametrize("state", ["running", "failed", "stopped", "rejected"])
+    def test_unfinished(self, found: Findings, state: str) -> None:
+        unfinished = trial(Placement(choices={}), 5, **result_of(state, reason="why"))
+        with pytest.raises(RunError, match=f"trial 5 is not finished: its state is {state}: why") as caught:
+            select(replace(found, trials=[unfinished]), "trial=5")
+        assert "se-nas train" in str(caught.value)
+
+    def test_nothing_is_finished(self, found: Findings) -> None:
+        for how in ("best", "knee"):
+            with pytest.raises(RunError, match="no finished training yet"):
+                select(replace(found, trials=[]), how)
+
+
+def front(points: list[tuple[float, float]], *, believed: bool = True) -> pd.DataFrame:
+    """A front of (cost, quality), in `mean` or in `metric`."""
+    table = pd.DataFrame(points, columns=["gflops", "mean" if believed else "metric"])
+    table = table.sort_values("gflops", ignore_index=True)
+    table["trial"] = range(len(table))
+    return table.assign(posterior_front=believed, observed_front=True)
+
+
+def heights(points: np.ndarray) -> np.ndarray:
+    """Distances (n,) of points (n, 2) above the line from the first to the last, by the cross product, scaled."""
+    scaled = (points - points[0]) / (points[-1] - points[0])
+    way = scaled[-1] - scaled[0]
+    return np.array([way[0] * p[1] - way[1] * p[0] for p in scaled - scaled[0]]) / np.hypot(*way)
+
+
+class TestKnee:
+    def test_a_front_with_an_obvious_one(self) -> None:
+        points = [(0.0, 0.0), (1.0, 9.0), (5.0, 9.5), (10.0, 10.0)]
+        for believed in (True, False):
+            row = knee_row(front(points, believed=believed), GFLOPS)
+            assert row is not None
+            assert row["trial"] == 1
+
+    def test_a_metric_to_minimize(self) -> None:
+        row = knee_row(front([(0.0, 10.0), (1.0, 1.0), (10.0, 0.0)]),
+                       Objective(metric="val_loss", direction="minimize", cost="gflops"))  # fmt: skip
+        assert row is not None
+        assert row["trial"] == 1
+
+    @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=3, max_size=12))
+    def test_farthest_from_the_line(self, steps: list[tuple[float, float]]) -> None:
+        points = np.cumsum(steps, axis=0)
+        above = heights(points)
+        if above.max() > 1e-6:
+            row = knee_row(front([tuple(p) for p in points]), GFLOPS)
+            assert row is not None
+            assert above[row["trial"]] == pytest.approx(above.max())
+
+    @pytest.mark.parametrize(
+        ("points", "message"),
+        [
+            ([(0.0, 0.0), (1.0, 1.0)], "the front has 2 networks, and a knee needs three"),
+            ([(0.0, 0.0), (1.0, 0.1), (2.0, 1.0)], "the front has no knee"),
+        ],
+    )
+    def test_none(self, points: list[tuple[float, float]], message: str) -> None:
+        with pytest.raises(RunError, match=message) as caught:
+            knee_row(front(points), GFLOPS)
+        assert "max-COST=X" in str(caught.value)
+
+    def test_of_a_run(self, found: Findings) -> None:
+        table = found.front
+        members = table[table["posterior_front"]]
+        above = heights(members[["gflops", "mean"]].to_numpy(float)) if len(members) > 2 else np.zeros(1)
+        if above.max() > 1e-9:
+            assert chosen(found, "knee") == members["trial"].iloc[int(above.argmax())]
+        else:
+            with pytest.raises(RunError, match="knee"):
+                chosen(found, "knee")

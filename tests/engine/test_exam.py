@@ -1,0 +1,106 @@
+"""The exam: on the sealed part and no other, image by image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers import Recording, identity, request, units_of
+from safetensors.torch import save_file
+from sklearn.metrics import f1_score
+from torch.utils.data import DataLoader, TensorDataset
+
+from se_nas.core.files import weights_file
+from se_nas.core.placement import Placement
+from se_nas.core.trial import Result, Target
+from se_nas.data.base import DataInfo
+from se_nas.data.store import open_part, open_test, prepare_data
+from se_nas.engine.exam import GROUPS, exam_file, examine
+from se_nas.insertion.insert import build_candidate
+
+UNITS = units_of("resnet8")
+
+
+def examine_untrained(folder: Path, info: DataInfo, metric: str) -> tuple[Result, torch.nn.Module]:
+    """Examine a network without SE as it begins; with the network, in eval mode."""
+    placement, backbone = Placement(choices={}), Target(target="resnet8")
+    candidate = build_candidate(backbone, UNITS, placement, num_classes=10, input_shape=info.input_shape, seed=0)
+    weights_file(folder, 0, "confirm").parent.mkdir()
+    save_file(candidate.state_dict(), weights_file(folder, 0, "confirm"))
+    known = identity(placement, phase="confirm")
+    asked = request(placement, identity=known, units=UNITS, folder=str(folder), metric=metric)
+    return examine(asked, Recording()), candidate.eval()
+
+
+def examined(folder: Path, metric: str, *, val: int, test: int) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
+    """Scores on a test part of random images, and what the network says of them, logits and classes by hand."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for name, n in (("train", 40), ("val", val), ("test", test)):
+        arrays[f"x_{name}"] = generator.integers(0, 256, (n, 8, 8)).astype(np.uint8)
+        arrays[f"y_{name}"] = (np.arange(n) + generator.integers(0, 2, n)) % 10
+    np.savez(folder / "data.npz", **arrays)
+    info = prepare_data(Target(target=f"npz:{folder / 'data.npz'}"), folder)
+    open_test(folder, purpose="a test")
+    result, candidate = examine_untrained(folder, info, metric)
+    assert result.state == "complete", result.reason
+    assert len(open_part(folder, "val").labels) == val
+    images = (torch.from_numpy(arrays["x_test"]).float()[:, None] - info.mean[0]) / info.std[0]
+    with torch.no_grad():
+        return np.load(exam_file(folder, 0))["scores"], candidate(images), arrays["y_test"]
+
+
+class Halves(pl.LightningDataModule):
+    """Validation and test part are other images; what is not set up is not there."""
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(["fit", "validate", "test"].index(stage))
+        images, labels = torch.randn(24, 1, 8, 8, generator=generator), torch.randint(0, 10, (24,), generator=generator)
+        self.parts = {stage: DataLoader(TensorDataset(images, labels), batch_size=10)}
+
+    def train_dataloader(self) -> Any:
+        return self.parts["fit"]
+
+    def val_dataloader(self) -> Any:
+        return self.parts.get("validate") or self.parts["fit"]
+
+    def test_dataloader(self) -> Any:
+        return self.parts["test"]
+
+
+class TestExam:
+    def test_of_a_data_module_is_on_its_test_part(self, tmp_path: Path) -> None:
+        info = prepare_data(Target(target=f"{Path(__file__).resolve()}:Halves"), tmp_path)
+        result, candidate = examine_untrained(tmp_path, info, "val_accuracy")
+        assert result.state == "complete", result.reason
+        data = Halves()
+        data.setup("test")
+        with torch.no_grad():
+            right = [(candidate(images).argmax(1) == labels).float() for images, labels in data.test_dataloader()]
+        np.testing.assert_array_equal(np.load(exam_file(tmp_path, 0))["scores"], torch.cat(right))
+        assert torch.cat(right).sum() > 0
+
+    @pytest.mark.parametrize(("val", "test"), [(18, 30), (24, 24)], ids=["other size", "same size"])
+    def test_is_on_the_test_part(self, tmp_path: Path, val: int, test: int) -> None:
+        scores, logits, labels = examined(tmp_path, "val_accuracy", val=val, test=test)
+        right = logits.argmax(1).numpy() == labels
+        assert 0 < right.sum() < test
+        np.testing.assert_array_equal(scores, right)
+
+    def test_of_a_loss_has_that_of_each_image(self, tmp_path: Path) -> None:
+        scores, logits, labels = examined(tmp_path, "val_loss", val=18, test=30)
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+        np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+    def test_of_a_metric_that_is_no_mean_leaves_out_a_group_at_a_time(self, tmp_path: Path) -> None:
+        """The pseudo-values of a jackknife, with scikit-learn's F1."""
+        scores, logits, labels = examined(tmp_path, "val_f1", val=18, test=50)
+        found = logits.argmax(1).numpy()
+        group = np.arange(50) % GROUPS
+        without = [f1_score(labels[group != g], found[group != g], average="macro") for g in range(GROUPS)]
+        whole = f1_score(labels, found, average="macro")
+        np.testing.assert_allclose(scores, GROUPS * whole - (GROUPS - 1) * np.array(without), atol=1e-5)
