@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: try check test lint slow gpu docs clean
+.PHONY: try check test oldest lint slow gpu docs clean
 
 try: $(VENV)/installed
 	$(VENV)/bin/se-nas search --budget 50
@@ -12,6 +12,10 @@ check: $(VENV)/installed-dev
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/pytest
+
+# The oldest torch that is promised and tested, without the model libraries, which need a newer one.
+oldest: $(VENV)-oldest/installed
+	$(VENV)-oldest/bin/pytest
 
 slow: $(VENV)/installed-dev
 	$(VENV)/bin/pytest -m slow
@@ -35,9 +39,18 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install -q -c constraints.txt -e .
 	touch $@
 
+# Ultralytics comes without what it asks for: its OpenCV needs the libraries of a display, the headless one does not.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install -q -c constraints.txt --no-deps ultralytics
+	touch $@
+
+$(VENV)-oldest/installed: pyproject.toml constraints.txt constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install -q -c constraints-oldest.txt torch
+	grep -vE '^(torch|torchvision|timm|ultralytics)' constraints.txt > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/pip install -q -c constraints-oldest.txt -c $(VENV)-oldest/constraints.txt -e '.[test]' tensorboard
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build site
+	rm -rf $(VENV) $(VENV)-oldest dist build site
