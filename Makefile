@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: try check test oldest lint slow gpu docs clean
+.PHONY: try check test oldest lint slow gpu mutants docs clean
 
 try: $(VENV)/installed
 	$(VENV)/bin/se-nas search --budget 50
@@ -22,6 +22,11 @@ slow: $(VENV)/installed-dev
 
 gpu: $(VENV)/installed-dev
 	$(VENV)/bin/pytest -m gpu
+
+# All modules that decide, SAMPLE mutants of each (SAMPLE= for all of them); MODULE=analysis/judge for one.
+SAMPLE ?= 150
+mutants: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python tests/mutants.py $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check se_nas tests experiments docs
@@ -53,4 +58,4 @@ $(VENV)-oldest/installed: pyproject.toml constraints.txt constraints-oldest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest dist build site
+	rm -rf $(VENV) $(VENV)-oldest dist build site mutants

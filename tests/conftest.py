@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import exhausted_run, units_of
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from se_nas.core.placement import Unit
 from se_nas.space.space import Space
@@ -16,6 +16,13 @@ from se_nas.space.spec import read_space
 torch.set_num_threads(1)
 settings.register_profile(
     "se-nas", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+# For tests/mutants.py, which runs a test again and again in one process and asks only whether it fails.
+settings.register_profile(
+    "mutants",
+    parent=settings.get_profile("se-nas"),
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("se-nas")
 

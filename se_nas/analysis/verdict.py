@@ -66,10 +66,6 @@ def interval_text(low: float, high: float, unit: str) -> str:
     )
 
 
-def _better(sign: float, metric: str) -> str:
-    return f" of {metric}" if sign > 0 else f" less {metric}"
-
-
 def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[Confirmed], sign: float) -> Verdict:
     difference = chosen.against["baseline"]
     gain, low, high = _gain(difference, sign)
@@ -82,7 +78,7 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
         ),
         Sentence(
             text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
-            f"{_probability(difference.family_p)} of confirms (p = {_p(difference.family_p)}; "
+            f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
             f"{len(c.seeds)} seeds, {c.test_images:,} test images).",
             numbers={"p": difference.family_p, "seeds": len(c.seeds), "test_images": c.test_images},
         ),
@@ -93,7 +89,7 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
         sentences.append(
             Sentence(
                 text=f"Against SE everywhere: {amount(gain, c.unit)} ({interval_text(low, high, c.unit)}, "
-                f"p = {_p(against.family_p)}): {judged}.",
+                f"{_p(against.family_p)}): {judged}.",
                 numbers={"gain": gain, "lower": low, "upper": high, "p": against.family_p},
             )
         )
@@ -124,7 +120,7 @@ def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Di
         ),
         Sentence(
             text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-            f"test part ({interval_text(low, high, c.unit)}, p = {_p(difference.family_p)}; {len(c.seeds)} seeds, "
+            f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {len(c.seeds)} seeds, "
             f"{c.test_images:,} test images).",
             numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
         ),
@@ -188,7 +184,12 @@ def _comparisons(c: Confirmation) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "unknown" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+    """A p value.
+
+    >>> _p(0.0123), _p(1e-5), _p(None)
+    ('p = 0.012', 'p < 0.0001', 'p unknown')
+    """
+    return "p unknown" if p is None else f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
 
 
 def _probability(p: float | None) -> str:

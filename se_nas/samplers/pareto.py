@@ -75,7 +75,7 @@ def hypervolume(losses: Array, reference: Array) -> float:
         return 0.0
     if len(reference) == 1:
         return float(reference[0] - losses.min())
-    losses = losses[np.argsort(losses[:, -1], kind="stable")]
+    losses = losses[np.argsort(losses[:, -1])]
     ends = np.append(losses[1:, -1], reference[-1])
     if len(reference) == 2:
         return float(((reference[0] - np.minimum.accumulate(losses[:, 0])) * (ends - losses[:, 1])).sum())

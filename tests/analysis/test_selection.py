@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import result_of, trial
+from helpers import findings, result_of, searched, trial, units_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import knee_row, select
-from se_nas.commands.results import existing_run
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Objective
+from se_nas.space.space import Space
+from se_nas.space.spec import read_space
 
 GFLOPS = Objective(metric="val_accuracy", direction="maximize", cost="gflops")
 
 
 @pytest.fixture(scope="module")
-def found(finished: Path) -> Findings:
-    return existing_run(finished)[1].findings()
+def found() -> Findings:
+    """A search that trained a whole space of eight placements."""
+    space = Space(read_space({"reductions": ["none", 16]}), units_of("resnet8"))
+    roles = {space.baseline.key: "baseline", space.reference.key: "reference"}
+    trials = [replace(t, role=roles.get(t.placement.key, "")) for t in searched(space, 8)]
+    return findings(trials, GFLOPS, space)
 
 
 def chosen(found: Findings, how: str) -> int:
@@ -63,7 +67,7 @@ class TestErrors:
             ("max-params=few", "the limit of params is 'few'", "a number"),
             ("max-prams=5", "no trial of the run has the cost 'prams'", "did you mean 'params'?"),
             ("max-latency=5", "no trial of the run has the cost 'latency'", "params"),
-            ("max-params=5", "no trained network has params of at most 5", "the smallest has 77754"),
+            ("max-params=5", "no trained network has params of at most 5", "the smallest has 2000"),
         ],
     )
     def test_what_there_is_not(self, found: Findings, how: str, message: str, more: str) -> None:

@@ -69,6 +69,17 @@ class TestNoise:
         assert noise.degrees == 8
         assert seed_reach(noise, 5) > 0
 
+    def test_seed_noise_of_one_network_is_the_variance_of_its_trainings(self):
+        values = np.random.default_rng(4).normal(size=(1, 5))
+        noise, variance = seed_noise(values), pytest.approx(values.var(ddof=1))
+        assert (noise.total, noise.interaction, noise.correlation) == (variance, variance, 0.0)
+        assert (noise.total_degrees, noise.degrees) == (4, 4)
+
+    def test_seed_noise_of_trainings_that_agree(self):
+        noise = seed_noise(np.repeat([[1.0], [2.0], [4.0]], 5, axis=1))
+        assert (noise.total, noise.interaction, noise.correlation) == (0, 0, 0)
+        assert (noise.total_degrees, noise.degrees) == (12, 8)
+
     def test_error_and_degrees_by_hand(self):
         """Three mean squares with their signs: network x seed, images, and what both contain (Satterthwaite)."""
         n, s, m = 3, 4, 6
@@ -159,6 +170,13 @@ class TestFamily:
         found = differences(scores, variances(scores), [(1, 0)])
         assert found.family_p[0] == pytest.approx(found.p[0], abs=0.01)
         assert found.family_low[0] == pytest.approx(found.low[0], abs=0.03 * (found.high[0] - found.low[0]))
+
+    def test_the_simulation_never_makes_a_p_value_smaller(self):
+        rng = np.random.default_rng(14)
+        for _ in range(20):
+            scores = normal_scores(rng, n=2, m=50)
+            found = differences(scores, variances(scores), [(1, 0)])
+            assert found.p[0] <= found.family_p[0] <= 1
 
     def test_intervals_and_claims_of_a_family_agree(self):
         """The family's interval ends above 0 exactly where its p value is below 5 %."""

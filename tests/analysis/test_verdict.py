@@ -10,7 +10,7 @@ from test_decisions import networks_of
 
 from se_nas.analysis.confirmation import Confirmation, Difference, Verdict
 from se_nas.analysis.summary import LIKELY, Network, Summary, provisional_verdict
-from se_nas.analysis.verdict import final_verdict
+from se_nas.analysis.verdict import added_costs, final_verdict, price_text
 from se_nas.core.trial import CostValue, Direction, Objective
 
 
@@ -111,6 +111,167 @@ class TestVerdict:
         sentence = final_verdict(replace(found, networks=(base, *told))).sentences[-1]
         assert (sentence.numbers["promised"], sentence.numbers["optimism"]) == (sign * 0.8, 0.02)
         assert "too good by 2.00 points" in sentence.text
+
+
+CLEAR, OPEN = against(0.05, 0.01, beats=True, p=0.0123), against(0.01, 0.02, beats=False, p=0.3)
+
+
+def words(found: Confirmation) -> list[str]:
+    return [sentence.text for sentence in final_verdict(found).sentences]
+
+
+def priced(found: Confirmation, key: str, **costs: float) -> Confirmation:
+    """A confirmation in which a network has these costs too."""
+    more = {name: CostValue(value=value, unit="") for name, value in costs.items()}
+    return replace(
+        found, networks=tuple(replace(n, costs={**n.costs, **more}) if n.key == key else n for n in found.networks)
+    )
+
+
+class TestWords:
+    """What a verdict says, in full."""
+
+    def test_of_a_network_that_beats_no_se_beside_a_cheaper_one(self) -> None:
+        cheaper = (0.6, 1050, against(0.04, 0.01, beats=True))
+        assert words(confirmation((0.6, 1100, CLEAR), cheaper, reference=OPEN)) == [
+            "Use SE with r=16 in stage 1: +5.00 points (90 % interval 3.00 to 7.00) for 10 % more parameters. "
+            "It beats the backbone without SE.",
+            "Chance of being wrong: without any effect, the best of 2 comparisons would show such a gain in 1.2 % of "
+            "confirms (p = 0.012; 3 seeds, 200 test images).",
+            "Against SE everywhere: +1.00 points (90 % interval -1.00 to 3.00, p = 0.3): cannot be told apart.",
+            "Cheaper, and beats it too: SE with r=16 in stage 2, +4.00 points (90 % interval 2.00 to 6.00) "
+            "for 5 % more parameters.",
+        ]
+
+    def test_of_one_comparison_far_out(self) -> None:
+        found = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=1e-5)))
+        assert words(replace(found, test_images=10_000))[1] == (
+            "Chance of being wrong: without any effect, the comparison would show such a gain in less than 0.01 % of "
+            "confirms (p < 0.0001; 3 seeds, 10,000 test images)."
+        )
+        limit = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=1e-4)))
+        assert "in 0.01 % of confirms (p = 0.0001;" in words(limit)[1]
+
+    def test_of_a_loss(self) -> None:
+        """Less is better: a gain is a smaller loss, and the sentence says which sign it has."""
+        reference = against(-0.01, 0.02, beats=False, p=0.3)
+        cheaper = (0.6, 1050, against(-0.04, 0.01, beats=True))
+        found = confirmation(
+            (0.6, 1100, against(-0.05, 0.01, beats=True)), cheaper, reference=reference, direction="minimize"
+        )
+        loss = words(replace(found, metric="val_loss", unit="nats"))
+        assert loss[0] == (
+            "Use SE with r=16 in stage 1: +0.05 nats of val_loss (less is better; + is better here) "
+            "(90 % interval 0.03 to 0.07) for 10 % more parameters. It beats the backbone without SE."
+        )
+        assert loss[2].startswith("Against SE everywhere: +0.01 nats (90 % interval -0.01 to 0.03, p = 0.3)")
+        assert "stage 2, +0.04 nats (90 % interval 0.02 to 0.06)" in loss[3]
+
+    def test_of_no_network_that_beats_no_se(self) -> None:
+        found = confirmation((0.6, 1100, OPEN), (0.55, 1200, against(-0.01, 0.05, beats=False, p=0.6)))
+        assert words(found) == [
+            "No placement beats the backbone without SE beyond noise on this data; ship it without.",
+            "The best on validation, SE with r=16 in stage 1: +1.00 points on the test part "
+            "(90 % interval -3.00 to 5.00, p = 0.3; 3 seeds, 200 test images).",
+            "Chance of being wrong: 5 % that one of the 2 compared is more than 9.00 points better all the same.",
+        ]
+        assert final_verdict(found).sentences[0].numbers == {"p": 0.3}
+        score = words(replace(found, metric="val_f1", unit="F1", test_images=12_345))
+        assert score[1] == (
+            "The best on validation, SE with r=16 in stage 1: +0.01 F1 of val_f1 on the test part "
+            "(90 % interval -0.03 to 0.05, p = 0.3; 3 seeds, 12,345 test images)."
+        )
+        assert "more than 0.09 F1 better" in score[2]
+
+    def test_where_even_the_upper_end_is_no_gain_it_is_none(self) -> None:
+        found = final_verdict(confirmation((0.6, 1100, against(-0.05, 0.01, beats=False, p=1.0))))
+        assert "more than 0.00 points better" in found.sentences[2].text
+        assert found.sentences[2].numbers["ceiling"] == pytest.approx(-0.03)
+
+    def test_of_one_seed(self) -> None:
+        found = confirmation((0.6, 1100, Difference(mean=0.05)))
+        verdict = final_verdict(found)
+        assert (verdict.claim, verdict.network) == ("unknown", None)
+        assert words(found) == [
+            "One seed gives no estimate of the noise: SE with r=16 in stage 1 has +5.00 points against the backbone "
+            "without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
+        ]
+        assert verdict.sentences[0].numbers == {"gain": 0.05}
+
+    def test_of_nothing_to_compare(self) -> None:
+        found = confirmation((0.6, 1100, CLEAR))
+        alone, (base, one) = replace(found, winner=None), found.networks
+        for nothing in (alone, replace(found, networks=(base, replace(one, against={}))), replace(found, networks=())):
+            verdict = final_verdict(nothing)
+            assert (verdict.phase, verdict.claim, verdict.network) == ("confirm", "unknown", None)
+            assert words(nothing) == [
+                "Nothing can be said: the backbone without SE or all others have no finished training."
+            ]
+
+    @pytest.mark.parametrize("direction", ["maximize", "minimize"])
+    def test_of_a_winner_that_beats_nothing_it_names_the_best_on_validation_that_does(
+        self, direction: Direction
+    ) -> None:
+        sign = 1.0 if direction == "maximize" else -1.0
+        beaten = against(sign * 0.05, 0.01, beats=True)
+        found = confirmation(
+            (0.9, 1100, OPEN), (0.5 + sign * 0.1, 1200, beaten), (0.5 + sign * 0.2, 1300, beaten),
+            (0.5 + sign * 0.15, 1400, beaten), direction=direction,
+        )  # fmt: skip
+        assert final_verdict(found).network == "3"
+        assert words(found)[0].startswith("Use SE with r=16 in stage 3: +5.00 points")
+
+    def test_of_what_the_search_promised(self) -> None:
+        found = confirmation((0.6, 1100, CLEAR))
+        base, one = found.networks
+        promise = (
+            "The search promised {} for SE with r=16 in stage 1; confirmed {} on the same validation part: too {}."
+        )
+        told = replace(found, networks=(base, replace(one, promised=0.62, optimism=0.02)))
+        assert words(told)[-1] == promise.format("62.00 %", "60.00 %", "good by 2.00 points")
+        assert final_verdict(told).sentences[-1].numbers == {"promised": 0.62, "confirmed": 0.6, "optimism": 0.02}
+        run = replace(found, networks=(base, replace(one, promised=0.59, optimism=-0.01, observed_optimism=0.03)))
+        both = "modest by 1.00 points, its single run too good by 3.00 points"
+        assert words(run)[-1] == promise.format("59.00 %", "60.00 %", both)
+        assert words(replace(told, unit="F1"))[-1] == promise.format("0.62 F1", "0.6 F1", "good by 0.02 F1")
+        exact = replace(found, networks=(base, replace(one, promised=0.6, optimism=0.0)))
+        assert words(exact)[-1].endswith("too good by 0.00 points.")
+        assert len(words(found)) == 2
+
+
+class TestPrices:
+    """By how much a network is dearer than no SE."""
+
+    def test_are_those_of_the_front_and_of_latency_where_both_are_known(self) -> None:
+        found = confirmation((0.6, 1100, CLEAR))
+        for key, factor in (("0", 1.0), ("1", 1.5)):
+            found = priced(found, key, macs=2000 * factor, latency=4 * factor, activations=7)
+        by_macs = final_verdict(replace(found, cost="macs")).sentences[0]
+        assert set(by_macs.numbers) == {"gain", "lower", "upper", "params_percent", "macs_percent", "latency_percent"}
+        assert by_macs.numbers["macs_percent"] == pytest.approx(50)
+        assert by_macs.numbers["params_percent"] == pytest.approx(10)
+        assert "latency_percent" in final_verdict(found).sentences[0].numbers
+        assert "macs_percent" not in final_verdict(found).sentences[0].numbers
+
+    def test_are_left_out_where_one_is_unknown_or_nothing(self) -> None:
+        one, two = ({"params": CostValue(value=v, unit=""), "macs": CostValue(value=v, unit="")} for v in (5, 4))
+        assert added_costs(one, two, ["params", "macs", "latency"]) == pytest.approx({"params": 25, "macs": 25})
+        assert added_costs(one, {"params": two["params"]}, ["macs", "params"]) == pytest.approx({"params": 25})
+        assert added_costs({"params": one["params"]}, two, ["macs", "params"]) == pytest.approx({"params": 25})
+        assert added_costs(one, {"params": CostValue(value=0, unit="")}, ["params"]) == {}
+
+    def test_in_words(self) -> None:
+        assert price_text({}) == ""
+        assert price_text({"params": 0.0}) == " for 0 % more parameters"
+        assert price_text({"params": 1.234, "latency": -20.0}) == " for 1.2 % more parameters and 20 % less latency"
+
+    def test_what_is_as_dear_or_has_no_known_cost_is_not_called_cheaper(self) -> None:
+        found = confirmation((0.6, 1100, CLEAR), (0.6, 1050, CLEAR))
+        assert any(s.startswith("Cheaper") for s in words(found))
+        by_macs = replace(found, cost="macs")
+        for partly in (by_macs, priced(by_macs, "1", macs=5), priced(by_macs, "2", macs=5)):
+            assert not any(s.startswith("Cheaper") for s in words(partly))
+        assert any(s.startswith("Cheaper") for s in words(priced(priced(by_macs, "1", macs=5), "2", macs=4)))
 
 
 def network_of(key: str, mean: float, p_gain: float, **more: Any) -> Network:

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
+from scipy import stats
 
 from se_nas.core.errors import DataError
 from se_nas.samplers.pareto import (
+    NODES,
+    SAMPLED_CELLS,
+    Cells,
     cells,
     expected_front_gain,
     expected_hypervolume_improvement,
@@ -108,3 +112,98 @@ def test_front_gain_agrees_with_monte_carlo_and_is_zero_without_correlation() ->
     draws = np.array([volume(mean + z * slopes[0]) for z in rng.standard_normal(20_000)]) - volume(mean)
     assert gain[0] == pytest.approx(draws.mean(), rel=0.06)
     assert gain[1] == pytest.approx(0, abs=1e-12)
+
+
+def test_nodes_are_the_means_of_ten_equally_likely_slices() -> None:
+    edges = stats.norm.ppf(np.linspace(0, 1, 11))
+    np.testing.assert_allclose(NODES, -10 * np.diff(stats.norm.pdf(edges)), atol=6e-4)
+
+
+@given(seeds, st.integers(1, 4), st.integers(0, 8))
+def test_hypervolume_is_the_share_of_a_grid_that_is_dominated(seed: int, k: int, n: int) -> None:
+    """Losses on the corners of 3^k unit cubes, some beyond the reference: cubes are counted."""
+    losses = np.random.default_rng(seed).integers(0, 5, (n, k)).astype(float)
+    corners = np.stack(np.meshgrid(*[np.arange(3)] * k), axis=-1).reshape(-1, k)
+    expected = sum(any((row <= corner).all() for row in losses) for corner in corners)
+    assert hypervolume(losses, np.full(k, 3.0)) == pytest.approx(expected)
+
+
+def test_one_loss_is_a_length() -> None:
+    assert hypervolume(np.array([[1.0], [0.5], [3.0]]), np.array([2.0])) == 1.5
+    with pytest.raises(DataError, match=r"losses of shape \(3,\) do not fit a reference of 1 numbers"):
+        hypervolume(np.zeros(3), np.ones(1))
+
+
+class TestCells:
+    def test_have_the_best_value_that_each_corner_can_afford(self) -> None:
+        cost, value = np.array([[1.0, 2.0], [3.0, 1.0], [9.0, 9.0]]), np.array([5.0, 4.0, 7.0])
+        found = cells(cost, value, np.array([4.0, 3.0]), floor=0.5)
+        boxes = {(*low, *high): h for low, high, h in zip(found.lower, found.upper, found.height, strict=True)}
+        # The third member is beyond the reference in both costs.
+        assert boxes == {(1, 1, 3, 2): 0.5, (1, 2, 3, 3): 5.0, (3, 1, 4, 2): 4.0, (3, 2, 4, 3): 5.0}
+
+    def test_a_member_below_the_floor_does_not_count(self) -> None:
+        found = cells(np.array([[1.0]]), np.array([-2.0]), np.array([3.0]), floor=-1.0)
+        assert (found.lower.tolist(), found.upper.tolist(), found.height.tolist()) == ([[1]], [[3]], [-1])
+
+    def test_of_an_empty_front(self) -> None:
+        assert len(cells(np.empty((0, 2)), np.empty(0), np.ones(2), floor=0.5).height) == 0
+        sampled = cells(np.empty((0, 3)), np.empty(0), np.array([1.0, 2.0, 3.0]), floor=0.5)
+        assert (sampled.height == 0.5).all()
+        np.testing.assert_allclose(sampled.lower.mean(axis=0), [0.5, 1.0, 1.5], rtol=0.15)
+
+    def test_of_three_costs_are_points_between_the_cheapest_and_the_reference(self) -> None:
+        cost = np.array([[1.0, 5.0, 2.0], [2.0, 4.0, 2.5], [3.0, 6.0, 1.5]])
+        value, reference = np.array([1.0, 2.0, 3.0]), np.array([5.0, 7.0, 4.0])
+        found = cells(cost, value, reference, floor=0.5)
+        np.testing.assert_array_equal(found.lower, found.upper)
+        assert found.lower.shape == (SAMPLED_CELLS, 3)
+        low, reach = cost.min(axis=0), reference - cost.min(axis=0)
+        where = (found.lower - low) / reach
+        assert (where >= 0).all()
+        assert (where <= 1).all()
+        np.testing.assert_allclose(where.mean(axis=0), 0.5, atol=0.06)
+        np.testing.assert_allclose(where.std(axis=0), np.sqrt(1 / 12), atol=0.03)
+        for point, height in zip(found.lower, found.height, strict=True):
+            assert height == max([0.5, *(v for c, v in zip(cost, value, strict=True) if (c <= point).all())])
+        np.testing.assert_array_equal(found.lower, cells(cost, value, reference, floor=0.5).lower)
+        assert (found.lower != cells(cost, value, reference, floor=0.5, seed=1).lower).any()
+
+    def test_a_sampled_point_at_the_very_cost_is_affordable(self) -> None:
+        points = np.array([[1.0, 1.0, 1.0], [0.9, 2.0, 2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])
+        boxes = Cells(lower=points, upper=points, height=np.zeros(4))
+        gain = expected_hypervolume_improvement(np.array([8.0]), np.zeros(1), np.ones((1, 3)), boxes)
+        assert gain.tolist() == [2 * 8 / 4]
+
+
+@given(seeds)
+def test_expected_improvement_in_one_cell_is_that_of_jones_schonlau_and_welch(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, mean, sd = rng.normal(size=3)
+    boxes = Cells(lower=np.array([[1.0]]), upper=np.array([[3.0]]), height=np.array([height]))
+    found = expected_hypervolume_improvement(np.array([mean]), np.array([abs(sd)]), np.array([[2.5]]), boxes)
+    y, weight = np.linspace(mean - 9 * abs(sd), mean + 9 * abs(sd), 20_001), 1 / abs(sd)
+    density = stats.norm.pdf((y - mean) * weight) * weight
+    assert found[0] == pytest.approx(0.5 * np.trapezoid(np.clip(y - height, 0, None) * density, y), abs=1e-5)
+
+
+@given(seeds)
+def test_front_gain_is_that_of_a_front_taken_anew(seed: int) -> None:
+    """For each of the ten outcomes, by the hypervolume itself; with costs that are equal, too."""
+    rng = np.random.default_rng(seed)
+    cost, mean, slopes = rng.integers(0, 4, 6).astype(float), rng.normal(size=6), rng.normal(size=(3, 6))
+
+    def volume(values: np.ndarray) -> float:
+        """From the value of the cheapest on; the floor is far below."""
+        return hypervolume(np.column_stack([cost, -values]), np.array([5.0, 100.0])) - 100.0 * (5.0 - cost.min())
+
+    def front(values: np.ndarray) -> float:
+        order = np.lexsort((-mean, cost))  # equal costs stay in the order of before
+        widths = np.diff(np.append(cost[order], 5.0))
+        return float(sum(w * max(values[order][: i + 1]) for i, w in enumerate(widths)))
+
+    gain = expected_front_gain(mean, slopes, cost, 5.0)
+    for i in range(3):
+        played = [volume(mean + z * slopes[i]) - volume(mean) for z in NODES]
+        assert [front(mean + z * slopes[i]) - front(mean) for z in NODES] == pytest.approx(played, abs=1e-9)
+        assert gain[i] == pytest.approx(np.mean(played), abs=1e-9)
