@@ -112,11 +112,11 @@ def knee_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
     hint = "choose best, baseline or max-COST=X"
     if len(members) < 3:
         raise RunError(f"the front has {len(members)} networks, and a knee needs three", hint=hint)
-    # With both axes scaled the line runs from (0, 0) to (1, 1), and the distance to it is (y - x) / sqrt(2).
-    distance = (_scaled(quality) - _scaled(cost)) / np.sqrt(2)
-    if distance.max() <= 1e-9:
+    # With both axes scaled the line runs from (0, 0) to (1, 1), and the distance to it grows with y - x.
+    above = _scaled(quality) - _scaled(cost)
+    if above.max() <= 1e-9:
         raise RunError("the front has no knee: no network lies above the line from the cheapest to the best", hint=hint)
-    return members.iloc[int(distance.argmax())]
+    return members.iloc[int(above.argmax())]
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:

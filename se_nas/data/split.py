@@ -56,7 +56,7 @@ def split_plan(source: Source, split: Split) -> Plan:
         if own is not None and len(own):
             plan[part] = (part, np.arange(len(own)), own)
             continue
-        strata = labels[rest] if is_class_number(labels) else np.zeros(len(rest), dtype=np.int64)
+        strata = labels[rest] if is_class_number(labels) else np.zeros(len(rest))
         taken = _stratified(strata, float(fraction), len(labels), generator)
         plan[part] = ("train", rest[taken], labels[rest[taken]])
         rest = rest[~taken]

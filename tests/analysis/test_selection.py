@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import findings, result_of, searched, trial, units_of
+from helpers import findings, result_of, searched, trial, trials_of, units_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import knee_row, select
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Placement
-from se_nas.core.trial import Objective
+from se_nas.core.trial import CostValue, Objective
 from se_nas.space.space import Space
 from se_nas.space.spec import read_space
 
@@ -54,6 +54,44 @@ class TestNames:
 
     def test_a_number(self, found: Findings) -> None:
         assert chosen(found, "trial=3") == 3
+
+
+def with_costs(*rows: dict[str, CostValue], values: tuple[float, ...]) -> Findings:
+    """A search without a posterior, whose trials have these values and these costs too."""
+    trials = trials_of(*((value, 10 + n, "complete") for n, value in enumerate(values)))
+    return findings([replace(t, costs={**t.costs, **more}) for t, more in zip(trials, rows, strict=True)])
+
+
+def slow(value: float, *interval: float) -> CostValue:
+    return CostValue(value=value, unit="ms", kind="measured", interval=interval or None)  # type: ignore[arg-type]
+
+
+class TestLimits:
+    def test_of_a_measured_cost_is_one_of_the_upper_end_of_its_interval(self) -> None:
+        """The faster one is known badly: it may be slower than the limit."""
+        latency = [{"latency": v} for v in (slow(1.0, 0.5, 1.5), slow(3.0, 1.0, 5.0), slow(4.0, 3.9, 4.1), slow(2.5))]
+        found = with_costs(*latency, values=(0.5, 0.9, 0.7, 0.6))
+        for limit, number in ((1.5, 0), (2.4, 0), (2.5, 3), (4.09, 3), (4.1, 2), (4.9, 2), (5.0, 1)):
+            assert chosen(found, f"max-latency={limit}") == number, limit
+        with pytest.raises(RunError, match="no trained network has latency of at most 1") as caught:
+            chosen(found, "max-latency=1.4")
+        assert "the smallest has 1.5" in str(caught.value)
+
+    def test_a_cost_of_the_user_is_called_with_dashes(self) -> None:
+        costs = [{"edge_time": slow(v, v, v + 1)} for v in (1, 2, 3)]
+        found = with_costs(*costs, values=(0.5, 0.6, 0.7))
+        assert [chosen(found, f"max-edge-time={limit}") for limit in (2, 3.5, 4)] == [0, 1, 2]
+
+    def test_what_is_no_cost_can_be_no_limit(self, found: Findings) -> None:
+        for name in ("metric", "mean", "seconds", "trial"):
+            with pytest.raises(RunError, match=f"no trial of the run has the cost '{name}'") as caught:
+                chosen(found, f"max-{name}=5")
+            assert "allowed: gflops, macs, params, activations" in str(caught.value)
+
+    def test_of_a_loss_is_the_smallest(self) -> None:
+        found = with_costs({}, {}, {}, values=(0.5, 0.9, 0.3))
+        less = replace(found, objective=replace(found.objective, direction="minimize"))
+        assert (chosen(found, "max-macs=11"), chosen(less, "max-macs=11"), chosen(less, "max-macs=12")) == (1, 0, 2)
 
 
 class TestErrors:
@@ -116,6 +154,24 @@ class TestKnee:
                        Objective(metric="val_loss", direction="minimize", cost="gflops"))  # fmt: skip
         assert row is not None
         assert row["trial"] == 1
+
+    def test_is_of_the_front_that_is_believed_and_else_of_the_observed_one(self) -> None:
+        """By what the model says, not by single runs: the two fronts have other members and other qualities."""
+        table = pd.DataFrame({
+            "trial": range(5), "gflops": [0.0, 1.0, 2.0, 3.0, 4.0], "mean": [0.0, 1.0, 9.0, 9.5, 10.0],
+            "metric": [0.0, 9.0, 2.0, 9.5, 10.0], "posterior_front": [True, False, True, True, True],
+            "observed_front": [True, True, False, True, True],
+        })  # fmt: skip
+        rows = [knee_row(t, GFLOPS) for t in (table, table.assign(posterior_front=False))]
+        assert [None if row is None else row["trial"] for row in rows] == [2, 1]
+        assert knee_row(table.iloc[:0], GFLOPS) is None
+
+    def test_of_networks_that_cost_the_same_is_the_best(self) -> None:
+        row = knee_row(front([(1.0, 0.1), (1.0, 0.7), (1.0, 0.4)]), GFLOPS)
+        assert row is not None
+        assert row["mean"] == 0.7
+        with pytest.raises(RunError, match="the front has no knee"):
+            knee_row(front([(1.0, 0.5), (2.0, 0.5), (3.0, 0.5)]), GFLOPS)
 
     @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=3, max_size=12))
     def test_farthest_from_the_line(self, steps: list[tuple[float, float]]) -> None:

@@ -151,6 +151,8 @@ class TestWords:
         )
         limit = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=1e-4)))
         assert "in 0.01 % of confirms (p = 0.0001;" in words(limit)[1]
+        some = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=0.0344)))
+        assert "in 3.4 % of confirms (p = 0.034;" in words(some)[1]
 
     def test_of_a_loss(self) -> None:
         """Less is better: a gain is a smaller loss, and the sentence says which sign it has."""
@@ -236,6 +238,8 @@ class TestWords:
         assert words(replace(told, unit="F1"))[-1] == promise.format("0.62 F1", "0.6 F1", "good by 0.02 F1")
         exact = replace(found, networks=(base, replace(one, promised=0.6, optimism=0.0)))
         assert words(exact)[-1].endswith("too good by 0.00 points.")
+        nothing = replace(found, networks=(base, replace(one, promised=0.0, optimism=-0.6)))
+        assert words(nothing)[-1] == promise.format("0.00 %", "60.00 %", "modest by 60.00 points")
         assert len(words(found)) == 2
 
 

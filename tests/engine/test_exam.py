@@ -25,14 +25,18 @@ from se_nas.insertion.insert import build_candidate
 UNITS = units_of("resnet8")
 
 
-def examine_untrained(folder: Path, info: DataInfo, metric: str) -> tuple[Result, torch.nn.Module]:
+def examine_untrained(
+    folder: Path, info: DataInfo, metric: str, trial: int = 0, **changes: Any
+) -> tuple[Result, torch.nn.Module]:
     """Examine a network without SE as it begins; with the network, in eval mode."""
     placement, backbone = Placement(choices={}), Target(target="resnet8")
     candidate = build_candidate(backbone, UNITS, placement, num_classes=10, input_shape=info.input_shape, seed=0)
-    weights_file(folder, 0, "confirm").parent.mkdir()
-    save_file(candidate.state_dict(), weights_file(folder, 0, "confirm"))
+    weights_file(folder, trial, "confirm").parent.mkdir(exist_ok=True)
+    save_file(candidate.state_dict(), weights_file(folder, trial, "confirm"))
     known = identity(placement, phase="confirm")
-    asked = request(placement, identity=known, units=UNITS, folder=str(folder), metric=metric)
+    asked = request(
+        placement, identity=known, units=UNITS, folder=str(folder), metric=metric, trial=trial, **changes
+    )
     return examine(asked, Recording()), candidate.eval()
 
 
@@ -72,6 +76,22 @@ class Halves(pl.LightningDataModule):
         return self.parts["test"]
 
 
+class Singles(Halves):
+    """A test part of 40 batches of three images, which are made darker on their way to the network."""
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(["fit", "validate", "test"].index(stage))
+        images = torch.randn(120, 1, 8, 8, generator=generator)
+        labels = torch.randint(0, 10, (120,), generator=generator)
+        self.parts = {stage: DataLoader(TensorDataset(images, labels), batch_size=3)}
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] - 1.0, batch[1]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] * 3.0, batch[1]
+
+
 class TestExam:
     def test_of_a_data_module_is_on_its_test_part(self, tmp_path: Path) -> None:
         info = prepare_data(Target(target=f"{Path(__file__).resolve()}:Halves"), tmp_path)
@@ -104,3 +124,85 @@ class TestExam:
         without = [f1_score(labels[group != g], found[group != g], average="macro") for g in range(GROUPS)]
         whole = f1_score(labels, found, average="macro")
         np.testing.assert_allclose(scores, GROUPS * whole - (GROUPS - 1) * np.array(without), atol=1e-5)
+
+    def test_of_a_data_module_goes_its_way_and_leaves_out_batches_by_turns(self, tmp_path: Path) -> None:
+        """Its hooks make 3 (x - 1) of an image; every 20th batch is a group."""
+        info = prepare_data(Target(target=f"{Path(__file__).resolve()}:Singles"), tmp_path)
+        result, candidate = examine_untrained(tmp_path, info, "val_f1")
+        assert result.state == "complete", result.reason
+        data = Singles()
+        data.setup("test")
+        images, labels = data.parts["test"].dataset.tensors
+        with torch.no_grad():
+            found = candidate(3.0 * (images - 1.0)).argmax(1).numpy()
+        group = np.arange(120) // 3 % GROUPS
+        without = [f1_score(labels[group != g], found[group != g], average="macro") for g in range(GROUPS)]
+        whole = f1_score(labels, found, average="macro")
+        scores = np.load(exam_file(tmp_path, 0))["scores"]
+        np.testing.assert_allclose(scores, GROUPS * whole - (GROUPS - 1) * np.array(without), atol=1e-5)
+        assert np.ptp(scores) > 0.01
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> DataInfo:
+    """Random images whose test part is open."""
+    generator = np.random.default_rng(0)
+    parts = {}
+    for name, n in (("train", 40), ("val", 18), ("test", 30)):
+        parts[f"x_{name}"] = generator.integers(0, 256, (n, 8, 8)).astype(np.uint8)
+        parts[f"y_{name}"] = (np.arange(n) + generator.integers(0, 2, n)) % 10
+    np.savez(tmp_path / "data.npz", **parts)
+    info = prepare_data(Target(target=f"npz:{tmp_path / 'data.npz'}"), tmp_path)
+    open_test(tmp_path, purpose="a test")
+    return info
+
+
+class TestFile:
+    def test_has_all_metrics_beside_the_scores_by_the_trial(self, tmp_path: Path, prepared: DataInfo) -> None:
+        result, _ = examine_untrained(tmp_path, prepared, "val_accuracy", trial=3, attempt=2)
+        assert (result.trial, result.attempt, result.state, result.reason) == (3, 2, "complete", "")
+        assert 0 < result.seconds < 100
+        assert exam_file(tmp_path, 3) == tmp_path / "confirm" / "test-3.npz"
+        assert not exam_file(tmp_path, 0).exists()
+        with np.load(exam_file(tmp_path, 3)) as saved:
+            metrics = dict(zip(saved["names"].tolist(), saved["values"].tolist(), strict=True))
+            assert saved["values"].dtype == np.float64
+            assert saved["scores"].dtype == np.float64
+            assert metrics["val_accuracy"] == pytest.approx(saved["scores"].mean())
+        assert {"val_accuracy", "val_loss", "val_f1"} <= set(metrics)
+
+    def test_does_not_depend_on_the_layout_in_memory(self, tmp_path: Path, prepared: DataInfo) -> None:
+        for trial, channels_last in enumerate((False, True)):
+            result, _ = examine_untrained(tmp_path, prepared, "val_loss", trial=trial, channels_last=channels_last)
+            assert result.state == "complete", result.reason
+        one, two = (np.load(exam_file(tmp_path, trial))["scores"] for trial in (0, 1))
+        np.testing.assert_allclose(one, two, rtol=1e-4)
+
+    def test_runs_on_the_threads_of_the_request_alone(
+        self, tmp_path: Path, prepared: DataInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import se_nas.engine.exam as module
+
+        seen: list[int] = []
+        monkeypatch.setattr(module, "_examine", lambda *_: seen.append(torch.get_num_threads()) or (np.ones(2), {}))
+        before = torch.get_num_threads()
+        examine_untrained(tmp_path, prepared, "val_accuracy", threads=before + 1)
+        assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+class TestFailures:
+    def test_a_metric_that_is_not_logged_fails_this_network_alone(self, tmp_path: Path, prepared: DataInfo) -> None:
+        result, _ = examine_untrained(tmp_path, prepared, "val_nothing", trial=4, attempt=2)
+        assert (result.trial, result.attempt, result.state) == (4, 2, "failed")
+        assert "the task did not log 'val_nothing' on the test part" in result.reason
+        assert result.seconds > 0
+        assert not exam_file(tmp_path, 4).exists()
+
+    def test_weights_of_another_network_are_no_exam(self, tmp_path: Path, prepared: DataInfo) -> None:
+        examine_untrained(tmp_path, prepared, "val_accuracy")
+        known = identity(Placement(choices={}), phase="confirm")
+        facts = {"identity": known, "units": UNITS, "folder": str(tmp_path), "metric": "val_accuracy"}
+        other = examine(request(backbone=Target(target="resnet20"), **facts), Recording())
+        assert other.state == "failed"
+        with pytest.raises(FileNotFoundError):  # the disk is not the network's fault
+            examine(request(trial=9, **facts), Recording())

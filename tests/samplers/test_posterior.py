@@ -259,3 +259,26 @@ def test_without_effect_a_gain_is_rarely_claimed() -> None:
 
 def test_groups_are_in_the_order_that_the_grid_expects() -> None:
     assert len(module._variances(1.0, 1.0, 1.0)) == len(GROUPS)
+
+
+@pytest.mark.parametrize(("value", "noise"), [(70.0, 0.7), (-3.0, 0.03), (0.0, 1.0)])
+def test_one_trial_guesses_a_noise_of_one_percent(value: float, noise: float, features: Features) -> None:
+    """With one degree of freedom of the prior and one of the trial; of a value of 0 a percent says nothing."""
+    posterior = fit(features, np.array([[1, 0, 2]]), np.array([value]))
+    assert posterior.degrees == 2
+    assert posterior.noise == pytest.approx(noise / np.sqrt(2))
+
+
+def test_draws_of_coefficients_that_move_together_stay_on_their_line(features: Features) -> None:
+    """A singular covariance, whose eigenvalues are 0 but for rounding."""
+    p, rng = len(features.scale), np.random.default_rng(0)
+    way, mean = rng.normal(size=(2, p))
+    posterior = module.Posterior(
+        features=features, weight=np.ones(1), mean=mean[None], cov=np.outer(way, way)[None],
+        noise_variance=np.ones(1), degrees=50.0,
+    )  # fmt: skip
+    assert np.linalg.eigvalsh(posterior.cov[0]).min() < 0
+    draws = posterior.coefficient_samples(size=4000, rng=rng) - mean
+    along = draws @ way / (way @ way)
+    np.testing.assert_allclose(draws, np.outer(along, way), atol=1e-6)
+    assert along.std() == pytest.approx(np.sqrt(50 / 48), rel=0.05)  # of a Student t with 50 degrees of freedom

@@ -421,3 +421,37 @@ def test_a_narrow_stage_leaves_out_what_it_is_too_narrow_for() -> None:
     assert space.parameters["stage1.reduction"] == ("none", 8.0, 4.0)
     assert space.size == 3 * 4
     assert [choice.squeeze_channels for choice in space.reference.choices.values()] == [1, 2]
+
+
+@pytest.mark.parametrize("raw", [{"bias": True}, {"rounding": "multiple_of_8"}, {"gate": "tanh"}, {"decide": "unit"}])
+def test_plain_data_know_what_the_levels_do_not_show(raw: dict[str, object], units8: tuple[Unit, ...]) -> None:
+    """Settings that are the same everywhere have no levels, and yet they build other networks."""
+    plain, other = (Space(read_space({"reductions": ["none", 16], **more}), units8) for more in ({}, raw))
+    assert other.to_plain() != plain.to_plain()
+    assert other.checksum != plain.checksum
+
+
+def test_every_position_of_the_space_must_leave_a_hidden_channel() -> None:
+    """Not only the first: here the second is narrower."""
+    sites = (*unit("a", channels=32).sites, Site(unit="a", position="inner", module="a.b", channels=8, size=(4, 4)))
+    narrow = Unit(name="a", stage="stage1", sites=sites)
+    raw = {"position": ["standard", "inner"], "stages": {"stage1": ["none", 16]}}
+    with pytest.raises(SpaceError, match="reduction 16 leaves a hidden width of 0 at 8 channels") as caught:
+        Space(read_space(raw), (narrow,))
+    assert "the search space, stage 'stage1'" in str(caught.value)
+    assert Space(read_space({**raw, "stages": {"stage1": ["none", 8]}}), (narrow,)).size == 4
+    assert Space(read_space({**raw, "position": "standard"}), (narrow,)).size == 2
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "tanh", "relu"])
+def test_an_identity_block_has_a_gate_that_is_1_where_its_last_layer_says_nothing(gate: str) -> None:
+    """By the gate's own formula, for the default gate too; a scale that is given stays."""
+    at_rest = {"sigmoid": 0.5, "hard_sigmoid": 0.5, "tanh": 0.0, "relu": 1.0}[gate]  # relu starts at its bias of 1
+    choice = Choice.se(64, 16, gate=gate, init="identity", bias=gate == "relu")
+    assert choice.gate_offset + choice.gate_scale * at_rest == 1.0
+    given = Choice.se(64, 16, gate=gate, init="identity", bias=gate == "relu", gate_scale=3.0)
+    assert (given.gate_scale, given.gate_offset) == (3.0, 0.0)
+    if gate == "sigmoid":
+        assert Choice.se(64, 16, init="identity") == choice
+    plain = Choice.se(64, 16, gate=gate, bias=True)
+    assert (plain.gate_scale, plain.gate_offset, plain.squeeze_channels, plain.reduction) == (1.0, 0.0, 4, 16.0)

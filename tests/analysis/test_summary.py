@@ -1,0 +1,232 @@
+"""What a search says when it ends: counts, the best network, and the provisional verdict in full."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers import OBJECTIVE, findings, result_of, searched, trials_of
+from test_verdict import network_of
+
+from se_nas.analysis.confirmation import Verdict
+from se_nas.analysis.summary import Network, Summary, as_json, provisional_verdict, summarize
+from se_nas.core.trial import INTERRUPTED, LOST, Objective
+from se_nas.space.space import Space
+
+NO_SE = network_of("none", 0.5, 0.0, trial=0, placement="none", costs={"params": 1000, "macs": 2000})
+NETWORK = network_of("16", 0.625, 0.95, trial=1, placement="stage1=16", costs={"params": 1100, "macs": 3000})
+CONFIRM = "Only fresh seeds and the sealed test part can tell. Next: se-nas confirm RUN"
+
+
+def summary_of(*front: Network, direction: Any = "maximize", **more: Any) -> Summary:
+    sign = 1.0 if direction == "maximize" else -1.0
+    facts: dict[str, Any] = {
+        "folder": "RUN", "ended": "", "budget": 9, "trained": 8, "failed": 0, "complete": 7, "unit": "share",
+        "front": front, "best": max(front, key=lambda n: sign * n.value, default=None), "references": {"baseline": NO_SE},
+        "objective": Objective(metric="val_accuracy", direction=direction, cost="macs"),
+    }  # fmt: skip
+    return Summary(**{**facts, **more})
+
+
+def told(*front: Network, **more: Any) -> tuple[Verdict, str]:
+    """The provisional verdict, and its first sentence; the second always says what to do next."""
+    verdict = provisional_verdict(summary_of(*front, **more))
+    first, second = verdict.sentences
+    assert (verdict.phase, second.text, second.numbers) == ("search", CONFIRM, {})
+    return verdict, first.text
+
+
+class TestProvisionalWords:
+    def test_of_a_network_that_looks_better(self) -> None:
+        verdict, text = told(NETWORK)
+        assert (verdict.claim, verdict.network) == ("use", "16")
+        assert text == (
+            "Provisional: SE with r=16 in stage 1 looks better than the backbone without SE: +12.50 points by all 7 "
+            "trainings together (90 % interval 2.50 to 22.50, 95 % chance to be better) for 10 % more parameters and "
+            "50 % more MACs."
+        )
+        numbers = {"gain": 0.125, "lower": 0.025, "upper": 0.225, "chance": 0.95}
+        assert verdict.sentences[0].numbers == pytest.approx(numbers)
+        by_params = Objective(metric="val_accuracy", direction="maximize", cost="params")
+        assert told(NETWORK, objective=by_params)[1].endswith("to be better) for 10 % more parameters.")
+
+    def test_a_cost_that_no_se_does_not_have_is_no_price(self) -> None:
+        for costs in ({"params": 1000}, {"params": 1000, "macs": 0}):
+            _, text = told(NETWORK, references={"baseline": replace(NO_SE, costs=costs)})
+            assert text.endswith("to be better) for 10 % more parameters.")
+
+    @pytest.mark.parametrize("chance", [0.4, None])
+    def test_of_one_that_may_be_better_or_not(self, chance: float | None) -> None:
+        verdict, text = told(replace(NETWORK, p_gain=chance))
+        assert (verdict.claim, verdict.network) == ("without", "none")
+        assert text == (
+            "Provisional: nothing here can be told from the backbone without SE. The best so far, SE with r=16 in "
+            f"stage 1: +12.50 points (90 % interval 2.50 to 22.50), {40 if chance else 0} % chance to be better at all."
+        )
+        assert verdict.sentences[0].numbers["chance"] == chance
+
+    def test_the_best_so_far_is_the_best_of_all_even_if_a_cheaper_one_is_recommended(self) -> None:
+        cheap = network_of("8", 0.55, 0.2, placement="stage2=8")
+        verdict, text = told(cheap, replace(NETWORK, recommended=False, p_gain=0.5))
+        assert (verdict.claim, verdict.network) == ("without", "none")
+        assert "The best so far, SE with r=16 in stage 1: +12.50 points" in text
+
+    def test_of_a_loss(self) -> None:
+        """A gain is a smaller loss; its interval turns round."""
+        less = replace(NETWORK, mean=0.375, gain=-0.125, gain_low=-0.25, gain_high=-0.05)
+        for chance, words in ((0.95, "looks better"), (0.5, "The best so far")):
+            verdict, text = told(replace(less, p_gain=chance), direction="minimize", unit="nats")
+            assert words in text
+            assert "+0.125 nats" in text
+            assert "90 % interval 0.05 to 0.25" in text
+            numbers = {"gain": 0.125, "lower": 0.05, "upper": 0.25, "chance": chance}
+            assert verdict.sentences[0].numbers == pytest.approx(numbers)
+
+    def test_of_no_se_itself(self) -> None:
+        verdict, text = told(replace(NO_SE, p_gain=None))
+        assert (verdict.claim, verdict.network) == ("without", "none")
+        assert text == (
+            "Provisional: nothing here can be told from the backbone without SE. "
+            "By all trainings together it is the best itself."
+        )
+        assert verdict.sentences[0].numbers["gain"] == 0
+
+    def test_without_an_interval_it_is_0(self) -> None:
+        verdict, _ = told(replace(NETWORK, gain_low=None, gain_high=None))
+        assert verdict.sentences[0].numbers == pytest.approx({"gain": 0.125, "lower": 0, "upper": 0, "chance": 0.95})
+
+    def test_of_too_few_trainings(self) -> None:
+        few = "Provisional: 8 trainings are too few to say whether SE helps here."
+        for nothing in (told(), told(NETWORK, references={}), told(replace(NETWORK, gain=None))):
+            assert (nothing[0].claim, nothing[0].network, nothing[1]) == ("unknown", None, few)
+
+
+class TestChosen:
+    def test_is_what_the_verdict_names(self) -> None:
+        named = Verdict(phase="search", claim="without", network="none")
+        found = summary_of(NETWORK, verdict=named)
+        assert found.chosen == NO_SE
+        assert found.network("16") == NETWORK
+        assert found.network("other") is None
+
+    def test_is_else_the_best_or_the_cheaper_one_that_it_cannot_be_told_from(self) -> None:
+        cheap = network_of("8", 0.6, 0.9, trial=5)
+        assert summary_of(cheap, NETWORK).chosen == NETWORK
+        assert summary_of(cheap, replace(NETWORK, tied_with=5)).chosen == cheap
+        assert summary_of().chosen is None
+        assert (summary_of().estimated, summary_of(NETWORK).estimated) == (False, True)
+        assert not summary_of(replace(NETWORK, mean=None)).estimated
+
+
+class TestSummarize:
+    def test_counts_what_was_trained_and_what_failed_by_itself(self) -> None:
+        trials = trials_of(
+            (0.5, 10, "complete"), (0.7, 30, "complete"), (0.1, 20, "stopped"), (0, 25, "failed"), (0, 26, "failed"),
+            (0, 27, "failed"), (0, 28, "rejected"),
+        )  # fmt: skip
+        trials[4] = replace(trials[4], reason=INTERRUPTED)
+        trials[5] = replace(trials[5], reason=LOST)
+        trials[1] = replace(trials[1], role="reference")
+        found = summarize(findings(trials), folder="RUN", budget=12, ended="why")
+        assert (found.folder, found.budget, found.ended, found.unit) == ("RUN", 12, "why", findings(trials).unit)
+        assert (found.trained, found.failed, found.complete) == (3, 1, 2)
+        assert found.objective == OBJECTIVE
+        assert {role: n.trial for role, n in found.references.items()} == {"baseline": 0, "reference": 1}
+        assert (found.baseline, found.best) == (found.references["baseline"], found.front[1])
+        assert [n.trial for n in found.front] == [0, 1]
+        assert found.verdict == provisional_verdict(found)
+        assert "3 trainings are too few" in found.verdict.sentences[0].text
+
+    def test_a_network_has_the_facts_and_the_costs_of_its_row(self) -> None:
+        row = pd.Series({
+            "trial": 3, "key": "k", "placement": "p", "role": "", "metric": 0.5, "mean": float("nan"), "lower": 0.25,
+            "params": 7, "latency": 1.5, "note": "text", "params_high": float("nan"),
+        })  # fmt: skip
+        assert Network.of(row) == Network(
+            trial=3, key="k", placement="p", role="", metric=0.5, lower=0.25, costs={"params": 7, "latency": 1.5}
+        )
+        assert Network.of(row).value == 0.5
+        assert replace(Network.of(row), mean=0.75).value == 0.75
+
+    @pytest.mark.parametrize("n", [3, 30])
+    def test_as_json_has_each_network_with_its_whole_row(self, n: int, space8: Space) -> None:
+        """Without a posterior and with one."""
+        found = findings(searched(space8, n), OBJECTIVE, space8)
+        content = summarize(found, folder="RUN", budget=40, ended="why")
+        plain = json.loads(json.dumps(as_json(content, found)))
+        counts = {"out": "RUN", "ended": "why", "budget": 40, "trained": n, "failed": 0, "complete": n}
+        assert {name: plain[name] for name in counts} == counts
+        assert plain["objective"] == {
+            "metric": "val_accuracy", "direction": "maximize", "unit": found.unit, "costs": ["gflops"],
+        }  # fmt: skip
+        assert [row["trial"] for row in plain["front"]] == found.front["trial"].tolist()
+        assert all(set(row) == set(found.front.columns) for row in plain["front"])
+        assert plain["best"] == next(row for row in plain["front"] if row["trial"] == content.best.trial)
+        assert (plain["baseline"]["trial"], plain["reference"], plain["given"]) == (0, None, None)
+        assert set(plain["baseline"]) == set(found.complete.columns)
+        assert plain["gained"] == list(content.gained)
+        assert plain["verdict"]["claim"] == content.verdict.claim
+        nothing = findings(trials_of((0.0, 1, "failed")))
+        assert as_json(summarize(nothing, folder="", budget=1, ended=""), nothing)["best"] is None
+
+
+class TestGained:
+    def gained(self, space: Space, n: int, **changes: Any) -> tuple[Summary, list[str]]:
+        found = summarize(findings(searched(space, n), OBJECTIVE, space), folder="RUN", budget=n, ended="")
+        return found, list(found.gained)
+
+    def test_by_single_trainings(self) -> None:
+        trials = trials_of((0.5, 100, "complete"), (0.75, 110, "complete"), (0.625, 90, "complete"))
+        trials[2] = replace(trials[2], role="reference")
+        found = summarize(findings(trials), folder="RUN", budget=3, ended="")
+        assert list(found.gained) == [
+            "Best observed: p1 (trial 1), val_accuracy 0.7500.",
+            "Against no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %.",
+            "Against SE everywhere at r=16 (0.6250): +12.50 points, params +1.835 %, MACs +22.222 %.",
+            "Each number is one training: a difference may be noise until it is confirmed with fresh seeds.",
+        ]
+
+    def test_by_all_trainings_together(self, space8: Space) -> None:
+        found, lines = self.gained(space8, 30)
+        best, base = found.best, found.baseline
+        assert best is not None
+        assert base is not None
+        assert lines[0] == (
+            f"Best by all 30 trainings together: {best.placement} (trial {best.trial}), val_accuracy {best.mean:.4f}, "
+            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+        )
+        against = next(line for line in lines if line.startswith("Against no SE"))
+        assert against.startswith(f"Against no SE ({base.mean:.4f}): {100 * (best.mean - base.mean):+.2f} points, params +")
+        assert lines[-1] == (
+            "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
+        )
+
+    def test_of_networks_that_cannot_be_told_apart(self, space8: Space) -> None:
+        """Whichever search ends in a tie: the rival is the cheaper one, and the chance is that of the best."""
+        ties = 0
+        for effect in (0.0, 0.002, 0.004, 0.006):
+            trials = searched(space8, 30, effect=effect)
+            found = summarize(findings(trials, OBJECTIVE, space8), folder="RUN", budget=30, ended="")
+            if found.best is None or found.best.tied_with is None:
+                continue
+            ties += 1
+            rival = next(n for n in found.front if n.trial == found.best.tied_with)
+            assert rival.costs["gflops"] < found.best.costs["gflops"]
+            assert found.gained[1] == (
+                f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
+                f"{100 * found.best.p_better:.0f} % chance to be better. Recommended: {rival.placement}."
+            )
+        assert ties > 0
+
+
+def test_a_loss_and_a_result_without_a_metric() -> None:
+    """A difference keeps the sign of the metric."""
+    objective = replace(OBJECTIVE, direction="minimize")
+    trials = trials_of((0.75, 100, "complete"), (0.5, 110, "complete"))
+    trials.append(replace(trials[1], number=2, **result_of("failed", reason="RuntimeError: no")))
+    found = summarize(findings(trials, objective), folder="RUN", budget=3, ended="")
+    assert "Against no SE (0.7500): -25.00 points, params +0.909 %, MACs +10.000 %." in found.gained
+    assert found.failed == 1
