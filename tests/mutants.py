@@ -51,9 +51,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "space/space": ("tests/space/test_space.py", "tests/space/test_levels.py"),
     "engine/exam": ("tests/engine/test_exam.py",),
     "data/split": ("tests/data/test_split.py",),
-    "engine/proposer": (
-        "tests/engine/test_proposer.py", "-k", "(Nothing or Limits or Failures) and not (gp or tpe or nsga2)",
-    ),
+    "engine/proposer": ("tests/engine/test_proposer_decisions.py",),
 }  # fmt: skip
 """Module -> the tests that its mutants are held against, as arguments of pytest.
 

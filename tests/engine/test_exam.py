@@ -34,9 +34,7 @@ def examine_untrained(
     weights_file(folder, trial, "confirm").parent.mkdir(exist_ok=True)
     save_file(candidate.state_dict(), weights_file(folder, trial, "confirm"))
     known = identity(placement, phase="confirm")
-    asked = request(
-        placement, identity=known, units=UNITS, folder=str(folder), metric=metric, trial=trial, **changes
-    )
+    asked = request(placement, identity=known, units=UNITS, folder=str(folder), metric=metric, trial=trial, **changes)
     return examine(asked, Recording()), candidate.eval()
 
 

@@ -16,7 +16,8 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import TrialState
 
 from se_nas.core.errors import CostError, RunError, SpaceError
-from se_nas.samplers.known_cost import KnownCostSampler
+from se_nas.samplers.known_cost import KnownCostSampler, _Belief, first_trials
+from se_nas.space.levels import LevelSpace
 
 SPACE: dict[str, BaseDistribution] = {f"s{j}": IntDistribution(0, 3) for j in range(3)}
 LEVELS = (None, 16, 8, 4)
@@ -202,3 +203,98 @@ def test_a_huge_space_takes_less_than_a_second() -> None:
     trial = study.ask(space)
     assert time.process_time() - start < 1.5
     assert weights(trial.params) <= 2.0
+
+
+class Spied:
+    """What a proposal is made with: beliefs and costs of the candidates, one entry for each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.beliefs: list[_Belief] = []
+        self.costs: list[np.ndarray] = []
+        worth = KnownCostSampler._worth
+
+        def spy(itself: KnownCostSampler, belief: _Belief, phi: np.ndarray, cost: np.ndarray, open_: Any) -> Any:
+            self.beliefs.append(belief)
+            self.costs.append(cost)
+            return worth(itself, belief, phi, cost, open_)
+
+        monkeypatch.setattr(KnownCostSampler, "_worth", spy)
+
+
+def told(study: optuna.Study, n: int, *values: Callable[[dict[str, Any]], float]) -> optuna.Study:
+    """So many trials of different placements, with these values by objective."""
+    for i in np.random.default_rng(0).permutation(64)[:n]:
+        params = {f"s{j}": int(i) // 4**j % 4 for j in range(3)}
+        study.add_trial(
+            optuna.create_trial(params=params, distributions=SPACE, values=[value(params) for value in values])
+        )
+    return study
+
+
+def gain(params: dict[str, Any]) -> float:
+    return float(sum(params[name] > 0 for name in SPACE)) + 0.01 * cost(params)
+
+
+def test_the_known_cost_counts_where_it_is_an_objective_and_not_where_it_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    every = sorted(map(float, range(64)))  # 4^j weights make every placement's cost another number
+    for directions, values, expected in (
+        (["maximize", "minimize"], (gain, cost), every), (["maximize"], (gain,), [0.0] * 64),
+    ):  # fmt: skip
+        spied = Spied(monkeypatch)
+        told(optuna.create_study(directions=directions, sampler=sampler()), 12, *values).ask(SPACE)
+        assert sorted(spied.costs[0][:, 0]) == expected
+
+
+def test_of_two_decisions_that_gain_the_same_the_cheaper_one_is_in_more_proposals() -> None:
+    """Each gains 1; the first costs 1 to 3, the last 16 to 48."""
+    study = told(optuna.create_study(directions=["maximize", "minimize"], sampler=sampler()), 14, gain, cost)
+    for _ in range(12):
+        trial = study.ask(SPACE)
+        study.tell(trial, [gain(trial.params), cost(trial.params)])
+    proposed = [t.params for t in study.trials[14:]]
+    assert sum(p["s0"] > 0 for p in proposed) > sum(p["s2"] > 0 for p in proposed)
+    assert np.mean([cost(p) for p in proposed]) < 31.5  # the mean of all
+
+
+def test_the_metric_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = []
+    for index, directions in enumerate((["maximize", "minimize"], ["minimize", "maximize"])):
+        spied, values = Spied(monkeypatch), (gain, cost) if index == 0 else (cost, gain)
+        told(optuna.create_study(directions=directions, sampler=sampler(metric_index=index)), 14, *values).ask(SPACE)
+        means.append(spied.beliefs[0].mean)
+    np.testing.assert_allclose(*means)
+
+
+@pytest.mark.parametrize(("shape", "first"), [((3,), 3), ((2,), 2), ((4,) * 3, 6), ((4,) * 9, 8)])
+def test_the_first_trials_are_three_more_than_decisions_but_no_more_than_eight_or_all(
+    shape: tuple[int, ...], first: int
+) -> None:
+    assert first_trials(LevelSpace.of({f"s{j}": IntDistribution(0, n - 1) for j, n in enumerate(shape)})) == first
+
+
+def test_in_a_space_too_large_to_list_proposals_follow_what_was_learned() -> None:
+    """4^9 placements, of which a pool is looked at: what is proposed is far better than what is drawn at random."""
+    space: dict[str, BaseDistribution] = {f"s{j}": IntDistribution(0, 3) for j in range(9)}
+
+    def worth(params: dict[str, Any]) -> float:
+        return float(sum((1 if j % 2 else -1) * (params[f"s{j}"] > 0) for j in range(9)))
+
+    def weight(params: dict[str, Any]) -> float:
+        return 1.0 + sum(params.values())
+
+    proposed = []
+    for _ in range(2):
+        study = optuna.create_study(
+            directions=["maximize", "minimize"], sampler=KnownCostSampler(space, weight, levels=LEVELS, seed=0)
+        )
+        rng = np.random.default_rng(0)
+        for row in rng.integers(0, 4, (40, 9)):
+            params = dict(zip(space, row.tolist(), strict=True))
+            values = [worth(params) + rng.normal(0, 0.1), weight(params)]
+            study.add_trial(optuna.create_trial(params=params, distributions=space, values=values))
+        proposed.append([study.ask(space).params for _ in range(3)])
+    assert proposed[0] == proposed[1]
+    known = [worth(t.params) for t in study.trials[:40]]
+    assert np.mean([worth(p) for p in proposed[0]]) > np.mean(known) + np.std(known)
