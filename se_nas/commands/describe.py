@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from se_nas.backbones.build import BACKBONES, build_backbone
-from se_nas.core.errors import ConfigError, SpaceError
+from se_nas.core.errors import ConfigError, CostError, SpaceError
 from se_nas.core.placement import Site, Unit
 from se_nas.core.trial import Target
 from se_nas.data.store import open_source
@@ -35,19 +36,19 @@ class Catalogue:
     name: str
     input_shape: tuple[int, ...]
     space: Space
-    costs: CostModel
+    costs: CostModel | CostError
+    """An error where the backbone has no price: its sites are known all the same."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Parts of the backbone that would be units, and why they are not."""
 
     def sites(self) -> dict[str, Any]:
         """All sites as plain data, stage by stage and one by one."""
-        base = self.costs.backbone
+        base = None if isinstance(self.costs, CostError) else self.costs.backbone
         return {
             "backbone": self.name,
             "input_shape": list(self.input_shape),
-            "params": base.params,
-            "macs": base.macs,
-            "gflops": base.gflops,
+            **{name: getattr(base, name, None) for name in ("params", "macs", "gflops")},
+            **({"unpriced": self.costs.what} if isinstance(self.costs, CostError) else {}),
             "units": len(self.space.units),
             "stages": {
                 decision.name: {"units": [u.name for u in decision.units], "reductions": list(decision.reductions)}
@@ -58,7 +59,9 @@ class Catalogue:
         }
 
     def cost(self, text: str) -> dict[str, Any]:
-        """Exact cost of a placement, given as people write it."""
+        """Exact cost of a placement, given as people write it; CostError where the backbone has none."""
+        if isinstance(self.costs, CostError):
+            raise self.costs
         placement = self.space.parse(text)
         cost, base = self.costs(placement), self.costs.backbone
         added = cost - base
@@ -133,9 +136,16 @@ def describe(
         name=backbone.target,
         input_shape=shape,
         space=Space(spec, units),
-        costs=CostModel(model, units, shape),
+        costs=_costs(model, units, shape),
         skipped=skipped,
     )
+
+
+def _costs(model: nn.Module, units: tuple[Unit, ...], shape: tuple[int, ...]) -> CostModel | CostError:
+    try:
+        return CostModel(model, units, shape)
+    except CostError as error:
+        return error
 
 
 def _shape(text: str | None) -> tuple[int, ...]:
@@ -154,10 +164,14 @@ def show_sites(catalogue: Catalogue) -> None:
     """Print the units as a table, and the range of what all placements cost."""
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(_sites_table(catalogue))
-    space, base = catalogue.space, catalogue.costs.backbone
+    space, costs = catalogue.space, catalogue.costs
+    if isinstance(costs, CostError):
+        console.print(f"{len(space.units)} units, {space.size:,} placements; no prices: {costs.what}")
+        return
+    base = costs.backbone
     if space.size <= TABULATED:
-        costs = catalogue.costs.table(space)
-        params, gflops = costs["params"], costs["gflops"]
+        table = costs.table(space)
+        params, gflops = table["params"], table["gflops"]
         console.print(
             f"from {params.min():,} to {params.max():,} params and {gflops.min():.6f} to {gflops.max():.6f} GFLOPs"
         )

@@ -8,7 +8,8 @@ Conventions, which are ours and not fvcore's (it counts an average pool or not d
   rescaling) one per output element, however it is written.
 * Arithmetic on a tensor without spatial extent (the hidden ReLU and the gate of an SE block) counts one per element.
 * Elsewhere activation functions, normalisation (it folds into the convolution), additions, local pooling and moving
-  data count nothing. Any other operation is an error that names it.
+  data count nothing. Any other operation counts by the kind of which torch says it is, or what its parts count
+  (`se_nas.space.derived`); one of which torch says nothing is an error that names it.
 * `params` are learnable parameters; `activations` the output elements of convolutions and linear layers
   (Radosavovic et al., "Designing Network Design Spaces", arXiv 2003.13678, section 3).
 
@@ -17,27 +18,31 @@ The backbone is traced once, with fvcore, as a copy in eval mode with one image;
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from se_nas.core.costs import COSTS, EXACT
 from se_nas.core.errors import CostError
 from se_nas.core.placement import Choice, Placement, Unit
 from se_nas.core.trial import CostValue
 from se_nas.insertion.insert import insert_choices
+from se_nas.space.derived import derived_handles
 from se_nas.space.operations import HANDLES
 from se_nas.space.space import Space
 
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit, on which fvcore is built
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\b")  # fvcore is built on it; the category varies
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_handles import generic_activation_jit
 
@@ -181,29 +186,69 @@ def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:
     """
     network = copy.deepcopy(model).cpu().float().eval()
     image = torch.zeros(1, *input_shape)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch\.jit|fvcore).*")
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*", category=DeprecationWarning)
-        flops = FlopCountAnalysis(network, image).set_op_handle(**HANDLES)
-        activations = ActivationCountAnalysis(network, image)
-        activations.set_op_handle("aten::_convolution_mode", generic_activation_jit("conv"))
-        for analysis in (flops, activations):
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        try:
-            macs = int(flops.total())
-            outputs = int(activations.total())
-        except CostError:
-            raise
-        except Exception as error:  # whatever a user's forward raises while it is traced
-            raise CostError(
-                f"{type(model).__name__} cannot be traced on one image of shape {input_shape}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    if unknown := flops.unsupported_ops():
+    try:
+        macs, activations, unknown = _traced(_Tensors(network), image)
+    except Exception as error:  # whatever a user's forward raises while it is traced
+        raise CostError(
+            f"{type(model).__name__} cannot be traced on one image of shape {input_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if unknown:
         raise CostError(
             f"{type(model).__name__} has operations whose cost is not defined: "
             + ", ".join(f"{name} ({number} times)" for name, number in sorted(unknown.items())),
-            hint="name a handle for it in se_nas.space.operations.HANDLES",
+            hint="give the operator a formula with torch.utils.flop_counter.register_flop_formula, or the tag "
+            "torch.Tag.pointwise if it is made element by element",
         )
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Cost(params=params, macs=macs, activations=outputs)
+    return Cost(params=params, macs=macs, activations=activations)
+
+
+class _Tensors(nn.Module):
+    """A network that gives all tensors in its output, however they are packed: traces take no other objects."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_tensors_in(self.network(image)))
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _tensors_in(part)
+
+
+def _traced(network: nn.Module, image: Tensor) -> tuple[int, int, Counter[str]]:
+    """Multiply-adds, activations, and the operations of which nobody knows what they count."""
+    unknown: Counter[str] = Counter()
+    with warnings.catch_warnings(), torch.no_grad(), _without_fast_path():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\b")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(torch\.jit|fvcore).*")
+        flops = FlopCountAnalysis(network, image).set_op_handle(**HANDLES)
+        activations = ActivationCountAnalysis(network, image)
+        for name in ("aten::_convolution_mode", "torchvision::deform_conv2d"):
+            activations.set_op_handle(name, generic_activation_jit("conv"))
+        for analysis in (flops, activations):
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        macs = int(flops.total())
+        if left := flops.unsupported_ops():
+            macs = int(flops.set_op_handle(**derived_handles(left, unknown)).total())
+        return macs, int(activations.total()), unknown
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Attention written out: torch's fused path for transformers in eval mode is one operation without a formula."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -241,6 +241,24 @@ class TestSitesAndCost:
         assert "layer3.0.bn2" in text
         assert "3 units, 64 placements; without SE 77,754 params" in text
 
+    def test_sites_of_a_network_without_prices(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        file = tmp_path / "fourier.py"
+        file.write_text(
+            "import torch\nfrom se_nas.backbones.resnet import resnet\n"
+            "class Net(torch.nn.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n"
+            "        self.body = resnet(depth=8, num_classes=2, in_channels=3)\n"
+            "    def forward(self, x):\n        return self.body(torch.fft.ifft2(torch.fft.fft2(x)).real)\n"
+        )
+        words = ("--backbone", f"{file}:Net", "--input_shape", "3,16,16")
+        text = " ".join(printed(capsys, "sites", *words).split())
+        assert "3 units, 64 placements; no prices: Net has operations whose cost is not defined: aten::_fft" in text
+        content = json.loads(printed(capsys, "sites", *words, "--json"))
+        assert (content["units"], content["macs"], len(content["sites"]) > 2) == (3, None, True)
+        assert "aten::_fft" in content["unpriced"]
+        assert main(["cost", *words]) == 2
+        assert "CostError: Net has operations whose cost is not defined" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("placement", "added", "widths"),
         [
