@@ -66,7 +66,7 @@ def build_backbone(target: Target, *, num_classes: int | None, input_shape: tupl
     PluginError
         If the name or an argument is unknown.
     """
-    factory, argument = resolve("backbone", target.target, BACKBONES)
+    factory, argument = resolve("backbone", target.target, BACKBONES, elsewhere=in_libraries)
     if isinstance(factory, nn.Module):
         raise BackboneError(f"{target.target!r} is a network, not a factory", hint="give a function that builds it")
     offered: dict[str, Any] = {"in_channels": input_shape[0], "input_shape": tuple(input_shape)}
@@ -75,6 +75,7 @@ def build_backbone(target: Target, *, num_classes: int | None, input_shape: tupl
     args = {**FIXED.get(target.target, {}), **accepted(factory, offered), **target.args}
     if argument is not None:
         args["name"] = argument
+    _check_channels(target, input_shape[0])
     check_arguments("backbone", target, factory, args)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "backbone"))
@@ -84,6 +85,32 @@ def build_backbone(target: Target, *, num_classes: int | None, input_shape: tupl
         if num_classes is not None and "num_classes" not in args:
             adapt_classifier(model, num_classes, input_shape)
     return model.train()
+
+
+CHANNELS = ("in_channels", "in_chans", "num_channels")
+"""Names under which libraries take the number of input channels."""
+
+
+def _check_channels(target: Target, channels: int) -> None:
+    for name in CHANNELS:
+        given = target.args.get(name, channels)
+        if given != channels:
+            raise BackboneError(
+                f"{name} of backbone {target.target!r} is {given!r}, but the images have {channels} channels",
+                hint=f"leave {name} out: it is that of the data",
+            )
+
+
+def in_libraries(name: str) -> list[str]:
+    """Under which names the libraries that are installed have a network, such as ``timm:resnet50``."""
+    found = []
+    for library in (prefix[:-1] for prefix in BACKBONES if prefix.endswith(":")):
+        try:
+            if name in names_in(library):
+                found.append(f"{library}:{name}")
+        except BackboneError:  # it is not installed
+            continue
+    return found
 
 
 def _made(target: Target, factory: Any, args: dict[str, Any]) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from se_nas.backbones.adapt import adapt_classifier, adapt_input, adapt_pooling
+from se_nas.backbones.downloads import fetching, hub
 from se_nas.core.errors import BackboneError, did_you_mean
 from se_nas.core.plugins import import_library
 
@@ -40,13 +44,18 @@ def timm(
     pretrained: bool = False,
     **settings: Any,  # timm's own
 ) -> nn.Module:
-    """A network of `timm`, which replaces classifier and first layer itself; `settings` go to `timm.create_model`."""
+    """A network of `timm`, which replaces classifier and first layer itself; `settings` go to `timm.create_model`.
+
+    ``hf_hub:OWNER/NAME`` is one of the hub of Hugging Face, whose configuration is fetched in any case.
+    """
     library = import_library("timm", "timm", BackboneError)
-    if not library.is_model(name.partition(".")[0]):
+    on_the_hub = ":" in name or "/" in name
+    if not on_the_hub and not library.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, library.list_models())
-    model: nn.Module = library.create_model(
-        name, pretrained=pretrained, in_chans=in_channels, **{**_classes(num_classes), **settings}
-    )
+    settings.pop("in_chans", None)  # it is that of the data: `build_backbone` has compared them
+    arguments = {"pretrained": pretrained, "in_chans": in_channels, **_classes(num_classes), **settings}
+    with _fetching(f"timm's {name}", hub(), wanted=pretrained or on_the_hub):
+        model: nn.Module = library.create_model(name, **arguments)
     return model
 
 
@@ -62,22 +71,36 @@ def torchvision(
     """A network of `torchvision.models`, without auxiliary classifiers unless they are asked for.
 
     With `pretrained`, the library's default weights, and a classifier of its own if it has another number of classes.
+    Nothing is fetched otherwise: networks for detection and segmentation, whose backbones torchvision would fetch
+    weights for, get them only by `weights_backbone`.
     """
     models = import_library("torchvision.models", "torchvision", BackboneError)
     if name not in (known := models.list_models()):
         raise _unknown("torchvision", name, known)
     chosen: dict[str, Any] = {"weights": "DEFAULT"} if pretrained else {"weights": None, **_classes(num_classes)}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        chosen["weights_backbone"] = None
     chosen.update(settings)
-    try:
-        model: nn.Module = models.get_model(name, **{"aux_logits": False, **chosen})
-    except TypeError as error:
-        if "aux_logits" in settings or "aux_logits" not in str(error):
-            raise
-        model = models.get_model(name, **chosen)
+    wanted = any(chosen.get(which) is not None for which in ("weights", "weights_backbone"))
+    with _fetching(f"the weights of torchvision's {name}", "https://download.pytorch.org", wanted=wanted):
+        model = _of_torchvision(models, name, chosen)
     adapt_input(model, in_channels, input_shape)
     if num_classes is not None:
         adapt_classifier(model, num_classes, input_shape)
     return Logits(model) if getattr(model, "aux_logits", False) else model
+
+
+def _of_torchvision(models: ModuleType, name: str, settings: dict[str, Any]) -> nn.Module:
+    """The network, without auxiliary classifiers where its builder knows them and `settings` do not ask for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The default weight initialization of", category=FutureWarning)
+        try:
+            model: nn.Module = models.get_model(name, **{"aux_logits": False, **settings})
+        except TypeError as error:
+            if "aux_logits" in settings or "aux_logits" not in str(error):
+                raise
+            model = models.get_model(name, **settings)
+    return model
 
 
 def pytorchcv(
@@ -98,7 +121,8 @@ def pytorchcv(
     if known and name.lower() not in known:
         raise _unknown("pytorchcv", name, known)
     fresh = {} if pretrained else {"in_channels": in_channels, **_classes(num_classes)}
-    model: nn.Module = provider.get_model(name, pretrained=pretrained, **{**fresh, **settings})
+    with _fetching(f"the weights of pytorchcv's {name}", "https://github.com", wanted=pretrained):
+        model: nn.Module = provider.get_model(name, pretrained=pretrained, **{**fresh, **settings})
     adapt_input(model, in_channels, input_shape)
     if tuple(getattr(model, "in_size", input_shape[1:])) != tuple(input_shape[1:]):
         adapt_pooling(model, input_shape)
@@ -125,7 +149,8 @@ def hf(
     auto = library.AutoModelForImageClassification
     shared = {**_classes(num_classes, "num_labels"), "num_channels": in_channels, **settings}
     if pretrained:
-        return Logits(auto.from_pretrained(name, ignore_mismatched_sizes=True, **shared))
+        with _fetching(f"{name} of Hugging Face", hub(), wanted=not Path(name).exists()):
+            return Logits(auto.from_pretrained(name, ignore_mismatched_sizes=True, **shared))
     config = _configuration(library, name, shared)
     if "image_size" not in settings and isinstance(getattr(config, "image_size", None), int):
         config.image_size = input_shape[-1]
@@ -149,12 +174,18 @@ def _configuration(library: ModuleType, name: str, settings: dict[str, Any]) -> 
     if "/" not in name and not Path(name).exists():
         raise _unknown("hf", name, types)
     try:
-        return library.AutoConfig.from_pretrained(name, **settings)
+        with _fetching(f"{name} of Hugging Face", hub(), wanted=not Path(name).exists()):
+            return library.AutoConfig.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"transformers finds no configuration for {name!r}: {str(error).splitlines()[0]}",
             hint="give a model type such as resnet, a folder, a config.json, or a name of the hub while online",
         ) from error
+
+
+def _fetching(what: str, server: str, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
+    """Ready for the net where something is wanted of it."""
+    return fetching(what, server) if wanted else contextlib.nullcontext()
 
 
 def _classes(number: int | None, name: str = "num_classes") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import warnings
@@ -17,12 +18,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from se_nas.backbones.adapt import CONVOLUTIONS, fitted_channels
-from se_nas.core.errors import BackboneError
+from se_nas.core.errors import BackboneError, did_you_mean
 
 Weights = dict[str, Tensor]
 
 _NESTED = ("state_dict", "model_state_dict", "state_dict_ema", "model", "network", "net", "weights", "module")
 """Where checkpoints keep the weights beside other things."""
+
+_HARMLESS: list[Any] = [argparse.Namespace]
+"""Types of plain data that training scripts keep beside the weights: reading them runs no code of the file."""
 
 SHOWN = 4
 """So many keys are named where keys do not fit."""
@@ -37,18 +41,46 @@ class Fitted:
 
 
 def read_weights(file: Path) -> Weights:
+    """The tensors of a checkpoint by name: `read_checkpoint` without its notes."""
+    return read_checkpoint(str(file)).weights
+
+
+def read_checkpoint(given: str) -> Fitted:
     """The tensors of a checkpoint by name: safetensors, a state dict of torch, or a checkpoint that holds one.
 
-    BackboneError if the file is missing, is none of these, or holds objects that could run code.
+    ``FILE#NAME`` takes the state dict of this name, where a checkpoint has several, such as that of the averaged
+    weights: ``last.pth.tar#state_dict_ema``. The notes say which one was taken where there was a choice.
+
+    BackboneError if the file is missing, is none of these, holds objects that could run code, or nothing of that name.
     """
+    path, _, part = given.rpartition("#") if "#" in given and not Path(given).is_file() else (given, "", "")
+    file = Path(path)
     if not file.is_file():
-        raise BackboneError(f"there is no weights file {str(file)!r}", hint="give --weights FILE")
+        raise BackboneError(f"there is no weights file {path!r}", hint="give --weights FILE")
+    content = _content(file)
+    names = _choices(content)
+    if part and part not in names:
+        raise BackboneError(
+            f"there are no weights named {part!r} in {path!r}", allowed=names or ["FILE alone"],
+            hint=did_you_mean(part, names),
+        )  # fmt: skip
+    chosen = part or next((name for name in _NESTED if name in names), None)
+    found = _state_dict(content[chosen] if chosen else content)
+    if not found:
+        raise BackboneError(f"there are no weights in {path!r}", hint="give a state dict")
+    others = [name for name in names if name != chosen]
+    note = f"{chosen} is taken, not {' or '.join(others)}: {file.name}#{others[0]} takes that" if others else None
+    return Fitted(weights=found, notes=(note,) if note and not part else ())
+
+
+def _content(file: Path) -> Any:
+    """What a file holds, read without running code of it."""
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
             warnings.simplefilter("ignore", UserWarning)  # of pickles that it refuses a line later
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BackboneError(
             f"{str(file)!r} is not a weights file, or holds more than weights: reading it could run foreign code",
@@ -59,10 +91,13 @@ def read_weights(file: Path) -> Weights:
         raise BackboneError(
             f"cannot read the weights {str(file)!r}: {reason}", allowed=[".safetensors", ".pt, .pth, .ckpt of torch"]
         ) from error
-    found = _state_dict(content)
-    if not found:
-        raise BackboneError(f"there are no weights in {str(file)!r}", hint="give a state dict")
-    return found
+
+
+def _choices(content: Any) -> list[str]:
+    """Names under which a checkpoint has state dicts, beside other things."""
+    if not isinstance(content, Mapping):
+        return []
+    return [str(name) for name, value in content.items() if isinstance(value, Mapping) and _state_dict(value)]
 
 
 def _state_dict(content: Any) -> Weights:

@@ -42,10 +42,13 @@ def _live(kind: str, name: str) -> Any:
     return _KEPT[name]
 
 
-def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str | None]:
+def resolve(
+    kind: str, name: str, builtins: Mapping[str, str], *, elsewhere: Callable[[str], list[str]] = lambda _: []
+) -> tuple[Any, str | None]:
     """The plug-in of a name, and what follows the colon for built-ins of the form ``folder:PATH``.
 
-    PluginError, with the known names and the nearest, if there is none.
+    PluginError, with the known names and the nearest, if there is none; `elsewhere` says how an unknown name must be
+    given where it is known in another place.
     """
     if name.startswith(LIVE):
         return _live(kind, name), None
@@ -67,10 +70,11 @@ def resolve(kind: str, name: str, builtins: Mapping[str, str]) -> tuple[Any, str
             f"{kind} {name!r} does not say what in the file is meant",
             allowed=[f"{name}:{public}" for public in _made_in(name)] or ["path/to/file.py:attribute"],
         )
+    meant = elsewhere(name)
     raise PluginError(
         f"unknown {kind} {name!r}",
         allowed=[*known, "package.module:attribute", "path/to/file.py:attribute"],
-        hint=did_you_mean(name, known),
+        hint=f"did you mean {' or '.join(map(repr, meant))}?" if meant else did_you_mean(name, known),
     )
 
 

@@ -58,6 +58,8 @@ class DataInfo:
     """Checksum of which image went to which part."""
     includes_val: bool = False
     """Whether the training part has the images of the validation part, too."""
+    cut: tuple[PartName, ...] = ()
+    """Parts that the source lacks, and that were split off from its training part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A folder of images: ``train/<class>/<image>``, and where they are there ``val/`` and ``test/`` likewise."""
+"""A folder of images: ``<class>/<image>``, or ``train/<class>/<image>`` and perhaps ``val/`` and ``test/`` likewise."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from se_nas.data.pixels import GREY, Pixels
 def folder(path: str, size: int | None = None) -> Readers:
     """Images in class folders, in any format that Pillow reads; grey if all of a sample of a hundred are, else RGB.
 
+    What is not there of ``val`` and ``test`` is split off from the images to train on; class folders alone are such.
+
     Parameters
     ----------
     size:
@@ -31,15 +33,22 @@ def folder(path: str, size: int | None = None) -> Readers:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {path!r}")
-    train = root / "train"
-    if not train.is_dir():
+    parts = {part: root / part for part in PARTS if (root / part).is_dir()}
+    if not parts:
+        parts = {"train": root}
+    elif "train" not in parts:
         raise DataError(
-            f"{path!r} has no folder train", hint="put the images in train/<class>/, val/<class>/, test/<class>/"
+            f"{path!r} has {' and '.join(parts)}, but no folder train",
+            hint="put the images in <class>/ alone, or in train/<class>/",
         )
+    train = parts["train"]
     classes = [sub.name for sub in _folders(train)]
     if not classes:
-        raise DataError(f"{str(train)!r} has no class folders", hint="one folder for each class: train/cat, train/dog")
-    listed = {part: _listed(root / part, classes) for part in PARTS if (root / part).is_dir()}
+        raise DataError(
+            f"{str(train)!r} has no class folders",
+            hint=f"one folder for each class: {train.name}/cat, {train.name}/dog",
+        )
+    listed = {part: _listed(place, classes) for part, place in parts.items()}
     sample = [file for file, _ in listed["train"]][:: max(1, len(listed["train"]) // 100)]
     pixels = Pixels(grey=all(_opened(file).mode in GREY for file in sample), size=size)
     stats = [(file, file.stat()) for rows in listed.values() for file, _ in rows]

@@ -43,13 +43,21 @@ def open_source(target: Target) -> tuple[Any, Split]:
     DataError
         If there is nothing to read, or the split cannot be.
     """
-    factory, argument = resolve("data", target.target, DATASETS)
+    factory, argument = resolve("data", target.target, DATASETS, elsewhere=_as_path)
     args = dict(target.args)
     split = {field.name: args.pop(field.name) for field in fields(Split) if field.name in args}
     if argument is not None:
         args["path"] = argument
     check_arguments("data", target, factory, args)
     return factory(**args), Split(**split)
+
+
+def _as_path(name: str) -> list[str]:
+    """How a folder or file that was given alone must be given."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return [f"folder:{name}"]
+    return [f"npz:{name}"] if path.is_file() and path.suffix == ".npz" else []
 
 
 def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> DataInfo:
@@ -225,6 +233,20 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
         fingerprint=fingerprint,
         checksum=_content_checksum([train, val]),
         split=split_checksum(plan),
+        cut=tuple(part for part in PARTS if part != "train" and plan[part][0] == "train"),
+    )
+
+
+def cut_note(info: DataInfo) -> str | None:
+    """What to tell the user of parts that were split off from the images to train on; None if nothing was."""
+    if not info.cut or info.target.target in DATASETS:  # that of a built-in data set is in its description
+        return None
+    given = info.target.args
+    split = Split(**{field.name: given[field.name] for field in fields(Split) if field.name in given})
+    shares = " and ".join(f"{getattr(split, f'{part}_fraction'):.0%} as {part}" for part in info.cut)
+    return (
+        f"data: se-nas set apart {shares} (split_seed {split.split_seed}): "
+        f"{info.train:,} images to train on, {info.val:,} val, {info.test:,} test"
     )
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.build import build_backbone
 from se_nas.backbones.forward import run_once
-from se_nas.backbones.weights import Weights, fit_weights, read_weights, weights_checksum
+from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
 from se_nas.core.config import SearchConfig, measured_costs
 from se_nas.core.errors import ConfigError
 from se_nas.core.placement import Choice, Placement
@@ -25,7 +25,7 @@ from se_nas.core.serialization import random_stream, to_plain
 from se_nas.core.trial import Objective, Phase, Precision, Recipe, Request, RunIdentity, Trial
 from se_nas.data.base import DataInfo
 from se_nas.data.shards import devices_of
-from se_nas.data.store import prepare_data
+from se_nas.data.store import cut_note, prepare_data
 from se_nas.executors.build import ask_elsewhere, slots_elsewhere
 from se_nas.insertion.discover import units_of
 from se_nas.insertion.insert import insert_choices
@@ -171,14 +171,14 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
-    notes: tuple[str, ...] = ()
+    notes = tuple(filter(None, [cut_note(data)]))
     weights: Weights = {}
     if config.weights is not None:
-        fitted = fit_weights(
-            backbone, read_weights(Path(config.weights)), num_classes=len(data.classes) or None, where=config.weights
-        )
+        read = read_checkpoint(config.weights)
+        fitted = fit_weights(backbone, read.weights, num_classes=len(data.classes) or None, where=config.weights)
         backbone.load_state_dict(fitted.weights, strict=False)
-        weights, notes = fitted.weights, tuple(f"weights: {note}" for note in fitted.notes)
+        weights = fitted.weights
+        notes += tuple(f"weights: {note}" for note in (*read.notes, *fitted.notes))
     start = weights_checksum(backbone)
     if weights:
         save_state(weights, start_file(folder, start))

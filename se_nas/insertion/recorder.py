@@ -101,6 +101,8 @@ class _Recorder(TorchFunctionMode):
         self.stack: list[int] = []
         self.open: list[nn.Module] = []
         self.live: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self.filled: dict[int, list[tuple[Tensor, int]]] = {}
+        """Memory of tensors that nobody follows, by its address: the parts of it that got values of the network."""
         self.paused = False
 
     # Values
@@ -115,7 +117,16 @@ class _Recorder(TorchFunctionMode):
 
     def find(self, tensor: Tensor) -> int | None:
         entry = self.live.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
+        if entry is not None and entry[0]() is tensor:
+            return entry[1]
+        parts = self.filled.get(tensor.untyped_storage().data_ptr()) if self.filled else None
+        if parts is None:
+            return None
+        # A batch that was made empty and filled image by image, as detectors do.
+        node = self._node("unseen", [(value, "") for _, value in parts])
+        node.outputs = (self.new_value(tensor, node.index),)
+        self.track(tensor, node.outputs[0])
+        return node.outputs[0]
 
     def _changed(self, tensor: Tensor, value: int) -> None:
         """A tensor was changed in place: whoever holds the same memory in the same shape holds the new value."""
@@ -235,7 +246,10 @@ class _Recorder(TorchFunctionMode):
             if id(tensor) not in changed and self.find(tensor) is not None:
                 node.name = "same" if len(results) == 1 else node.name
                 tensor = tensor.view_as(tensor)
+            entry = self.live.get(id(tensor))
             outputs.append(value := self.new_value(tensor, node.index))
+            if id(tensor) in changed and tensor._is_view() and (entry is None or entry[0]() is not tensor):
+                self.filled.setdefault(tensor.untyped_storage().data_ptr(), []).append((tensor, value))
             (self._changed if id(tensor) in changed else self.track)(tensor, value)
             return tensor
 

@@ -16,6 +16,7 @@ Anything else (factorisations, Fourier transforms, operators of others) is unkno
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -116,9 +117,9 @@ def _of_graph(node: Any, kind: str) -> Counter[str]:
 def _of_call(node: Any, kind: str) -> Counter[str]:
     """What the parts of an operation count, on tensors of the shapes in the trace."""
     function, values = _function(node, kind), list(node.inputs())[kind == "prim::CallFunction" :]
-    for device in ("meta", "cpu"):  # some operators need numbers
+    for device, number in (("meta", 0), ("cpu", 0), ("cpu", 1)):  # some operators need numbers, some positive ones
         try:
-            arguments, named = _arguments(function, [_example(value, device) for value in values])
+            arguments, named = _arguments(function, [_example(value, device, number) for value in values])
             with torch.no_grad(), _Parts() as parts:
                 function(*arguments, **named)
             return Counter({"parts": parts.count})
@@ -154,22 +155,36 @@ def _function(node: Any, kind: str) -> Callable[..., Any]:
     return function
 
 
-def _example(value: Any, device: str) -> Any:
-    """An argument as in the trace; LookupError for one that it does not keep."""
+def _example(value: Any, device: str, number: int) -> Any:
+    """An argument as in the trace, tensors full of a number; LookupError for an argument that it does not keep."""
     node = value.node()
     if value.isCompleteTensor():
-        return torch.zeros(value.type().sizes(), dtype=value.type().dtype(), device=device)
+        sizes = value.type().sizes()
+        with contextlib.suppress(LookupError):
+            number = number if sizes else _number(value)
+        return torch.full(sizes, number, dtype=value.type().dtype(), device=device)
     if node.kind() in ("prim::ListConstruct", "prim::TupleConstruct"):
-        return [_example(element, device) for element in node.inputs()]
-    if node.kind() != "prim::Constant":
-        raise LookupError(str(value))
-    constant = value.toIValue()
+        return [_example(element, device, number) for element in node.inputs()]
+    constant = _number(value)
     return torch.device(device) if isinstance(constant, torch.device) else constant
+
+
+def _number(value: Any) -> Any:
+    """A constant of a trace, or a size of a tensor in it; LookupError for anything else."""
+    node = value.node()
+    if node.kind() == "prim::Constant":
+        return value.toIValue()
+    given = list(node.inputs())
+    if node.kind() == "aten::size" and len(given) > 1 and given[0].isCompleteTensor():
+        return given[0].type().sizes()[_number(given[1])]
+    if node.kind() in ("prim::NumToTensor", "aten::Int", "aten::ScalarImplicit", "aten::scalar_tensor"):
+        return _number(given[0])
+    raise LookupError(str(value))
 
 
 def _shaped(value: Any) -> Any:
     """A tensor without memory of a value's shape, or None."""
-    return _example(value, "meta") if value.isCompleteTensor() else None
+    return _example(value, "meta", 0) if value.isCompleteTensor() else None
 
 
 class _Parts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch

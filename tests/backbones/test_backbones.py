@@ -1,10 +1,9 @@
-"""Backbones from libraries and files. `timm` and `torchvision` are stand-ins with the functions that are called."""
+"""Backbones by name, from files, and made to fit the data. Those of libraries: test_libraries.py."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 
 from se_nas.backbones.adapt import adapt_classifier, adapt_input
 from se_nas.backbones.build import build_backbone, source_file
-from se_nas.backbones.libraries import Logits
 from se_nas.core.errors import BackboneError, PluginError
 from se_nas.core.trial import Target
-from se_nas.insertion.discover import find_units
 
 SHAPE = (3, 32, 32)
 
@@ -30,65 +27,6 @@ def small(*, num_classes: int = 1000, in_chans: int = 3) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(8, num_classes))
 
 
-@pytest.fixture
-def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A stand-in for timm; the list gets the arguments of every call."""
-    calls: list[dict[str, Any]] = []
-
-    def create_model(name: str, *, pretrained: bool, num_classes: int, in_chans: int, **settings: Any) -> nn.Module:
-        calls.append({"name": name, "pretrained": pretrained, **settings})
-        return small(num_classes=num_classes, in_chans=in_chans)
-
-    library = ModuleType("timm")
-    library.create_model = create_model  # type: ignore[attr-defined]
-    library.list_models = lambda: ["resnet50", "resnet18"]  # type: ignore[attr-defined]
-    library.is_model = lambda name: name in ("resnet50", "resnet18")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "timm", library)
-    return calls
-
-
-@pytest.fixture
-def torchvision(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A stand-in for torchvision, whose weights come with 1000 classes; ``goog`` has auxiliary classifiers."""
-    calls: list[dict[str, Any]] = []
-
-    def get_model(name: str, **settings: Any) -> nn.Module:
-        if name != "goog" and "aux_logits" in settings:
-            raise TypeError("__init__() got an unexpected keyword argument 'aux_logits'")
-        calls.append({"name": name, **settings})
-        model = small(num_classes=settings.get("num_classes", 1000))
-        model.aux_logits = settings.get("aux_logits", False)
-        return model
-
-    library, models = ModuleType("torchvision"), ModuleType("torchvision.models")
-    models.get_model = get_model  # type: ignore[attr-defined]
-    models.list_models = lambda: ["small", "goog"]  # type: ignore[attr-defined]
-    library.models = models  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchvision", library)
-    monkeypatch.setitem(sys.modules, "torchvision.models", models)
-    return calls
-
-
-def test_timm(timm: list[dict[str, Any]]) -> None:
-    model = build("timm:resnet18.a1_in1k", (1, 32, 32), pretrained=True, drop_rate=0.1)
-    assert timm == [{"name": "resnet18.a1_in1k", "pretrained": True, "drop_rate": 0.1}]
-    assert model.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
-    with pytest.raises(BackboneError, match="timm has no network 'resnet51'") as caught:
-        build("timm:resnet51")
-    assert caught.value.hint == "did you mean 'resnet50'?"
-
-
-def test_torchvision_replaces_classifier_and_first_layer(torchvision: list[dict[str, Any]]) -> None:
-    model = build("torchvision:small", (1, 32, 32), pretrained=True)
-    assert torchvision == [{"name": "small", "weights": "DEFAULT"}]
-    assert model.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
-    build("torchvision:goog")
-    assert torchvision[1] == {"name": "goog", "weights": None, "num_classes": 7, "aux_logits": False}
-    assert isinstance(build("torchvision:goog", aux_logits=True), Logits)
-    with pytest.raises(BackboneError, match="torchvision has no network 'smal'"):
-        build("torchvision:smal")
-
-
 @pytest.mark.parametrize(("library", "package"), [("timm", "timm"), ("torchvision", "torchvision"), ("hf", "transf")])
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch, library: str, package: str) -> None:
     for name in ("timm", "torchvision", "torchvision.models", "transformers"):
@@ -97,34 +35,6 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
         build(f"{library}:resnet18")
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(f"pip install {package}")
-
-
-def test_pytorchcv_fits_the_data() -> None:
-    pytest.importorskip("pytorchcv")
-    model = build("pytorchcv:resnet10", (1, 64, 64))
-    assert model.eval()(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
-    assert len(find_units(model, (1, 64, 64))) == 4
-    with pytest.raises(BackboneError, match="pytorchcv has no network 'resnet11'"):
-        build("pytorchcv:resnet11")
-    with pytest.raises(BackboneError, match="unexpected keyword"):
-        build("pytorchcv:resnet10", widht=2)
-
-
-@pytest.mark.filterwarnings("ignore")  # those of the library
-def test_transformers_gives_logits(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_sizes": [8, 16], "depths": [1, 2], "embedding_size": 8, "layer_type": "basic"}
-    model = build("hf:resnet", (1, 32, 32), **sizes)
-    assert model.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
-    assert [unit.sites[0].channels for unit in find_units(model, (1, 32, 32))] == [8, 16, 16]
-    transformers.ResNetConfig(**sizes).save_pretrained(tmp_path)
-    model.model.save_pretrained(tmp_path)
-    for path in (tmp_path, tmp_path / "config.json"):
-        assert len(find_units(build(f"hf:{path}"), SHAPE)) == 3
-    trained = build(f"hf:{tmp_path}", pretrained=True)
-    assert trained.eval()(torch.zeros(2, *SHAPE)).shape == (2, 7)
-    with pytest.raises(BackboneError, match="hf has no network 'resnt'"):
-        build("hf:resnt")
 
 
 FILE = """
@@ -266,3 +176,23 @@ def test_what_cannot_be_made_to_fit_is_refused() -> None:
         adapt_input(model, 1, (1, 32, 32))
     assert caught.value.hint == "give its factory a parameter in_channels"
     assert model.layer.in_channels == 3
+
+
+class TestNamesOfLibraries:
+    def test_a_network_of_a_library_is_answered_with_where_it_is(self) -> None:
+        pytest.importorskip("pytorchcv", reason="needs the extra pytorchcv")
+        with pytest.raises(PluginError, match="unknown backbone 'resnetbc26b'") as caught:
+            build("resnetbc26b")
+        assert caught.value.hint is not None
+        assert "'pytorchcv:resnetbc26b'" in caught.value.hint
+        assert "resnet20" not in caught.value.hint
+
+    def test_a_name_that_nobody_has_is_answered_with_the_nearest(self) -> None:
+        with pytest.raises(PluginError) as caught:
+            build("bagnet9")
+        assert caught.value.hint == "did you mean 'bagnet8'?"
+
+    @pytest.mark.parametrize("name", ["in_channels", "in_chans", "num_channels"])
+    def test_channels_that_the_images_do_not_have(self, name: str) -> None:
+        with pytest.raises(BackboneError, match=f"{name} of backbone 'resnet8' is 5, but the images have 3 channels"):
+            build("resnet8", **({"in_channels": 5} if name == "in_channels" else {"in_channels": 3, name: 5}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +15,12 @@ from helpers import DIGITS, backbone_of, tiny, write_npz
 from torch import Tensor, nn
 
 from se_nas.backbones.adapt import adapt_input
-from se_nas.backbones.weights import fit_weights, read_weights, weights_checksum
+from se_nas.backbones.weights import fit_weights, read_checkpoint, read_weights, weights_checksum
 from se_nas.commands.search import search
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import BackboneError
 from se_nas.core.trial import Recipe, Target
+from se_nas.engine.problem import prepare
 from se_nas.space.search_space import insert_se
 from se_nas.space.space import Space
 from se_nas.space.spec import read_space
@@ -80,6 +82,41 @@ class TestReading:
         fitted = fit(read_weights(tmp_path / "last.ckpt"))
         assert all(torch.equal(fitted.weights[name], value) for name, value in state.items())
         assert fitted.notes == ("names without the prefix 'model.'",)
+
+    def test_a_checkpoint_of_timms_training_script(self, state: State, tmp_path: Path) -> None:
+        """It keeps its arguments as a Namespace, and averaged weights beside the last ones."""
+        averaged = {name: value + 1 for name, value in state.items()}
+        arguments = argparse.Namespace(model="resnet18", lr=0.1, mean=None, aa=["rand", 9])
+        content = {
+            "epoch": 3, "arch": "resnet18", "state_dict": state, "version": 2, "args": arguments, "metric": 71.5,
+            "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+            "amp_scaler": {"scale": 65536.0}, "state_dict_ema": averaged,
+        }  # fmt: skip
+        file = torch_file(content, tmp_path / "last.pth.tar")
+        last = read_checkpoint(str(file))
+        assert torch.equal(last.weights["conv1.weight"], state["conv1.weight"])
+        assert last.notes == ("state_dict is taken, not state_dict_ema: last.pth.tar#state_dict_ema takes that",)
+        mean = read_checkpoint(f"{file}#state_dict_ema")
+        assert torch.equal(mean.weights["conv1.weight"], averaged["conv1.weight"])
+        assert mean.notes == ()
+        with pytest.raises(BackboneError, match="no weights named 'state_dict_em' in") as caught:
+            read_checkpoint(f"{file}#state_dict_em")
+        assert caught.value.hint == "did you mean 'state_dict_ema'?"
+        assert caught.value.allowed == ("state_dict", "state_dict_ema")
+
+    def test_a_file_whose_name_has_the_sign(self, state: State, tmp_path: Path) -> None:
+        file = torch_file(state, tmp_path / "run#3.pt")
+        assert read_checkpoint(str(file)).weights.keys() == state.keys()
+        with pytest.raises(BackboneError, match=r"no weights named 'x' in '.*run#3.pt'"):
+            read_checkpoint(f"{file}#x")
+
+    def test_a_search_says_which_weights_it_took(self, tmp_path: Path) -> None:
+        state = backbone_of("resnet8", seed=5).state_dict()
+        file = torch_file({"model": state, "model_ema": state}, tmp_path / "w.pth")
+        problem = prepare(tiny(tmp_path, weights=str(file)), tmp_path / "run")
+        assert "weights: model is taken, not model_ema: w.pth#model_ema takes that" in problem.notes
+        chosen = prepare(tiny(tmp_path, weights=f"{file}#model_ema"), tmp_path / "run")
+        assert not [note for note in chosen.notes if "taken" in note]
 
     @pytest.mark.parametrize(
         ("name", "content", "words"),

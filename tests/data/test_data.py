@@ -22,7 +22,8 @@ from se_nas.core.errors import DataError, PluginError
 from se_nas.core.trial import Target
 from se_nas.data.arrays import Arrays
 from se_nas.data.base import PARTS, DataInfo
-from se_nas.data.store import open_part, open_test, openings, prepare_data, read_info
+from se_nas.data.store import cut_note, open_part, open_test, openings, prepare_data, read_info
+from se_nas.report.terminal import View
 
 
 def prepare(target: str, folder: Path, **args: Any) -> DataInfo:
@@ -233,6 +234,11 @@ def _empty(root: Path) -> None:
     shutil.rmtree(root / "train")
 
 
+def _no_train(root: Path) -> None:
+    (root / "train").rename(root / "val")
+    shutil.copytree(root / "val", root / "test")
+
+
 def _no_classes(root: Path) -> None:
     shutil.rmtree(root / "train")
     (root / "train").mkdir()
@@ -266,7 +272,8 @@ def _other_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_empty, ["has no folder train", "put the images in train/<class>/"]),
+        (_empty, ["has no class folders", "one folder for each class: images/cat, images/dog"]),
+        (_no_train, ["has val and test, but no folder train", "in <class>/ alone, or in train/<class>/"]),
         (_no_classes, ["train' has no class folders", "train/cat, train/dog"]),
         (_one_class, ["has only the class 'cat'", "at least two classes"]),
         (_empty_class, ["the class folder", "bird' has no images", "any format that Pillow reads"]),
@@ -287,6 +294,44 @@ def test_folders_that_cannot_be_used(
     text = fails(f"folder:{folder}", tmp_path / "run")
     for word in words:
         assert word in text
+
+
+class TestClassFoldersAlone:
+    """Class folders without train, val and test: all parts are split off from their images."""
+
+    def test_are_split_as_the_same_below_train(self, tmp_path: Path, folder: Path) -> None:
+        flat = tmp_path / "flat"
+        shutil.copytree(folder / "train", flat)
+        found, same = prepare(f"folder:{flat}", tmp_path / "1"), prepare(f"folder:{folder}", tmp_path / "2")
+        assert (found.train, found.val, found.test) == (12, 4, 4)
+        assert (found.split, found.checksum, found.cut) == (same.split, same.checksum, ("val", "test"))
+        assert cut_note(found) == (
+            "data: se-nas set apart 20% as val and 20% as test (split_seed 0): 12 images to train on, 4 val, 4 test"
+        )
+
+    def test_only_what_was_split_off_is_told(self, tmp_path: Path, folder: Path) -> None:
+        shutil.copytree(folder / "train", folder / "test")
+        found = prepare(f"folder:{folder}", tmp_path / "run", val_fraction=0.3, split_seed=5)
+        assert cut_note(found) == (
+            "data: se-nas set apart 30% as val (split_seed 5): 14 images to train on, 6 val, 20 test"
+        )
+        shutil.copytree(folder / "train", folder / "val")
+        assert cut_note(prepare(f"folder:{folder}", tmp_path / "other")) is None
+
+    def test_a_search_tells_it(self, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config = tiny(tmp_path, data=Target(target=f"folder:{folder / 'train'}"), budget=1)
+        search(config, view=View())
+        said = capsys.readouterr()
+        assert "data: se-nas set apart 20% as val and 20% as test (split_seed 0)" in said.out + said.err
+
+    def test_a_folder_without_its_name_is_answered_with_it(self, tmp_path: Path, folder: Path) -> None:
+        with pytest.raises(PluginError, match="unknown data") as caught:
+            prepare(str(folder), tmp_path)
+        assert caught.value.hint == f"did you mean 'folder:{folder}'?"
+        np.savez(tmp_path / "some.npz", a=np.zeros(1))
+        with pytest.raises(PluginError, match="unknown data") as caught:
+            prepare(str(tmp_path / "some.npz"), tmp_path)
+        assert caught.value.hint == f"did you mean 'npz:{tmp_path / 'some.npz'}'?"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
