@@ -471,5 +471,5 @@ NETWORKS = {
     "convnext": (convnext, ["residual"] * 2, [8, 8]),
     "custom": (Custom, ["chain"] * 2, [8, 8]),
     "private": (Private, ["chain"] * 2, [8, 8]),
-    "parallel": (Parallel, ["residual"], [8]),
+    "parallel": (Parallel, ["linear sum"], [8]),
 }

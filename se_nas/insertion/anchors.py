@@ -19,6 +19,15 @@ from se_nas.insertion.recorder import train_executions
 from se_nas.insertion.rewrite import rewritten, walks_children
 
 
+FUSING = ("fuse", "forward_fuse", "fuse_convs", "reparameterize", "switch_to_deploy")
+"""Methods by which modules of timm, Ultralytics and the RepVGG family replace their branches by one convolution."""
+
+
+def fuses(kind: type) -> bool:
+    """Whether a module of a class can replace its parts by fewer ones that compute the same."""
+    return any(callable(getattr(kind, name, None)) for name in FUSING)
+
+
 @dataclass(frozen=True)
 class Anchor:
     """A module's output or first input, or an expression in a method of the module (then `place` says which)."""
@@ -79,11 +88,22 @@ class Anchors:
 
     def _possible(self, tap: Tap) -> Iterator[Anchor]:
         values = [v for v in self.below[self.graph.root[tap.value]] if self.graph.reach[v] == tap.uses]
-        for value in values:
-            yield from self._edges(value)
+        edges = list(dict.fromkeys(anchor for value in values for anchor in self._edges(value)))
+        yield from (anchor for anchor in edges if not self._replaced(anchor.module))
+        # In a module that fuses its parts, those at the end of it are the last to be replaced.
+        yield from (anchor for anchor in reversed(edges) if self._replaced(anchor.module))
         for value in values:
             yield from self._expressions(value)
         yield from self._operands(tap)
+
+    def _replaced(self, path: str) -> bool:
+        """Whether a module lies in one that can replace its parts by fewer ones that compute the same."""
+        around = path.rpartition(".")[0]
+        while around:
+            if fuses(type(self.modules[around])):
+                return True
+            around = around.rpartition(".")[0]
+        return False
 
     def _edges(self, value: int) -> Iterator[Anchor]:
         node = self.graph.maker(value)

@@ -11,7 +11,7 @@ from se_nas.insertion.flow import Carrier, Depth, Flow, Tap, inner, tail, takes_
 from se_nas.insertion.graph import Node
 
 
-def _concatenations(flow: Flow) -> Iterable[Node]:
+def concatenations(flow: Flow) -> Iterable[Node]:
     """Concatenations along the channels of tensors of one size."""
     for node in flow.nodes:
         inputs = flow.inputs(node)
@@ -22,13 +22,13 @@ def _concatenations(flow: Flow) -> Iterable[Node]:
             yield node
 
 
-def _flat(flow: Flow, node: Node) -> tuple[tuple[int, ...], frozenset[int]]:
+def flat(flow: Flow, node: Node) -> tuple[tuple[int, ...], frozenset[int]]:
     """The tensors of a concatenation, those of one that only goes into it included, and these concatenations."""
     values, nodes = tuple[int, ...](), frozenset({node.index})
     for value in flow.inputs(node):
         before = flow.graph.maker(value)
         if before is not None and before.name == "cat" and len(flow.followers.get(value, [])) == 1:
-            more, inside = _flat(flow, before)
+            more, inside = flat(flow, before)
             values, nodes = values + more, nodes | inside
         else:
             values += (value,)
@@ -51,7 +51,7 @@ def shuffle(flow: Flow) -> Iterable[Carrier]:
     There is a channel shuffle in it or right after it, or the identity is a part of the channels. (Units that end with
     a sum are residual blocks.)
     """
-    for node in _concatenations(flow):
+    for node in concatenations(flow):
         if len(inputs := flow.inputs(node)) != 2 or (branches := _branches(flow, inputs)) is None:
             continue
         _, regions, depths = branches
@@ -99,9 +99,9 @@ def _shuffled(flow: Flow, value: int) -> bool:
 
 def inception(flow: Flow) -> Iterable[Carrier]:
     """Concatenations of parallel branches from one tensor, at least two of them with convolutions."""
-    joined = list(_concatenations(flow))
+    joined = list(concatenations(flow))
     for node in joined:
-        inputs, nested = _flat(flow, node)
+        inputs, nested = flat(flow, node)
         if (branches := _branches(flow, inputs)) is None:
             continue
         fork, regions, depths = branches
@@ -134,8 +134,8 @@ def dense(flow: Flow) -> Iterable[Carrier]:
     The paper has no rule for them. Skips across a change of size, as in a U-Net, do not count.
     """
     seen: set[int] = set()
-    for node in _concatenations(flow):
-        inputs, _ = _flat(flow, node)
+    for node in concatenations(flow):
+        inputs, _ = flat(flow, node)
         for value in inputs:
             starts = [other for other in inputs if other != value and flow.depends(value, other)]
             if value in seen or not starts:

@@ -34,6 +34,8 @@ class Call:
     parent: int | None
     place: Place | None
     """Where the module that contains this one calls it."""
+    kind: type | None = None
+    """The module's class."""
 
 
 @dataclass
@@ -170,6 +172,15 @@ class Graph:
         while (parent := self.calls[chain[-1]].parent) is not None:
             chain.append(parent)
         return chain
+
+    @cached_property
+    def inside(self) -> dict[int, list[int]]:
+        """For every call the operations that ran in it, those of the calls in it included."""
+        inside: dict[int, list[int]] = {}
+        for node in self.operations:
+            for call in self.stack(node.call):
+                inside.setdefault(call, []).append(node.index)
+        return inside
 
     def common_call(self, nodes: Iterable[int]) -> int:
         """The innermost module call that all nodes ran in."""

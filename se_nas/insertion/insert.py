@@ -27,6 +27,48 @@ Hook = tuple[str, str]
 """``input``, ``output`` or the place of an expression, and the name of the submodule that is called there."""
 
 
+def _rescaled(forward: Callable[..., Any], hooks: tuple[Hook, ...]) -> Callable[..., Any]:
+    """A forward method with SE blocks at the module's first input and at its output."""
+    before = [name for place, name in hooks if place == "input"]
+    after = [name for place, name in hooks if place == "output"]
+
+    @functools.wraps(forward)
+    def rescaled(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # takes what the base takes
+        for name in before:
+            args = (getattr(self, name)(args[0]), *args[1:])
+        output = forward(self, *args, **kwargs)
+        for name in after:
+            output = getattr(self, name)(output)
+        return output
+
+    return rescaled
+
+
+def _fusing(base: Any, hooks: tuple[Hook, ...]) -> dict[str, Callable[..., Any]]:
+    """Methods by which a module is fused, so that its SE blocks outlive it.
+
+    ``fuse`` gives a module that takes the place of this one (timm): the blocks go with it. ``forward_fuse`` takes the
+    place of ``forward`` (Ultralytics): it rescales too.
+    """
+    edges = tuple(hook for hook in hooks if hook[0] in ("input", "output"))
+    methods: dict[str, Callable[..., Any]] = {}
+    if edges and callable(getattr(base, "forward_fuse", None)):
+        methods["forward_fuse"] = _rescaled(base.forward_fuse, edges)
+    if edges and callable(getattr(base, "fuse", None)):
+
+        @functools.wraps(base.fuse)
+        def fuse(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # takes what the base takes
+            result = base.fuse(self, *args, **kwargs)
+            if isinstance(result, nn.Module) and result is not self:
+                for place, name in edges:
+                    _rescale(result, place, name)
+                    result.add_module(name, getattr(self, name))
+            return result
+
+        methods["fuse"] = fuse
+    return methods
+
+
 @functools.cache
 def _rescaling(base: Any, hooks: tuple[Hook, ...]) -> type[nn.Module]:
     """The subclass of a module class that rescales tensors of its call with SE blocks.
@@ -36,16 +78,7 @@ def _rescaling(base: Any, hooks: tuple[Hook, ...]) -> type[nn.Module]:
     """
     methods = rewritten(base, {place: name for place, name in hooks if place not in ("input", "output")})
     forward = methods.get("forward", base.forward)
-    before = [name for place, name in hooks if place == "input"]
-    after = [name for place, name in hooks if place == "output"]
-
-    def rescaled(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # a wrapped forward takes what the base takes
-        for name in before:
-            args = (getattr(self, name)(args[0]), *args[1:])
-        output = forward(self, *args, **kwargs)
-        for name in after:
-            output = getattr(self, name)(output)
-        return output
+    edges = any(place in ("input", "output") for place, _ in hooks)
 
     def reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
         # The class exists only at run time, so pickle (and with it deepcopy) is told how to make it again.
@@ -53,7 +86,8 @@ def _rescaling(base: Any, hooks: tuple[Hook, ...]) -> type[nn.Module]:
 
     members = {
         **methods,
-        **({"forward": functools.wraps(base.forward)(rescaled)} if before or after else {}),
+        **({"forward": _rescaled(forward, hooks)} if edges else {}),
+        **_fusing(base, hooks),
         "__reduce_ex__": reduce,
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,

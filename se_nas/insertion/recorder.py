@@ -172,7 +172,9 @@ class _Recorder(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place = find_place(sys._getframe(1), self.open[-1]) if self.open else None
-        call = Call(len(self.graph.calls), self.modules[module], self.stack[-1] if self.stack else None, place)
+        call = Call(
+            len(self.graph.calls), self.modules[module], self.stack[-1] if self.stack else None, place, type(module)
+        )
         self.graph.calls.append(call)
         self.stack.append(call.index)
         self.open.append(module)

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import prod
 
+from se_nas.insertion.aggregations import aggregation, cells, splits
 from se_nas.insertion.concatenations import dense, inception, shuffle
 from se_nas.insertion.flow import Carrier, Depth, Flow, Tap, inner, tail, takes_channels
 from se_nas.insertion.graph import Node
+from se_nas.insertion.linear_sums import linear_sums
+from se_nas.insertion.siblings import one_in_each
+
+_ATTENTION = frozenset("matmul bmm einsum baddbmm softmax scaled_dot_product_attention".split())
 
 
 def find_carriers(flow: Flow) -> list[Carrier]:
@@ -19,17 +24,26 @@ def find_carriers(flow: Flow) -> list[Carrier]:
 
     Residual blocks come first; a concatenation inside or around one does not count. Then ShuffleNet units,
     Inception-like modules, dense layers and depthwise-separable convolutions. Convolutions outside all of them are a
-    stem, a head or a transition, unless there are at least twice as many of them: then they are a chain like VGG's. A
-    tensor that only leaves the network is not a site.
+    stem, a head or a transition, unless there are at least twice as many of them (those after the last block, which are
+    heads, not counted): then they are a chain like VGG's. A tensor that only leaves the network is not a site.
     """
-    found: list[Carrier] = []
-    for rule in (residual, shuffle, inception, dense):
-        found += _outside(flow, found, _innermost(list(rule(flow))))
+    found = list(cells(flow))
+    sums = linear_sums(flow)
+    gathered = _innermost(list(aggregation(flow)))
+    within = _nodes(sums)
+    skips = [c for c in residual(flow) if c.join not in within]
+    around = _nodes(skips)
+    found += _outside(flow, found, [c for c in gathered if splits(flow, c) and c.join not in around])
+    found += _outside(flow, found, _innermost(skips))
+    for carriers in (gathered, sums, *(_innermost(list(rule(flow))) for rule in (shuffle, inception, dense))):
+        found += _outside(flow, found, carriers)
     taken = _nodes(found)
     found += [c for c in depthwise(flow) if not c.region & taken]
+    found = one_in_each(flow, found)
     taken = _nodes(found)
     chained = [c for c in chain(flow) if not c.region & taken]
-    if len(chained) >= 2 * len(found):
+    last = max((c.join for c in found), default=len(flow.graph.nodes))
+    if sum(c.join < last for c in chained) >= 2 * len(found):
         found += chained
     used = (c for c in found if any(use[0] >= 0 for use in flow.graph.reach[c.taps["standard"][0].value]))
     return sorted(used, key=lambda carrier: carrier.join)
@@ -79,9 +93,16 @@ def residual(flow: Flow) -> Iterable[Carrier]:
             identity = 1 - branch
             if not _deeper(depths[branch], depths[identity]) or not flow.is_map(inputs[branch], regions[branch]):
                 continue
+            if _mixes_positions(flow, regions[identity]):
+                continue
             if takes_channels(flow, regions[identity]) or _hourglass(flow, fork, regions[branch], inputs[branch]):
                 continue
             yield _residual(flow, node, fork, branch, regions)
+
+
+def _mixes_positions(flow: Flow, region: frozenset[int]) -> bool:
+    """Whether there is attention in a region: no way for an identity."""
+    return any(flow.graph.nodes[index].name in _ATTENTION for index in region)
 
 
 def _deeper(branch: Depth, identity: Depth) -> bool:
