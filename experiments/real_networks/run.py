@@ -47,14 +47,14 @@ def build(source: str, name: str) -> tuple[nn.Module, tuple[int, ...]]:
 
         model: nn.Module = timm.create_model(name)
         config = model.default_cfg
-        size = config["input_size"] if config.get("fixed_input_size") else (3, 128, 128)
-        return model, tuple(size)
+        fixed = config.get("fixed_input_size") or name in ("bat_resnext26ts", "haloregnetz_b")
+        return model, tuple(config["input_size"]) if fixed else (3, 128, 128)
     if source == "torchvision":
         import torchvision
 
         plain = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        size = {"inception_v3": (3, 128, 128), "maxvit_t": (3, 224, 224)}.get(name, (3, 128, 128))
-        return torchvision.models.get_model(name, weights=None, **plain), size
+        size = 224 if name == "maxvit_t" else 128
+        return torchvision.models.get_model(name, weights=None, **plain), (3, size, size)
     from ultralytics.nn import tasks
 
     kinds = {"cls": tasks.ClassificationModel, "seg": tasks.SegmentationModel}

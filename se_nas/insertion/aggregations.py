@@ -101,3 +101,38 @@ def _sums(flow: Flow, node: Node, region: frozenset[int]) -> bool:
     """Whether a node of a region adds two tensors that are made in it."""
     made = [flow.graph.producer[value] for value in flow.inputs(node)]
     return node.name == "add" and node.index in region and len(made) == 2 and any(index in region for index in made)
+
+
+def dual_path(flow: Flow) -> Iterable[Carrier]:
+    """Blocks that add one part of a branch to the identity and concatenate the other with it: after the whole branch.
+
+    Source: Chen et al., "Dual Path Networks", arXiv 1707.01629, figure 2.
+    """
+    for node in flow.nodes:
+        inputs = flow.inputs(node)
+        if node.name != "add" or len(set(inputs)) != 2:
+            continue
+        for joined in (n for n in flow.followers.get(node.outputs[0], []) if n.name == "cat"):
+            for part, other in (
+                (p, o) for p in inputs for o in flow.inputs(joined) if o not in (*inputs, node.outputs[0])
+            ):
+                identity = inputs[0] if part == inputs[1] else inputs[1]
+                if (carrier := _dual(flow, node, part, identity, other)) is not None:
+                    yield carrier
+                    break
+
+
+def _dual(flow: Flow, node: Node, part: int, identity: int, other: int) -> Carrier | None:
+    """A unit at the last tensor that the added and the concatenated part come from; None if it is no branch."""
+    if flow.depends(other, node.outputs[0]):
+        return None
+    made, start = flow.fork((part, other)), flow.fork((part, identity, other))
+    if made is None or start is None or made == start or flow.depends(identity, made):
+        return None
+    region = flow.region(start, made)
+    if flow.depth(start, made, region).spatial < 1 or not flow.is_map(made, region):
+        return None
+    if flow.depth(start, identity, flow.region(start, identity)).mixing > 1:
+        return None
+    whole = region | flow.region(start, identity) | flow.region(made, part) | flow.region(made, other) | {node.index}
+    return Carrier("dual path", whole, {"standard": (flow.tap(made),)}, node.index)

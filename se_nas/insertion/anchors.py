@@ -18,7 +18,6 @@ from se_nas.insertion.graph import Graph, Shape
 from se_nas.insertion.recorder import train_executions
 from se_nas.insertion.rewrite import rewritten, walks_children
 
-
 FUSING = ("fuse", "forward_fuse", "fuse_convs", "reparameterize", "switch_to_deploy")
 """Methods by which modules of timm, Ultralytics and the RepVGG family replace their branches by one convolution."""
 

@@ -65,6 +65,19 @@ class Flow:
                 pooled.update(node.outputs)
         return pooled
 
+    @cached_property
+    def connected(self) -> list[int]:
+        """Root values of convolutions, not padded, whose kernel is larger than half the map: classifiers, as VGG's."""
+        found = []
+        for node in self.nodes:
+            if not node.is_convolution or max(node.kernel) < 2:
+                continue
+            given, left = self.shape(node.inputs[0])[2:], self.shape(node.outputs[0])[2:]
+            sizes = tuple(zip(given, left, node.kernel, strict=True))
+            if all(2 * kernel > before and after == before - kernel + 1 for before, after, kernel in sizes):
+                found.append(node.outputs[0])
+        return found
+
     def tap(self, value: int) -> Tap:
         """A tensor that all its uses shall see rescaled."""
         return Tap(value, self.graph.reach[value])
@@ -127,6 +140,18 @@ class Flow:
             return False
         last = self.shape(convolutions[-1].outputs[0])
         return len(last) == len(shape) and (last[2:] == shape[2:] or last[1] == shape[1])
+
+    def last_map(self, value: int, region: frozenset[int]) -> int | None:
+        """The tensor after the last convolution and its norm, for a region that ends with the channels last.
+
+        None if it does not, or the convolution sees one pixel alone.
+        """
+        shape, convolutions = self.shape(value), self.convolutions(region)
+        if not 3 <= len(shape) <= 5 or value in self.pooled or not convolutions:
+            return None
+        last = convolutions[-1]
+        alike = self.shape(last.outputs[0])[2:] == shape[1:-1]
+        return self.after_norm(last.outputs[0]) if alike and max(last.kernel) > 1 else None
 
     def groups(self, node: Node) -> int:
         """Groups of a convolution (not of a transposed one)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import prod
 
-from se_nas.insertion.aggregations import aggregation, cells, splits
+from se_nas.insertion.aggregations import aggregation, cells, dual_path, splits
 from se_nas.insertion.concatenations import dense, inception, shuffle
 from se_nas.insertion.flow import Carrier, Depth, Flow, Tap, inner, tail, takes_channels
 from se_nas.insertion.graph import Node
@@ -27,7 +27,7 @@ def find_carriers(flow: Flow) -> list[Carrier]:
     stem, a head or a transition, unless there are at least twice as many of them (those after the last block, which are
     heads, not counted): then they are a chain like VGG's. A tensor that only leaves the network is not a site.
     """
-    found = list(cells(flow))
+    found = [*cells(flow), *dual_path(flow)]
     sums = linear_sums(flow)
     gathered = _innermost(list(aggregation(flow)))
     within = _nodes(sums)
@@ -41,12 +41,18 @@ def find_carriers(flow: Flow) -> list[Carrier]:
     found += [c for c in depthwise(flow) if not c.region & taken]
     found = one_in_each(flow, found)
     taken = _nodes(found)
-    chained = [c for c in chain(flow) if not c.region & taken]
+    chained = [c for c in chain(flow) if not c.region & taken and not _in_head(flow, c)]
     last = max((c.join for c in found), default=len(flow.graph.nodes))
     if sum(c.join < last for c in chained) >= 2 * len(found):
         found += chained
     used = (c for c in found if any(use[0] >= 0 for use in flow.graph.reach[c.taps["standard"][0].value]))
     return sorted(used, key=lambda carrier: carrier.join)
+
+
+def _in_head(flow: Flow, carrier: Carrier) -> bool:
+    """Whether a convolution is, or follows, one that takes in most of the map, as a fully connected layer does."""
+    value = carrier.taps["standard"][0].value
+    return any(flow.depends(value, whole) for whole in flow.connected)
 
 
 def _nodes(carriers: list[Carrier]) -> frozenset[int]:
@@ -76,7 +82,8 @@ def _outside(flow: Flow, found: list[Carrier], carriers: list[Carrier]) -> list[
 def residual(flow: Flow) -> Iterable[Carrier]:
     """Sums of a branch with convolutions and the tensor that the branch started from, as it is or projected.
 
-    The identity may be pooled, padded, or go through one convolution that mixes channels, but no part of the channels
+    Where the branch ends with the channels last, as in MambaOut, it is its last convolution that is rescaled, since an
+    SE block takes (batch, channels, *size). The identity may be pooled, padded, or go through one convolution that mixes channels, but no part of the channels
     may be taken away from it (which leaves out the sums inside Res2Net). The branch must be deeper, or have the larger
     kernels at equal depth (which leaves out sums of equal branches), and may not shrink and grow again (which leaves
     out skips between encoder and decoder).
@@ -91,7 +98,12 @@ def residual(flow: Flow) -> Iterable[Carrier]:
         depths = [flow.depth(fork, value, region) for value, region in zip(inputs, regions, strict=True)]
         for branch in (0, 1):
             identity = 1 - branch
-            if not _deeper(depths[branch], depths[identity]) or not flow.is_map(inputs[branch], regions[branch]):
+            if not _deeper(depths[branch], depths[identity]):
+                continue
+            if (
+                not flow.is_map(inputs[branch], regions[branch])
+                and flow.last_map(inputs[branch], regions[branch]) is None
+            ):
                 continue
             if _mixes_positions(flow, regions[identity]):
                 continue
@@ -129,6 +141,10 @@ def _pixels(flow: Flow, node: Node, value: int) -> int:
 
 def _residual(flow: Flow, node: Node, fork: int, branch: int, regions: list[frozenset[int]]) -> Carrier:
     inputs = flow.inputs(node)
+    if not flow.is_map(inputs[branch], regions[branch]):
+        value = flow.last_map(inputs[branch], regions[branch])
+        assert value is not None  # or it would be no branch
+        return Carrier("residual", regions[branch] | {node.index}, {"standard": (flow.tap(value),)}, node.index)
     before = [Tap(inputs[branch], frozenset({(node.index, branch)}))]
     value = inputs[branch]
     while (maker := flow.graph.maker(value)) is not None and flow.is_affine(maker):
