@@ -1,8 +1,8 @@
-"""Rules for blocks that gather what they computed on the way: one-shot aggregation, and the cells of searched networks.
+"""Rules for blocks that gather what they computed on the way: one-shot aggregation, cells and dual paths.
 
-Sources: Lee et al., "VoVNet", arXiv 1904.09730, figure 2, and eSE in "CenterMask", arXiv 1911.06667, figure 3 (after the
-convolution that follows the concatenation); Zoph et al., "NASNet", arXiv 1707.07012, figure 4. For cells the SE paper's
-rule for Inception modules holds: the whole module.
+Sources: Lee et al., "VoVNet", arXiv 1904.09730, figure 2, and eSE in "CenterMask", arXiv 1911.06667, figure 3 (after
+the convolution that follows the concatenation); Zoph et al., "NASNet", arXiv 1707.07012, figure 4. For cells the SE
+paper's rule for Inception modules holds: the whole module.
 """
 
 from __future__ import annotations

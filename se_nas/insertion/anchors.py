@@ -88,12 +88,12 @@ class Anchors:
     def _possible(self, tap: Tap) -> Iterator[Anchor]:
         values = [v for v in self.below[self.graph.root[tap.value]] if self.graph.reach[v] == tap.uses]
         edges = list(dict.fromkeys(anchor for value in values for anchor in self._edges(value)))
+        others = [anchor for value in values for anchor in self._expressions(value)] + list(self._operands(tap))
         yield from (anchor for anchor in edges if not self._replaced(anchor.module))
+        yield from (a for a in others if not fuses(type(self.modules[a.module])) and not self._replaced(a.module))
         # In a module that fuses its parts, those at the end of it are the last to be replaced.
         yield from (anchor for anchor in reversed(edges) if self._replaced(anchor.module))
-        for value in values:
-            yield from self._expressions(value)
-        yield from self._operands(tap)
+        yield from others
 
     def _replaced(self, path: str) -> bool:
         """Whether a module lies in one that can replace its parts by fewer ones that compute the same."""

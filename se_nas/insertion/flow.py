@@ -142,11 +142,12 @@ class Flow:
         return len(last) == len(shape) and (last[2:] == shape[2:] or last[1] == shape[1])
 
     def last_map(self, value: int, region: frozenset[int]) -> int | None:
-        """The tensor after the last convolution and its norm, for a region that ends with the channels last.
-
-        None if it does not, or the convolution sees one pixel alone.
+        """The value itself if it is (batch, channels, *size); else, if the channels are last in it, the tensor after
+        the last convolution of a region and its norm. None if that sees one pixel alone, or there is none.
         """
         shape, convolutions = self.shape(value), self.convolutions(region)
+        if self.is_map(value, region):
+            return value
         if not 3 <= len(shape) <= 5 or value in self.pooled or not convolutions:
             return None
         last = convolutions[-1]

@@ -83,7 +83,8 @@ def residual(flow: Flow) -> Iterable[Carrier]:
     """Sums of a branch with convolutions and the tensor that the branch started from, as it is or projected.
 
     Where the branch ends with the channels last, as in MambaOut, it is its last convolution that is rescaled, since an
-    SE block takes (batch, channels, *size). The identity may be pooled, padded, or go through one convolution that mixes channels, but no part of the channels
+    SE block takes (batch, channels, *size). The identity may be pooled, padded, or go through one convolution that
+    mixes channels; there may be no attention on its way, and no part of the channels
     may be taken away from it (which leaves out the sums inside Res2Net). The branch must be deeper, or have the larger
     kernels at equal depth (which leaves out sums of equal branches), and may not shrink and grow again (which leaves
     out skips between encoder and decoder).
@@ -141,10 +142,8 @@ def _pixels(flow: Flow, node: Node, value: int) -> int:
 
 def _residual(flow: Flow, node: Node, fork: int, branch: int, regions: list[frozenset[int]]) -> Carrier:
     inputs = flow.inputs(node)
-    if not flow.is_map(inputs[branch], regions[branch]):
-        value = flow.last_map(inputs[branch], regions[branch])
-        assert value is not None  # or it would be no branch
-        return Carrier("residual", regions[branch] | {node.index}, {"standard": (flow.tap(value),)}, node.index)
+    if (last := flow.last_map(inputs[branch], regions[branch])) not in (None, inputs[branch]):
+        return Carrier("residual", regions[branch] | {node.index}, {"standard": (flow.tap(last),)}, node.index)
     before = [Tap(inputs[branch], frozenset({(node.index, branch)}))]
     value = inputs[branch]
     while (maker := flow.graph.maker(value)) is not None and flow.is_affine(maker):
