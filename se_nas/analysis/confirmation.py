@@ -78,8 +78,11 @@ class Noise:
     """Standard deviations on the test part, pooled over networks."""
 
     seed_sd: float
-    image_sd: float
-    """Of a difference of two networks, by the finite set of images: the median over the comparisons."""
+    image_sd: float | None
+    """Of a difference of two networks, by the finite set of images: the median over the comparisons.
+
+    Null if a trainer's test gives one number for all images: intervals and claims then hold for these very images.
+    """
     seed_correlation: float
     degrees: float
 
@@ -119,6 +122,7 @@ class Confirmation:
     level: float = 0.9
     family: tuple[str, ...] = ()
     test_images: int
+    """0 if only the trainer knows."""
     openings: int
     winner: str | None = None
     noise: Noise | None = None

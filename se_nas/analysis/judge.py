@@ -145,8 +145,9 @@ def _with_differences(
             against = {**network.against, role: _difference(result, k, sign, gate=gate)}
             judged[network.key] = replace(network, against=against)
     by_seeds = found.by_seeds
+    by_images = None if found.shape[2] == 1 else float(np.median(errors)) if errors else 0.0
     noise = Noise(
-        seed_sd=float(np.sqrt(by_seeds.total)), image_sd=float(np.median(errors)) if errors else 0.0,
+        seed_sd=float(np.sqrt(by_seeds.total)), image_sd=by_images,
         seed_correlation=by_seeds.correlation, degrees=by_seeds.degrees,
     )  # fmt: skip
     return judged, noise

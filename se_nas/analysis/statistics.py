@@ -61,7 +61,10 @@ class SeedNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class Variances:
-    """Where the noise comes from. ``images``: covariance (``n x n``) of the means by the finite set of images."""
+    """Where the noise comes from. ``images``: covariance (``n x n``) of the means by the finite set of images.
+
+    It is zero where there is one score for each training, which says nothing about it.
+    """
 
     by_seeds: SeedNoise
     images: Array
@@ -113,16 +116,20 @@ def seed_noise(values: Array) -> SeedNoise:
 
 
 def variances(scores: Array) -> Variances:
-    """Estimate the noise from scores ``networks x seeds x images``: at least 2, 2 and 2; DataError otherwise.
+    """Estimate the noise from scores ``networks x seeds x images``: at least 2, 2 and 1; DataError otherwise.
 
     The mean over images is the value of a training. Where a metric is no mean over images, the last axis holds
-    jackknife pseudo-values of groups of images instead.
+    jackknife pseudo-values of groups of images instead. With one score for each training the noise is that of the seeds
+    alone: what follows from it holds for these very images.
     """
     n, s, m = scores.shape
-    if min(n, s, m) < 2:
+    if min(n, s) < 2 or m < 1:
         raise DataError(f"noise cannot be estimated from {n} networks, {s} seeds and {m} images")
     values = scores.mean(axis=2)
     by_seeds = seed_noise(values)
+    if m == 1:
+        nothing = np.zeros((n, n))
+        return Variances(by_seeds=by_seeds, images=nothing, image_terms=(nothing, nothing), shape=(n, s, m))
     per_image = scores.mean(axis=1)
     centred = per_image - per_image.mean(axis=1, keepdims=True)
     between = centred @ centred.T / (m - 1) / m
@@ -184,7 +191,7 @@ def _satterthwaite(variance: float, parts: Sequence[float], noise: Variances, se
     """Degrees of freedom of ``parts[0] + parts[1] - parts[2]``: seeds, images, rest."""
     _, s, m = noise.shape
     counts = (seed_degrees, m - 1, (s - 1) * (m - 1))
-    bottom = sum(part**2 / count for part, count in zip(parts, counts, strict=True))
+    bottom = sum(part**2 / count for part, count in zip(parts, counts, strict=True) if count)
     return float(variance**2 / bottom) if bottom > 0 else seed_degrees
 
 

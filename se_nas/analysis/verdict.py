@@ -73,13 +73,14 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
     sentences = [
         Sentence(
             text=f"Use {in_words(chosen.label)}: {amount(gain, c.unit)}{_metric(c, sign)} "
-            f"({interval_text(low, high, c.unit)}){price_text(added)}. It beats the backbone without SE.",
+            f"({interval_text(low, high, c.unit)}){price_text(added)}. It beats the backbone without SE"
+            f"{' on these test images' if _only_seeds(c) else ''}.",
             numbers={"gain": gain, "lower": low, "upper": high, **{f"{k}_percent": v for k, v in added.items()}},
         ),
         Sentence(
             text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
             f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
-            f"{len(c.seeds)} seeds, {c.test_images:,} test images).",
+            f"{len(c.seeds)} seeds, {_images(c)}).",
             numbers={"p": difference.family_p, "seeds": len(c.seeds), "test_images": c.test_images},
         ),
     ]
@@ -107,7 +108,7 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
                 numbers={"gain": gain, "lower": low, "upper": high, "p": other.against["baseline"].family_p},
             )
         )
-    return Verdict(phase="confirm", claim="use", network=chosen.key, sentences=(*sentences, *_optimism(c)))
+    return Verdict(phase="confirm", claim="use", network=chosen.key, sentences=(*sentences, *_limits(c), *_optimism(c)))
 
 
 def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Difference, sign: float) -> Verdict:
@@ -121,7 +122,7 @@ def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Di
         Sentence(
             text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
             f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {len(c.seeds)} seeds, "
-            f"{c.test_images:,} test images).",
+            f"{_images(c)}).",
             numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
         ),
         Sentence(
@@ -130,7 +131,8 @@ def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Di
             numbers={"ceiling": ceiling, "chance": 0.05},
         ),
     ]
-    return Verdict(phase="confirm", claim="without", network=base.key, sentences=(*sentences, *_optimism(c)))
+    told = (*sentences, *_limits(c), *_optimism(c))
+    return Verdict(phase="confirm", claim="without", network=base.key, sentences=told)
 
 
 def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference | None) -> Verdict:
@@ -144,6 +146,27 @@ def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference |
     return Verdict(
         phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),)
     )
+
+
+def _only_seeds(c: Confirmation) -> bool:
+    """Whether the noise by the finite set of test images is not known."""
+    return c.noise is not None and c.noise.image_sd is None
+
+
+def _images(c: Confirmation) -> str:
+    return f"{c.test_images:,} test images" if c.test_images else "the trainer's own test images"
+
+
+def _limits(c: Confirmation) -> list[Sentence]:
+    """What the intervals leave out."""
+    if not _only_seeds(c):
+        return []
+    text = (
+        "The trainer's test gives one number for all its images: intervals and p know the noise of the seeds alone, "
+        "and hold for these very images. What other images would say is not known; for that a test function has to "
+        "return a score for each image, or to be able to leave out a group of them."
+    )
+    return [Sentence(text=text)]
 
 
 def _optimism(c: Confirmation) -> list[Sentence]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from se_nas.commands.results import existing_run, stored
-from se_nas.core.config import SearchConfig
+from se_nas.core.config import OWN_DATA, SearchConfig
 from se_nas.core.errors import RunError
 from se_nas.core.words import cost_name, cost_text
 from se_nas.engine.run_folder import clear_errors
@@ -138,7 +138,7 @@ def _row(run: Run, front: Index, volume: float, value: str, cost: str) -> Compar
     return ComparedRun(
         run=run.name,
         backbone=run.config.backbone.target,
-        data=run.config.data.target,
+        data=run.config.trainer.target if run.config.data.target == OWN_DATA else run.config.data.target,
         data_checksum=run.data,
         sampler=run.config.sampler.target,
         epochs=run.config.train.epochs,

@@ -36,7 +36,7 @@ from se_nas.core.files import weights_file
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import checksum
 from se_nas.core.trial import Result, Target, Trial
-from se_nas.data.store import open_test, read_info
+from se_nas.data.store import open_test
 from se_nas.engine.driver import Driver
 from se_nas.engine.exam import exam_file, examine
 from se_nas.engine.finalists import TOP, Finalist, Plan, choose_finalists, fresh_seeds
@@ -92,6 +92,12 @@ def confirm(
         _, study = existing_run(folder.path)
         config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
         problem = _problem(study, folder, config)
+        if (loop := problem.loop) is not None and loop.test is None:
+            raise RunError(
+                f"trainer {loop.target.target!r} {loop.why_no_test}: there is nothing to confirm on but the validation "
+                "data, by which the finalists were chosen",
+                hint="write test(network), which returns the metrics on other images, beside it and confirm again",
+            )
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
         networks = choose_finalists(alone, study.space, top)
@@ -261,7 +267,7 @@ def _assembled(
         search_epochs=study.facts["train"]["epochs"],
         seeds=tuple(seeds),
         family=judged.family,
-        test_images=read_info(run.path).test or max((len(v) for s in scores.values() for v in s.values()), default=0),
+        test_images=_number_of_images(problem, scores),
         openings=openings,
         winner=judged.winner,
         noise=judged.noise,
@@ -274,6 +280,13 @@ def _assembled(
         commit=commit(),
     )
     return replace(result, verdict=final_verdict(result))
+
+
+def _number_of_images(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]]) -> int:
+    """Images of the test part; of a trainer's own, as many as its test gives scores of, else 0."""
+    number = problem.data.test or max((len(v) for s in scores.values() for v in s.values()), default=0)
+    loop = problem.loop if problem.data.kind == "own" else None
+    return 0 if loop is not None and (number == 1 or loop.leaves_out) else number
 
 
 def _check_sizes(scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:

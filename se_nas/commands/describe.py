@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import nn
 
 from se_nas.backbones.build import BACKBONES, build_backbone
-from se_nas.core.errors import ConfigError, CostError, SpaceError
+from se_nas.core.config import shape_of
+from se_nas.core.errors import CostError, SpaceError
 from se_nas.core.placement import Site, Unit
 from se_nas.core.trial import Target
 from se_nas.data.store import open_source
@@ -127,7 +128,7 @@ def describe(
             first = next(iter(source.images("train", range(1))))
             shape, classes = tuple(first.shape[1:]), len(source.classes)
     else:
-        shape, classes = _shape(input_shape), 0
+        shape, classes = IMAGENET if input_shape is None else shape_of(input_shape), 0
     model = build_backbone(backbone, num_classes=num_classes or classes or None, input_shape=shape, seed=0)
     spec = read_space(space)
     units = units_of(model, shape, spec.units)
@@ -146,18 +147,6 @@ def _costs(model: nn.Module, units: tuple[Unit, ...], shape: tuple[int, ...]) ->
         return CostModel(model, units, shape)
     except CostError as error:
         return error
-
-
-def _shape(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return IMAGENET
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise ConfigError(f"input_shape is {text!r}", allowed=["channels,height,width such as 3,224,224"])
-    return shape
 
 
 def show_sites(catalogue: Catalogue) -> None:

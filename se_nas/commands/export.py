@@ -116,7 +116,13 @@ def export(
     )
 
     def calibration() -> Tensor:
-        return part_images(run_folder.path, data, "train", limit=CALIBRATION).images
+        shown = part_images(run_folder.path, data, "train", limit=CALIBRATION)
+        if not shown.real:
+            raise RunError(
+                "int8 needs images to calibrate with, and the trainer that brings the data shows none",
+                hint="write images(), which returns some as a tensor (n, channels, *size), beside it",
+            )
+        return shown.images
 
     try:
         with folder_whole(target) as temporary:
@@ -179,7 +185,7 @@ def _check_recorded(record: Exported, trained: Trained) -> None:
     """
     identity, recorded = record.identity, record.metrics.get("val_accuracy")
     whole = record.data is not None and record.data.kind == "arrays" and len(trained.data.images) == trained.data.of
-    if identity is None or identity.task.target != "classification" or not whole:
+    if identity is None or not identity.classifies or not whole:
         return
     if recorded is None or trained.accuracy is None:
         return

@@ -145,6 +145,8 @@ def _tested(problem: Problem, run: RunFolder, trial: Trial, view: View) -> Train
     info, openings, note = read_info(run.path), 0, ""
     if info.kind == "arrays" and info.test == 0:
         note = "the data have no test part"
+    elif problem.loop is not None and problem.loop.test is None:
+        note = f"the trainer {problem.loop.why_no_test}"
     else:
         openings = open_test(run.path, purpose=f"train {trial.placement.key} {trial.identity.epochs} epochs")
         if not exam_file(run.path, trial.number).is_file():

@@ -14,6 +14,12 @@ from se_nas.core.costs import COSTS, MEASURED
 from se_nas.core.errors import ConfigError
 from se_nas.core.trial import Direction, Graph, Recipe, Target
 
+LIGHTNING = "lightning"
+"""The built-in trainer."""
+
+OWN_DATA = "own"
+"""Name of the data set of a trainer that brings its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -47,6 +53,10 @@ class SearchConfig:
         data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
         task: What is trained for: classification, or the user's own by import path, such as a LightningModule class
             that takes the network.
+        trainer: Who trains: lightning, or a training loop of the user's own by import path, a function
+            train(network, *, seed, epochs, device, folder, report) that returns metrics.
+        input_shape: Of a trainer that brings its own data: channels,height,width of an image.
+        num_classes: Of a trainer that brings its own data; default what its backbone has.
         metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
         direction: maximize or minimize the metric; default as the task says.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
@@ -86,6 +96,9 @@ class SearchConfig:
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
     data: Target = field(default_factory=lambda: Target(target="digits"))
     task: Target = field(default_factory=lambda: Target(target="classification"))
+    trainer: Target = field(default_factory=lambda: Target(target=LIGHTNING))
+    input_shape: str | None = None
+    num_classes: int | None = None
     metric: str | None = None
     direction: Direction | None = None
     weights: str | None = None
@@ -114,7 +127,7 @@ class SearchConfig:
     logs: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch"):
+        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch", "num_classes"):
             number = getattr(self, name)
             _check(name, number, number is None or number >= 1, "a whole number from 1")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
@@ -134,6 +147,8 @@ class SearchConfig:
             limit = getattr(self.max, name)
             _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
         check_recipe(self.train)
+        if self.input_shape is not None:
+            shape_of(self.input_shape)
         if self.max_time is not None:
             seconds(self.max_time)
 
@@ -148,6 +163,9 @@ class TrainConfig:
         backbone: The CNN, as for a search.
         data: The data set.
         task: What is trained for.
+        trainer: Who trains, as for a search.
+        input_shape: Of a trainer that brings its own data: channels,height,width of an image.
+        num_classes: Of a trainer that brings its own data.
         metric: The logged value that is shown; default the task's own.
         direction: maximize or minimize the metric.
         weights: Start from the weights in this file.
@@ -164,6 +182,9 @@ class TrainConfig:
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
     data: Target = field(default_factory=lambda: Target(target="digits"))
     task: Target = field(default_factory=lambda: Target(target="classification"))
+    trainer: Target = field(default_factory=lambda: Target(target=LIGHTNING))
+    input_shape: str | None = None
+    num_classes: int | None = None
     metric: str | None = None
     direction: Direction | None = None
     weights: str | None = None
@@ -184,8 +205,8 @@ class TrainConfig:
         self.search()
 
 
-SHARED = ("backbone", "data", "task", "metric", "direction", "weights", "space", "train", "executor", "device", "seed",
-          "out")  # fmt: skip
+SHARED = ("backbone", "data", "task", "trainer", "input_shape", "num_classes", "metric", "direction", "weights",
+          "space", "train", "executor", "device", "seed", "out")  # fmt: skip
 """Settings that a training has in common with a search."""
 
 
@@ -223,6 +244,21 @@ def seconds(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"max_time is {text!r}", allowed=["90s", "10m", "2h"])
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """The shape of an image as people write it.
+
+    >>> shape_of("3,64,64"), shape_of("1x8x8")
+    ((3, 64, 64), (1, 8, 8))
+    """
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise ConfigError(f"input_shape is {text!r}", allowed=["channels,height,width such as 3,224,224"])
+    return shape
 
 
 def of_before(settings: Mapping[str, Any]) -> dict[str, Any]:

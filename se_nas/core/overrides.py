@@ -29,7 +29,10 @@ from se_nas.core.trial import Direction, Graph, Precision, Recipe, Target
 if TYPE_CHECKING:  # importing torch takes seconds, and names of plug-ins need none of it
     from torch import nn
 
-TARGETS = ("backbone", "data", "task", "sampler", "executor")
+TARGETS = ("backbone", "data", "task", "trainer", "sampler", "executor")
+LIVING = TARGETS[:4]
+"""Those that may be objects of this process."""
+
 GROUPS = {"train": Recipe, "max": Limits}
 SHORT = {f.name: ("train", f.name) for f in dataclasses.fields(Recipe)} | {
     f"max_{f.name}": ("max", f.name) for f in dataclasses.fields(Limits)
@@ -58,6 +61,9 @@ class SearchSettings(TypedDict, total=False):
     backbone: Plugin | nn.Module | Callable[..., nn.Module]
     data: Plugin | object
     task: Plugin | Callable[..., Any] | object
+    trainer: Plugin | Callable[..., Any] | object
+    input_shape: str | Sequence[int] | None
+    num_classes: int | None
     metric: str | None
     direction: Direction | None
     weights: str | None
@@ -109,13 +115,14 @@ def configured(base: SearchConfig | None, settings: Mapping[str, object]) -> Sea
     """A configuration with settings changed, named as on the command line (``epochs``, ``max_params``, ...).
 
     A backbone may be a name, a factory or a network; data a name, a source or a LightningDataModule; a task a name, a
-    LightningModule class or a `Task`; a space a name, a file or a mapping. Functions and classes that can be imported
+    LightningModule class or a `Task`; a trainer a name, a function, or an object or module with `train`; a space a
+    name, a file or a mapping. Functions and classes that can be imported
     go to workers as their import path; other objects stay in this process, where the ``inline`` executor trains.
 
     ConfigError for a setting that does not exist, has a wrong value, or cannot go to the executor's workers.
     """
     config = build(grouped(settings, SearchConfig), SearchConfig, base=base or SearchConfig())
-    live = [name for name in TARGETS[:3] if getattr(config, name).target.startswith(LIVE)]
+    live = [name for name in LIVING if getattr(config, name).target.startswith(LIVE)]
     if live and base is None and "executor" not in settings:
         return dataclasses.replace(config, executor=Target(target="inline"))
     if live and config.executor.target in ELSEWHERE:
@@ -168,6 +175,8 @@ def grouped(settings: Mapping[str, object], kind: type, *, where: str | None = N
             result[name] = {"args": {}, **plain} if "target" in plain else plain
         elif name == "space" and isinstance(value, Mapping):
             result[name] = json.dumps(value)
+        elif name == "input_shape" and isinstance(value, list | tuple):
+            result[name] = ",".join(map(str, value))
         else:
             result[name] = _typed(kind, name, value, where)
     return result
@@ -254,10 +263,13 @@ def target_of(kind: str, value: Any) -> Target:
         return value
     if isinstance(value, Mapping):
         return Target(**_mapping(kind, value, Target, None))
+    if isinstance(value, types.ModuleType):
+        return Target(target=f"{value.__name__}:{'train' if kind == 'trainer' else kind}")
     if (path := _import_path(value)) is not None:
         return Target(target=path)
     name = getattr(value, "__qualname__", type(value).__qualname__).rpartition(".")[2]
-    return Target(target=keep_live(name, _factory(value)))
+    # A trainer is used as it is; of all else there is one for each candidate.
+    return Target(target=keep_live(name, value if kind == "trainer" else _factory(value)))
 
 
 def _factory(value: Any) -> Callable[[], Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from se_nas.core.trial import CostValue, Direction, Request, Result, Verdict
 
 if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a table needs neither
+    from pathlib import Path
+
     import optuna
     import pytorch_lightning as pl
     from torch import nn
@@ -40,17 +42,50 @@ class Data(Protocol):
     def __call__(self, **args: Any) -> Any: ...
 
 
+class Judged(Protocol):
+    """What says which value of a training is compared, and whether more of it is better."""
+
+    metric: str
+    direction: Direction
+
+
 @runtime_checkable
-class Task(Protocol):
+class Task(Judged, Protocol):
     """What the candidates are trained for.
 
     `module` wraps a candidate in a LightningModule, which logs `metric` in its validation epoch.
     """
 
-    metric: str
-    direction: Direction
-
     def module(self, candidate: nn.Module, recipe: Recipe, **facts: Any) -> pl.LightningModule: ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """A training loop of the user's own: this method of a class, or a function with its signature.
+
+    `train` trains the network in place and returns its metrics on validation data, by name. It is given, by name, what
+    it has parameters for: the seed of everything random in it, the epochs of the whole schedule, the device
+    (``cpu``, ``cuda:0``), a new folder for its own files (which stay), and `report`, to call with the number of each
+    epoch (from 1) and its metrics; after the answer ``stop`` it should end. On request also ``recipe`` (`Recipe`),
+    ``classes``, ``num_classes``, ``input_shape``, and ``data`` (`se_nas.training.own_loop.Parts`), the data set of the
+    search; without that parameter it brings its own data.
+
+    Optional, beside it (in the class, or in the file of the function): ``metric`` and ``direction`` of what is
+    compared; ``input_shape`` and ``num_classes`` or ``classes`` of its own data, and their ``fingerprint``;
+    ``test(network) -> metrics`` on images that chose nothing, for `confirm` and `train`; ``images() -> tensor``, some
+    validation images for the proofs of exports.
+    """
+
+    def train(
+        self,
+        network: nn.Module,
+        *,
+        seed: int,
+        epochs: int,
+        device: str,
+        folder: Path,
+        report: Callable[[int, Mapping[str, float]], Verdict],
+    ) -> Mapping[str, float] | None: ...
 
 
 @runtime_checkable

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import UNSET, UnsetType
+
 from se_nas.core.placement import Choice, Placement, Unit
 from se_nas.core.serialization import SCHEMA_VERSION
 
@@ -80,6 +82,13 @@ class RunIdentity:
     data: str
     split: str
     precision: str
+    trainer: Target | UnsetType = UNSET
+    """The user's own training loop; of Lightning's trainings neither records nor checksums have it."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is the built-in training of a classification, whose recipe and metrics are known."""
+        return self.trainer is UNSET and self.task.target == "classification"
 
     @property
     def duplicate_of(self) -> tuple[str, str]:

@@ -35,7 +35,8 @@ class Source(Protocol):
 class DataInfo:
     """What is known of a prepared data set."""
 
-    kind: Literal["arrays", "module"] = "arrays"
+    kind: Literal["arrays", "module", "own"] = "arrays"
+    """Arrays of a source, a LightningDataModule, or what a trainer brings itself (`target` is then the trainer)."""
     target: Target
     classes: tuple[str, ...]
     """Empty if they are not known; the backbone then keeps its own output."""

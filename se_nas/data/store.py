@@ -76,7 +76,7 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
 
         if include_val:
             raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
-        return _keep(folder, describe_module(source, target))
+        return keep_info(folder, describe_module(source, target))
     fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
     if (known := _prepared(folder, fingerprint)) is not None:
         return known
@@ -84,7 +84,7 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
     shape = _write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
     _write_part(folder, "val", source, [plan["val"]], shape)
     info = _describe(folder, target, source, plan, fingerprint)
-    return _keep(folder, replace(info, includes_val=include_val))
+    return keep_info(folder, replace(info, includes_val=include_val))
 
 
 def _prepared(folder: Path, fingerprint: str) -> DataInfo | None:
@@ -99,7 +99,7 @@ def _prepared(folder: Path, fingerprint: str) -> DataInfo | None:
     return None
 
 
-def _keep(folder: Path, info: DataInfo) -> DataInfo:
+def keep_info(folder: Path, info: DataInfo) -> DataInfo:
     """Leave the description where workers find it; it comes last, so that a torn cache is not taken for whole."""
     write_atomically(folder / "data" / "data.json", to_json(info, indent=2))
     return info

@@ -24,8 +24,10 @@ from se_nas.data.shards import devices_of
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.insertion.insert import build_candidate
 from se_nas.training.devices import threads
+from se_nas.training.loop_run import examine_own
 from se_nas.training.tasks import open_task
 from se_nas.training.trainer import DeviceSettings, make_trainer, quiet, validation_batch
+from se_nas.training.trainers import loop_of
 
 GROUPS = 20
 """Of test images, where a metric is no mean over images: each is left out once (delete-a-group jackknife)."""
@@ -69,6 +71,8 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
     candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    if (loop := loop_of(request)) is not None:
+        return examine_own(loop, candidate, request, info, groups=GROUPS)
     task = open_task(identity.task, metric=request.metric, direction=request.direction)
     facts: dict[str, Any] = {
         "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,

@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import UNSET
 from torch import nn
 
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.build import build_backbone
 from se_nas.backbones.forward import run_once
 from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
-from se_nas.core.config import SearchConfig, measured_costs
+from se_nas.core.config import LIGHTNING, OWN_DATA, SearchConfig, measured_costs
 from se_nas.core.errors import ConfigError
 from se_nas.core.placement import Choice, Placement
 from se_nas.core.plugins import absolute
-from se_nas.core.protocols import Task
+from se_nas.core.protocols import Judged
 from se_nas.core.serialization import random_stream, to_plain
-from se_nas.core.trial import Objective, Phase, Precision, Recipe, Request, RunIdentity, Trial
+from se_nas.core.trial import Objective, Phase, Precision, Recipe, Request, RunIdentity, Target, Trial
 from se_nas.data.base import DataInfo
 from se_nas.data.shards import devices_of
 from se_nas.data.store import cut_note, prepare_data
+from se_nas.engine.own_trainer import brings_data, check_trainer, own_data, trainer_note
 from se_nas.executors.build import ask_elsewhere, slots_elsewhere
 from se_nas.insertion.discover import units_of
 from se_nas.insertion.insert import insert_choices
@@ -37,10 +39,12 @@ from se_nas.space.spec import read_space
 from se_nas.training.devices import choose_devices, cores, gpu_need, trainings_at_once
 from se_nas.training.evaluate import save_state, start_file, train_steps
 from se_nas.training.loggers import check_logs, log_names
+from se_nas.training.own_loop import OwnLoop
 from se_nas.training.rehearsal import rehearse
 from se_nas.training.supernet import widest_choices
 from se_nas.training.tasks import TASKS, open_task
 from se_nas.training.trainer import choose_precision, wants_channels_last
+from se_nas.training.trainers import open_loop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,8 @@ class Problem:
 
     config: SearchConfig
     data: DataInfo
-    task: Task
+    task: Judged
+    """What says which value is compared: the task, or the user's own training loop."""
     space: Space
     costs: Pricing
     devices: tuple[str, ...]
@@ -64,6 +69,11 @@ class Problem:
         return Objective(metric=self.task.metric, direction=self.task.direction, cost=first, more=tuple(more))
 
     @property
+    def loop(self) -> OwnLoop | None:
+        """The user's own training loop, if it trains."""
+        return self.task if isinstance(self.task, OwnLoop) else None
+
+    @property
     def recipe(self) -> Recipe:
         return self.config.train
 
@@ -75,6 +85,7 @@ class Problem:
             "start_weights": self.start_weights,
             "data": {"checksum": self.data.checksum, "split": self.data.split, "classes": list(self.data.classes)},
             "task": to_plain(self.config.task),
+            "trainer": to_plain(self.config.trainer),
             "objective": to_plain(self.objective),
             "train": {**to_plain(self.recipe), "precision": self.precision},
             "seed": self.config.seed,
@@ -103,6 +114,7 @@ class Problem:
             data=self.data.checksum,
             split=self.data.split,
             precision=self.precision,
+            trainer=UNSET if self.loop is None else self.config.trainer,
         )
         return Trial(
             number=-1, identity=identity, placement=placement, state="running", role=role, attempts=attempts,
@@ -145,11 +157,14 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
         backbone=absolute(config.backbone),
         data=absolute(config.data),
         task=absolute(config.task),
+        trainer=absolute(config.trainer),
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
         weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
     )
     check_logs(log_names(config.logs))
+    loop = open_loop(config.trainer, metric=config.metric, direction=config.direction)
+    check_trainer(config, loop)
     elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
     if elsewhere and config.devices_per_trial > 1:
         raise ConfigError(
@@ -165,13 +180,17 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
         )
     devices = elsewhere or choose_devices(config)
     here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
-    task = open_task(config.task, metric=config.metric, direction=config.direction)
-    data = prepare_data(config.data, folder, include_val=include_val)
+    task = loop or open_task(config.task, metric=config.metric, direction=config.direction)
+    if loop is not None and brings_data(config, loop):
+        config = replace(config, data=Target(target=OWN_DATA))
+        data = own_data(config, loop, folder, include_val=include_val)
+    else:
+        data = prepare_data(config.data, folder, include_val=include_val)
     getattr(task, "check", lambda _: None)(data)
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
-    notes = tuple(filter(None, [cut_note(data)]))
+    notes = tuple(filter(None, [cut_note(data), "" if loop is None else trainer_note(config, loop, data)]))
     weights: Weights = {}
     if config.weights is not None:
         read = read_checkpoint(config.weights)
@@ -188,14 +207,15 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
         notes += ("SE blocks start as the identity, since the network is pretrained",)
     units = units_of(backbone, data.input_shape, spec.units)
     space = Space(spec, units)
-    if (
+    if loop is None and (
         config.metric is not None
         or config.task.target not in TASKS
         or logits_of(run_once(backbone, data.input_shape)) is None
     ):
-        rehearse(copy.deepcopy(backbone), task=task, recipe=config.train, data=data, folder=folder)
+        own = open_task(config.task, metric=config.metric, direction=config.direction)
+        rehearse(copy.deepcopy(backbone), task=own, recipe=config.train, data=data, folder=folder)
     precision = _precision(config, elsewhere[0] if elsewhere else None, here)
-    if not elsewhere and config.executor.target != "inline":
+    if not elsewhere and config.executor.target != "inline" and loop is None:
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
     return Problem(
         config=config,
@@ -246,6 +266,8 @@ def _trainings_at_once(
 def _precision(config: SearchConfig, elsewhere: str | None, here: torch.device) -> Precision:
     """One precision for all trainings: that of this machine, or what all the others have."""
     wanted = config.train.precision
+    if config.trainer.target != LIGHTNING:
+        return "32"
     if elsewhere is None or wanted != "auto":
         return choose_precision(wanted, here)
     found = set(ask_elsewhere(config.executor, probe_precision, elsewhere))

@@ -29,7 +29,7 @@ import yaml
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from se_nas.core.config import SearchConfig
+from se_nas.core.config import LIGHTNING, SearchConfig
 from se_nas.core.errors import RunError
 from se_nas.core.files import write_atomically
 from se_nas.core.serialization import to_plain
@@ -162,8 +162,10 @@ def clear_errors(folder: Path) -> Iterator[None]:
 
 
 def default_folder(config: SearchConfig) -> Path:
-    """``runs/BACKBONE-DATA``, so that the same command finds its run again."""
-    return Path("runs") / f"{_word(config.backbone)}-{_word(config.data)}"
+    """``runs/BACKBONE-DATA`` (``-TRAINER`` if it is the user's own), so that the same command finds its run again."""
+    own = config.trainer.target != LIGHTNING
+    data = [] if own and config.data == SearchConfig().data else [config.data]
+    return Path("runs") / "-".join(map(_word, (config.backbone, *data, *([config.trainer] if own else []))))
 
 
 def _word(target: Target) -> str:

@@ -32,7 +32,7 @@ from se_nas.space.spec import SpaceSpec
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
 
-EARLIER: dict[str, Any] = {"vary_seed": False}
+EARLIER: dict[str, Any] = {"vary_seed": False, "trainer": {"target": "lightning", "args": {}}}
 """What held for studies that were made before it could be set: facts and settings of the configuration."""
 
 _STATES = {

@@ -133,6 +133,8 @@ def _work(pipe: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, and the driver decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    # A daemon, so that it ends with the driver; but the loaders of a user's training may have workers of their own.
+    multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     channel = PipeChannel(pipe)
     settle()
     while True:

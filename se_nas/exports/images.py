@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from se_nas.data.base import DataInfo, PartName
 from se_nas.data.batches import Batches
 from se_nas.data.datamodule import AnyDataModule, pair_of
 from se_nas.data.store import open_part, open_source, prepare_data
+from se_nas.training.own_loop import OwnLoop
 from se_nas.training.trainer import DeviceSettings, make_trainer, quiet
+from se_nas.training.trainers import open_loop
 
 MAX_IMAGES = 10_000
 MAX_BYTES = 256 * 2**20
@@ -36,6 +38,12 @@ class Images:
     images: Tensor
     labels: Tensor
     of: int
+    real: bool = True
+    """Whether they are of the data: a trainer that brings its own need not show any."""
+
+
+RANDOM = 32
+"""Images of noise that stand in where there are no others."""
 
 
 def part_images(
@@ -43,16 +51,19 @@ def part_images(
 ) -> Images:
     """Images of the training or validation part, as training sees them; of too many a fixed random choice.
 
-    From a data module, the first ones that its loader gives, with what its hooks do to a batch in validation.
+    From a data module, the first ones that its loader gives, with what its hooks do to a batch in validation. From a
+    trainer that brings its own data, what its ``images()`` returns, or standard normal noise.
 
     Raises
     ------
     DataError
-        If the data have changed since the search.
+        If the data have changed since the search, or a trainer shows images that do not fit.
     """
     limit = max(1, min(limit, max_bytes // (4 * int(np.prod(data.input_shape)))))
     if data.kind == "module":
         return _module_images(data, part, limit)
+    if data.kind == "own":
+        return _own_images(data, limit)
     if not (run / "data" / f"{part}_images.npy").is_file():
         found = prepare_data(data.target, run)
         if found.checksum != data.checksum:
@@ -81,6 +92,24 @@ def _module_images(data: DataInfo, part: PartName, limit: int) -> Images:
     alike = len(targets) == len(seen.labels) and len({labels.shape[1:] for labels in targets}) == 1
     labels = torch.cat(targets)[:limit] if alike else torch.empty(0)
     return Images(images=images, labels=labels, of=sum(map(len, seen.images)))
+
+
+def _own_images(data: DataInfo, limit: int) -> Images:
+    # Only what it shows is asked of the loop, whatever it compares.
+    loop: OwnLoop | None = open_loop(data.target, metric="any", direction="maximize")
+    show = None if loop is None else loop.part("images", Callable)  # type: ignore[arg-type]  # isinstance works with it
+    if show is None:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(min(limit, RANDOM), *data.input_shape, generator=generator)
+        return Images(images=noise, labels=torch.empty(0), of=len(noise), real=False)
+    images = show()
+    if not isinstance(images, Tensor) or not len(images) or images.shape[1:] != data.input_shape:
+        shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise DataError(
+            f"images() of trainer {data.target.target!r} returns {shown}",
+            allowed=[f"a tensor (n, {', '.join(map(str, data.input_shape))})"],
+        )
+    return Images(images=images[:limit].detach().float().cpu(), labels=torch.empty(0), of=len(images))
 
 
 class _Seen(pl.LightningModule):

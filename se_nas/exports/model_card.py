@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from se_nas.core.trial import RunIdentity, Target
 from se_nas.core.version import __version__
 from se_nas.exports.bundle import Exported
 from se_nas.exports.formats import FORMATS
@@ -49,13 +50,16 @@ def model_card(record: Exported, proofs: Sequence[Proof]) -> str:
     environment.filters |= {"f": format, "numbers": _numbers, "last_part": lambda path: path.rpartition("/")[2]}
     main = None if record.estimate is None else record.estimate.metric
     identity, data = record.identity, record.data
+    looped = identity is not None and isinstance(identity.trainer, Target)
     return environment.get_template("card.md").render(
         record=record,
         version=__version__,
         estimate=record.estimate,
         identity=identity,
         data=data,
-        classification=identity is None or identity.task.target == "classification",
+        looped=looped,
+        judge=_judge(identity),
+        classification=identity is None or identity.classifies,
         metrics=sorted(record.metrics.items(), key=lambda item: item[0] != main),
         # Images have one class, several labels, or a class for each pixel.
         judged=("images", "labels", "pixels")[min(len(data.target_shape) if data is not None else 0, 2)],
@@ -64,6 +68,15 @@ def model_card(record: Exported, proofs: Sequence[Proof]) -> str:
         loading=_LOADING,
         unknown=UNKNOWN_LICENSE,
     )
+
+
+def _judge(identity: RunIdentity | None) -> str:
+    """What knows the meaning of the network's outputs, where that is no classification."""
+    if identity is None:
+        return "its task"
+    own = isinstance(identity.trainer, Target)
+    target = identity.trainer if isinstance(identity.trainer, Target) else identity.task
+    return f"the {'trainer' if own else 'task'} `{target.target.rpartition('/')[2]}`"
 
 
 def _numbers(values: Sequence[float]) -> str:

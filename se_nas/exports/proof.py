@@ -64,6 +64,8 @@ class Proof:
     latency: CostValue
     """Median of single images on one thread, ms, with its 90 % interval."""
     versions: dict[str, str] = field(default_factory=dict)
+    real: bool = True
+    """Whether the images are of the data, and not noise."""
 
 
 def observe(network: nn.Module, data: Images) -> Trained:
@@ -117,6 +119,7 @@ def prove(name: str, folder: Path, trained: Trained, workshop: Path, *, max_drop
         trained_accuracy=trained.accuracy,
         latency=CostValue(value=statistics.median(times), unit="ms", kind="measured", interval=median_interval(times)),
         versions={"se-nas": __version__, **report["versions"]},
+        real=trained.data.real,
     )
     judge(proof, exact=FORMATS[name].exact, max_drop=max_drop)
     return proof

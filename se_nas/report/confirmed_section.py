@@ -72,16 +72,18 @@ def confirmed_section(found: Confirmation, metric: Metric, costs: Sequence[str])
         ]
     heads.append(Head(label="optimism of the search", number=True))
     heads += [Head(label=cost_name(n), number=True) for n in costs]
+    images = f"{found.test_images:,} images" if found.test_images else "the trainer's own images"
     text = [
         f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} "
         f"{'epoch' if found.epochs == 1 else 'epochs'}. Chosen on "
-        f"the validation part; the test part ({found.test_images:,} images) was opened {found.openings} "
+        f"the validation part; the test part ({images}) was opened {found.openings} "
         f"{'time' if found.openings == 1 else 'times'} in this run."
     ]
     if found.noise is not None:
+        finite = found.noise.image_sd
         text.append(
             f"Noise of one training: {metric.value(found.noise.seed_sd)} {metric.difference}; by the finite test part: "
-            f"{metric.value(found.noise.image_sd)} {metric.difference}."
+            + ("not known." if finite is None else f"{metric.value(finite)} {metric.difference}.")
         )
     table = Table(caption="Confirmed with fresh seeds, by rising cost", heads=heads, rows=rows, marked=tuple(marked))
     return Section(id="confirmed", title="Confirmed with fresh seeds", short="Confirmed", text=text, tables=[table])

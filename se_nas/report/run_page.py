@@ -15,7 +15,7 @@ from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary
-from se_nas.core.config import SearchConfig, as_command
+from se_nas.core.config import LIGHTNING, SearchConfig, as_command
 from se_nas.core.serialization import to_plain
 from se_nas.core.words import cost_name, reference_name
 from se_nas.data.base import DataInfo
@@ -74,7 +74,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     sections.append(_what_ran(found, facts))
     state = "A search that is running" if refresh else "confirmed" if confirmation is not None else summary.ended
     return Page(
-        title=f"SE search: {_short(config.backbone.target)} on {_short(config.data.target)}",
+        title=f"SE search: {_short(config.backbone.target)} on {_short(facts.data.target.target)}",
         lead=f"{state[:1].upper()}{state[1:]}.",
         sections=sections,
         figures=_figures(summary, confirmation, metric),
@@ -190,12 +190,14 @@ def _what_ran(found: Findings, facts: RunFacts) -> Section:
         return "; ".join(f"{v} ({n:,})" if len(counts) > 1 else v for v, n in counts.most_common(6)) or "not known"
 
     shape = " x ".join(str(n) for n in data.input_shape)
+    own = data.kind == "own"
     rows = {
         "backbone": config.backbone.target,
-        "data": f"{config.data.target}, {shape}",
-        "images": f"{data.train:,} training, {data.val:,} validation, {data.test:,} test",
+        "data": f"{'the own data of ' if own else ''}{data.target.target}, {shape}",
+        "images": "not known" if own else f"{data.train:,} training, {data.val:,} validation, {data.test:,} test",
         "classes": f"{len(data.classes)}: {', '.join(data.classes[:20])}{' ...' if len(data.classes) > 20 else ''}",
         "checksums": f"data {data.checksum}, split {data.split}",
+        **({} if config.trainer.target == LIGHTNING else {"trainer": config.trainer.target}),
         "space": sizes,
         "metric": f"{found.objective.metric} ({found.objective.direction})",
         "cost": ", ".join(found.axes),

@@ -223,7 +223,8 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     """Print what a confirm found: the table of networks, the verdict, and where the files are."""
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
     say = functools.partial(console.print, highlight=False, markup=False)
-    title = f"Confirmed: {len(result.seeds)} fresh seeds, {result.epochs} epochs, {result.test_images:,} test images"
+    images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
+    title = f"Confirmed: {len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
     table = Table(title=title, title_justify="left")
     names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
              "to SE everywhere", "p", "promised", "too good by")  # fmt: skip
@@ -233,9 +234,11 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         table.add_row(*_confirmed_cells(network, result))
     console.print(table)
     if result.noise is not None:
+        finite = result.noise.image_sd
+        by_images = "unknown" if finite is None else amount(finite, result.unit, signed=False)
         say(
             f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the "
-            f"finite test part {amount(result.noise.image_sd, result.unit, signed=False)}, correlation of equal seeds "
+            f"finite test part {by_images}, correlation of equal seeds "
             f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
         )
     for sentence in result.verdict.sentences:

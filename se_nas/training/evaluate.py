@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from se_nas.backbones.weights import start_from
 from se_nas.core.errors import SeNasError, TrainingError, reason_of
 from se_nas.core.files import atomically, trial_name, weights_file, write_atomically
-from se_nas.core.protocols import Channel, Task
+from se_nas.core.protocols import Channel, Judged
 from se_nas.core.serialization import checksum, random_stream, to_json
 from se_nas.core.trial import Epoch, Metric, Phase, Request, Result, Verdict
 from se_nas.data.base import DataInfo
@@ -29,9 +29,11 @@ from se_nas.training.ddp import Ranks, synchronized
 from se_nas.training.devices import threads
 from se_nas.training.execution import Prepared, forget_network, prepare_network
 from se_nas.training.loggers import open_logs
+from se_nas.training.loop_run import train_own
 from se_nas.training.provenance import commit, device_name, versions
 from se_nas.training.tasks import loss_rule, open_task
 from se_nas.training.trainer import DeviceSettings, Job, more_pieces, out_of_memory, train
+from se_nas.training.trainers import judged_by, loop_of
 
 
 def evaluate(request: Request, channel: Channel) -> Result:
@@ -67,7 +69,7 @@ def _outcome(request: Request, channel: Channel, checkpoints: Checkpoints) -> Re
             attempt=request.attempt,
             state="stopped" if trained.stopped else "complete",
             reason="stopped early" if trained.stopped else "",
-            metrics=metrics_of(trained.curve[-1], task_of(request)),
+            metrics=metrics_of(trained.metrics or trained.curve[-1].metrics, judged_by(request)),
             curve=trained.curve,
             graph=trained.way,
         )
@@ -96,10 +98,17 @@ class Trained:
     curve: tuple[Epoch, ...]
     stopped: bool
     way: str = "plain"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the network as it is, where they need not be those of the last epoch."""
 
 
 def _train(request: Request, channel: Channel, checkpoints: Checkpoints) -> Trained:
-    """Train, from the checkpoint if there is one; with ever smaller pieces of a batch if memory does not do."""
+    """Train, from the checkpoint if there is one; with ever smaller pieces of a batch if memory does not do.
+
+    The user's own loop trains once, from the beginning.
+    """
+    if loop_of(request) is not None:
+        return _train_own(request, channel, checkpoints)
     data = read_info(Path(request.folder))
     batch = min(request.identity.recipe.batch_size, data.train)
     ranks = len(devices_of(request.device))
@@ -126,6 +135,23 @@ def _train(request: Request, channel: Channel, checkpoints: Checkpoints) -> Trai
         garbage_collection_cuda()
 
 
+def _train_own(request: Request, channel: Channel, checkpoints: Checkpoints) -> Trained:
+    """Train with the user's own loop."""
+    loop = loop_of(request)
+    assert loop is not None  # noqa: S101  # the caller has looked
+    data, seed = read_info(Path(request.folder)), _seed(request)
+    candidate = _candidate(request, data, seed, None)
+    end = train_own(loop, candidate, request, seed, channel)
+    checkpoints.notes += end.notes
+    return Trained(candidate=candidate, curve=end.curve, stopped=end.stopped, metrics=end.metrics)
+
+
+def _seed(request: Request) -> int:
+    """The seed of a training: a repeat that replaces a failed one has another."""
+    identity = request.identity
+    return identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
+
+
 def train_steps(request: Request, number: int) -> None:
     """Train for so many batches of a request, with one validation batch after each epoch; nothing is kept."""
     train_candidate(request, _Silent(), steps=number)
@@ -149,8 +175,7 @@ def train_candidate(
 ) -> Trained:
     """Build and train the candidate of a request: on its device, on its devices together, or as one of their ranks."""
     identity, folder = request.identity, Path(request.folder)
-    data = read_info(folder)
-    seed = identity.seed if identity.replicate == 0 else random_stream(identity.seed, "replicate", identity.replicate)
+    data, seed = read_info(folder), _seed(request)
     candidate = _candidate(request, data, seed, rank)
     if rank is None and len(devices_of(request.device)) > 1:
         with Ranks(request, pieces=pieces) as ranks:
@@ -159,7 +184,8 @@ def train_candidate(
         return Trained(candidate=candidate, curve=curve, stopped=stopped)
     ordinary = rank is None and pieces == 1 and not steps
     prepared = prepare_network(candidate, request, data) if ordinary else Prepared(network=candidate)
-    job = Job(task=task_of(request), recipe=identity.recipe, data=data, folder=folder, seed=seed)
+    task = open_task(identity.task, metric=request.metric, direction=request.direction)
+    job = Job(task=task, recipe=identity.recipe, data=data, folder=folder, seed=seed)
     settings = DeviceSettings(
         device=torch.device(request.device if rank is None else rank.devices[rank.index]),
         precision=identity.precision,
@@ -192,21 +218,16 @@ def _candidate(request: Request, data: DataInfo, seed: int, rank: Rank | None) -
     )  # fmt: skip
 
 
-def task_of(request: Request) -> Task:
-    """The task of a request."""
-    return open_task(request.identity.task, metric=request.metric, direction=request.direction)
-
-
-def metrics_of(last: Epoch, task: Task) -> dict[str, Metric]:
-    """The metrics of the last epoch; losses are better when smaller. Units are what the task says, if it does."""
-    units: Mapping[str, str] = getattr(task, "units", {})
+def metrics_of(values: Mapping[str, float], judged: Judged) -> dict[str, Metric]:
+    """Metrics of a training; losses are better when smaller. Units are what the task or the loop says, if it does."""
+    units: Mapping[str, str] = getattr(judged, "units", {})
     return {
         name: Metric(
             value=value,
-            direction=task.direction if name == task.metric else loss_rule(name),
+            direction=judged.direction if name == judged.metric else loss_rule(name),
             unit=units.get(name, ""),
         )
-        for name, value in last.metrics.items()
+        for name, value in values.items()
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from se_nas.core.errors import SeNasError, TrainingError, did_you_mean
 from se_nas.core.protocols import Task
 from se_nas.core.trial import Recipe
 from se_nas.data.base import DataInfo
+from se_nas.training.own_loop import place_of
 from se_nas.training.trainer import DeviceSettings, Job, loaders_of, make_trainer, quiet
 
 BATCH = 8
@@ -40,7 +40,7 @@ def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo
         reason = str(error).strip().splitlines() or [""]
         raise TrainingError(
             f"a first training step with this task and network fails: {type(error).__name__}: {reason[0]}",
-            where=_place(error),
+            where=place_of(error),
             hint="try the module with its network and a batch of the data by hand",
         ) from error
     logged = set(trainer.callback_metrics)
@@ -50,10 +50,3 @@ def rehearse(candidate: nn.Module, *, task: Task, recipe: Recipe, data: DataInfo
             allowed=sorted(logged),
             hint=did_you_mean(task.metric, logged) or f"self.log({task.metric!r}, ...) in validation_step",
         )
-
-
-def _place(error: Exception) -> str | None:
-    """File and line of the user's code that an error came from: the last one that is in no installed package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "-packages" not in frame.filename and "/se_nas/" not in frame.filename]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else None
