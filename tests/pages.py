@@ -3,6 +3,7 @@
 * ``python``: a script. ``console``, ``bash``, ``sh``: its lines that start with ``se-nas`` or ``python``.
 * A block with ``title="FILE"`` is that file.
 * After ``<!-- not run: reason -->`` a block is left out; its options are checked all the same.
+* After ``<!-- needs PACKAGE -->`` a block is followed where that package is installed; its options are checked anywhere.
 * After ``<!-- fails -->`` every command ends with code 2, as a mistake of the user does.
 * After ``<!-- exact output -->`` a block is compared with what the block before it printed; ``...`` stands for any
   lines. Other output is that of a real run.
@@ -13,6 +14,7 @@ One process follows all pages, each in a folder of its own, so that libraries ar
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -48,6 +50,15 @@ class Block:
         return self.kind in (*CONSOLE, "python") and not self.title and not self.mark.startswith("not run: ")
 
     @property
+    def needs(self) -> str:
+        """The package without which the block is left out."""
+        return self.mark.removeprefix("needs ") if self.mark.startswith("needs ") else ""
+
+    @property
+    def can_run(self) -> bool:
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
+
+    @property
     def commands(self) -> list[list[str]]:
         """Commands of a console block."""
         if self.kind not in CONSOLE:
@@ -72,15 +83,20 @@ def blocks(text: str) -> Iterator[Block]:
 def follow(page: Path) -> None:
     """Do what a page says, in the current folder; AssertionError with the line where it fails."""
     printed = ""
+    left_out = False
     for block in blocks(page.read_text()):
-        if block.mark == "exact output":
+        if block.mark == "exact output" and left_out:
+            continue
+        if block.needs and not block.can_run:
+            left_out = True
+        elif block.mark == "exact output":
             missing = unseen(block.code, printed)
             assert missing is None, f"{page.name}, line {block.line}: not printed: {missing!r}\nbut:\n{printed}"
         elif block.title:
             Path(block.title).parent.mkdir(parents=True, exist_ok=True)
             Path(block.title).write_text(block.code)
         elif block.runs:
-            printed = ""
+            printed, left_out = "", False
             steps = [block.code] if block.kind == "python" else block.commands
             for step in steps:
                 code, text = done(step)
@@ -125,6 +141,7 @@ def follow_all(pages: list[Path]) -> dict[str, str]:
         folder = here / f"{number}-{page.stem}"
         folder.mkdir()
         os.chdir(folder)
+        sys.path.insert(0, str(folder))  # as for a script in that folder
         try:
             follow(page)
         except (Exception, SystemExit):

@@ -49,10 +49,19 @@ def test_every_block_runs(page: str, failed: dict[str, str]) -> None:
     assert failed.get(str(REPOSITORY / page), "") == ""
 
 
+NEEDS = sorted({(name, b.needs) for name in NAMES for b in blocks((REPOSITORY / name).read_text()) if b.needs})
+
+
+@pytest.mark.parametrize(("page", "package"), NEEDS)
+def test_blocks_that_need_a_package_run(page: str, package: str, failed: dict[str, str]) -> None:
+    pytest.importorskip(package, reason=f"{page} has blocks that need {package}")
+    assert failed.get(str(REPOSITORY / page), "") == ""
+
+
 @pytest.mark.parametrize("page", NAMES)
 def test_commands_that_are_not_run_have_true_options(page: str) -> None:
     for block in blocks((REPOSITORY / page).read_text()):
-        if not block.mark.startswith("not run: "):
+        if not block.mark.startswith(("not run: ", "needs ")):
             continue
         assert block.mark.removeprefix("not run: ").strip(), f"{page}, line {block.line}: no reason"
         if block.kind == "python":

@@ -116,8 +116,8 @@ def configured(base: SearchConfig | None, settings: Mapping[str, object]) -> Sea
 
     A backbone may be a name, a factory or a network; data a name, a source or a LightningDataModule; a task a name, a
     LightningModule class or a `Task`; a trainer a name, a function, or an object or module with `train`; a space a
-    name, a file or a mapping. Functions and classes that can be imported
-    go to workers as their import path; other objects stay in this process, where the ``inline`` executor trains.
+    name, a file or a mapping. Functions and classes that can be imported go to workers as their import path; other
+    objects stay in this process, where the ``inline`` executor trains.
 
     ConfigError for a setting that does not exist, has a wrong value, or cannot go to the executor's workers.
     """

@@ -51,13 +51,13 @@ class Reports:
                 f"the loop reported epoch {epoch!r} after epoch {last} of {self.epochs}",
                 hint="count epochs from 1, and train for as many as the loop is given",
             )
-        seen = self.checked(metrics, int(epoch), what="the loop reported")
+        seen = self.checked(metrics, int(epoch), "the loop reported")
         self.curve.append(Epoch(epoch=int(epoch), metrics=seen))
         verdict = self.channel.report(int(epoch), seen)
         self.stopped = verdict == "stop" and epoch < self.epochs
         return verdict
 
-    def checked(self, metrics: Any, epoch: int, *, what: str) -> dict[str, float]:
+    def checked(self, metrics: Any, epoch: int, what: str) -> dict[str, float]:
         """Metrics as finite numbers; TrainingError if the one that is compared, or a loss, is not among them."""
         found = numbers(metrics, what=what)
         if self.metric not in found:
@@ -79,7 +79,19 @@ class LoopEnd:
 
 
 def train_own(loop: OwnLoop, network: nn.Module, request: Request, seed: int, channel: Channel) -> LoopEnd:
-    """Train a candidate in place with the user's loop.
+    """Train the candidate of a request in place with the user's loop; see `run_loop`."""
+    own = Path(request.folder) / FOLDER / trial_name(request.trial, request.identity.phase)
+    own.mkdir(parents=True, exist_ok=True)
+    offered = {**_facts(request, seed, own), "recipe": request.identity.recipe}
+    if loop.takes_data:
+        offered["data"] = _training_parts(request, seed)
+    return run_loop(loop, network, offered, seed=seed, epochs=request.identity.epochs, channel=channel)
+
+
+def run_loop(
+    loop: OwnLoop, network: nn.Module, facts: Mapping[str, Any], *, seed: int, epochs: int, channel: Channel
+) -> LoopEnd:
+    """Train a network in place with the user's loop, given seed, epochs, `report` and what it takes of the facts.
 
     The metrics are what the loop returns; what it reported last, if it returns nothing or had to be stopped.
 
@@ -88,29 +100,20 @@ def train_own(loop: OwnLoop, network: nn.Module, request: Request, seed: int, ch
     TrainingError
         If the loop fails, its metric is missing or not finite, or the network is not trained in place.
     """
-    epochs, folder = request.identity.epochs, Path(request.folder)
     reports = Reports(loop.metric, epochs, channel)
     before = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    own = folder / FOLDER / trial_name(request.trial, request.identity.phase)
-    own.mkdir(parents=True, exist_ok=True)
-    offered = {**_facts(request, seed, own), "epochs": epochs, "report": reports, "recipe": request.identity.recipe}
-    if loop.takes_data:
-        offered["data"] = _training_parts(request, seed)
+    returned = None
     with seeded(seed):
         try:
-            returned = loop.run(network, offered)
+            returned = loop.run(network, {**facts, "seed": seed % 2**32, "epochs": epochs, "report": reports})
         except TrainingError:
             if not reports.stopped:
                 raise
-            returned = None
     _check_trained(network, before)
-    last = reports.curve[-1].epoch if reports.curve else epochs
     if returned is None and not reports.curve:
         raise TrainingError("the loop reported no epoch and returned no metrics")
-    if returned is None:
-        metrics = reports.curve[-1].metrics
-    else:
-        metrics = reports.checked(returned, last, what="the loop returned")
+    last = reports.curve[-1].epoch if reports.curve else epochs
+    metrics = reports.curve[-1].metrics if returned is None else reports.checked(returned, last, "the loop returned")
     curve = tuple(reports.curve) or (Epoch(epoch=epochs, metrics=metrics),)
     early = () if reports.stopped or last == epochs else (f"the loop ended by itself after epoch {last} of {epochs}",)
     return LoopEnd(curve=curve, metrics=metrics, stopped=reports.stopped, notes=early)
