@@ -3,7 +3,7 @@
 * ``python``: a script. ``console``, ``bash``, ``sh``: its lines that start with ``se-nas`` or ``python``.
 * A block with ``title="FILE"`` is that file.
 * After ``<!-- not run: reason -->`` a block is left out; its options are checked all the same.
-* After ``<!-- needs PACKAGE -->`` a block is followed where that package is installed; its options are checked anywhere.
+* After ``<!-- needs PACKAGE -->`` a block is followed if that is installed; its options are checked anyhow.
 * After ``<!-- fails -->`` every command ends with code 2, as a mistake of the user does.
 * After ``<!-- exact output -->`` a block is compared with what the block before it printed; ``...`` stands for any
   lines. Other output is that of a real run.

@@ -31,7 +31,7 @@ from se_nas.analysis.judge import estimate, judge
 from se_nas.analysis.verdict import final_verdict
 from se_nas.commands.results import conclude, existing_run, stored
 from se_nas.core.config import SearchConfig
-from se_nas.core.errors import ConfigError, RunError
+from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.files import weights_file
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import checksum
@@ -254,7 +254,7 @@ def _assembled(
             continue
         scores[network.placement.key] = {seed: read_exam(exam_file(run.path, t.number))[0] for seed, t in own.items()}
         skeletons.append(_skeleton(network, own, objective.metric, len(seeds), same=same, sign=_sign(problem)))
-    _check_sizes(scores, run)
+    _check_sizes(problem, scores, run)
     judged = judge(skeletons, scores, objective.direction)
     units = {t.metrics[objective.metric].unit for t in trials}
     first = next(iter(trials), None)
@@ -289,9 +289,11 @@ def _number_of_images(problem: Problem, scores: Mapping[str, Mapping[int, np.nda
     return 0 if loop is not None and (number == 1 or loop.leaves_out) else number
 
 
-def _check_sizes(scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:
+def _check_sizes(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:
     """RunError if networks have different numbers of scores: they are not of one test part."""
     sizes = Counter(len(values) for by_seed in scores.values() for values in by_seed.values())
+    if problem.loop is None and 1 in sizes:  # of a trainer of the user's own it may stand for all images
+        raise DataError("the test part has one image: noise cannot be estimated", where=problem.config.data.target)
     if len(sizes) > 1:
         raise RunError(
             f"the networks were not examined on one test part: they have {' and '.join(map(str, sizes))} scores",

@@ -21,8 +21,8 @@ from se_nas.training.trainers import open_loop
 class TrainerContract:
     """What se-nas relies on. Set `trainer`, and `metric` and `direction` unless it says them; write `network`.
 
-    `epochs` is a short schedule of at least 2, `device` where it runs, `same` the largest difference of a metric between
-    two trainings with one seed, and `parts` what a parameter `data` of it is given.
+    `epochs` is a short schedule of at least 2, `device` where it runs, `same` the largest difference of a metric of two
+    trainings with one seed, and `parts` what a parameter `data` of it is given.
     """
 
     trainer: Target
@@ -64,7 +64,6 @@ class TrainerContract:
     def test_its_test_function_gives_the_metric(self) -> None:
         loop = self._loop()
         if loop.test is None:
-            assert loop.why_no_test == "has no test function"
             return
         with tempfile.TemporaryDirectory() as folder:
             facts = {"device": self.device, "seed": 0, "folder": Path(folder), "data": self.parts(), "without": None}

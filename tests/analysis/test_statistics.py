@@ -23,10 +23,11 @@ def normal_scores(rng, *, n=4, s=5, m=400, network_image=0.3, seed=0.0, training
 
 
 class TestNoise:
-    def test_one_pair_without_image_noise_is_the_paired_t_test(self):
-        # Scores that do not depend on the image leave the seeds alone.
+    @pytest.mark.parametrize("images", [10, 1])
+    def test_one_pair_without_image_noise_is_the_paired_t_test(self, images):
+        # Scores that do not depend on the image leave the seeds alone, and so does one score for all images.
         values = np.random.default_rng(0).normal(size=(2, 6))
-        scores = np.repeat(values[:, :, None], 10, axis=2)
+        scores = np.repeat(values[:, :, None], images, axis=2)
         found = differences(scores, variances(scores), [(1, 0)])
         known = stats.ttest_rel(values[1], values[0], alternative="greater")
         assert found.p[0] == pytest.approx(known.pvalue)
@@ -125,7 +126,7 @@ class TestNoise:
         reach = np.sqrt(variance) * stats.t.ppf(0.95, variance**2 / bottom)
         assert mean_reach(noise, 1) == pytest.approx(reach)
 
-    @pytest.mark.parametrize("shape", [(1, 5, 9), (3, 1, 9), (3, 5, 1)])
+    @pytest.mark.parametrize("shape", [(1, 5, 9), (3, 1, 9), (3, 5, 0)])
     def test_too_little_to_estimate_noise(self, shape):
         with pytest.raises(DataError, match="noise cannot be estimated"):
             variances(np.zeros(shape))
