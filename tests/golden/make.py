@@ -37,7 +37,7 @@ RECIPE = Recipe(
 IDENTITY = RunIdentity(
     key=PLACEMENT.key, seed=7, replicate=2, phase="confirm", epochs=3, recipe=RECIPE, task=TARGET,
     initialisation="weights:resnet8.safetensors", start_weights="0123456789abcdef", data="fedcba9876543210",
-    split="0011223344556677", precision="bf16",
+    split="0011223344556677", precision="bf16", trainer=TARGET,
 )  # fmt: skip
 METRIC = Metric(value=0.875, direction="maximize", unit="share")
 COST = CostValue(value=12.5, unit="ms", kind="measured", interval=(12.0, 13.0))
