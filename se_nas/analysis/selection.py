@@ -7,21 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.summary import summarize
 from se_nas.analysis.tables import best_row
 from se_nas.core.costs import EXACT
 from se_nas.core.errors import RunError, did_you_mean
 from se_nas.core.trial import Objective, Trial
 from se_nas.core.words import REFERENCES
 
-WAYS = ("best", "knee", *REFERENCES, "trial=N", "max-params=X", "max-COST=X")
+WAYS = ("recommended", "observed-best", "knee", *REFERENCES, "trial=N", "max-params=X", "max-COST=X")
 _GO_ON = "let the search go on: give its command again"
 
 
-def select(found: Findings, how: str) -> Trial:
+def select(found: Findings, how: str, confirmation: Confirmation | None = None) -> Trial:
     """The trial that is meant by one of `WAYS`.
 
-    ``best`` has the best posterior mean, ``max-COST=X`` the best one among the networks that cost at most X (measured
+    ``recommended`` (or ``best``, as the folder with it is called) is what the verdict of the confirm names where there
+    was one, else what the search leads to (`Summary.recommended`); ``observed-best`` is the luckiest single run,
+    ``max-COST=X`` the best one among the networks that cost at most X (measured
     costs: the upper end of their interval), ``knee`` bends the front most (`knee_row`). With too few trainings for a
     posterior, the observed metric stands for its mean.
 
@@ -38,8 +42,11 @@ def select(found: Findings, how: str) -> Trial:
         return named[0]
     if name == "trial" and equals:
         return _numbered(found.trials, value)
-    if how == "best":
-        row = found.best
+    if how in ("recommended", "best"):
+        chosen = summarize(found, confirmation=confirmation).recommended
+        row = None if chosen is None else found.complete[found.complete["trial"] == chosen.trial].iloc[0]
+    elif how == "observed-best":
+        row = observed_best(found)
     elif how == "knee":
         row = knee_row(found.front, found.objective)
     elif name.startswith("max-") and equals:
@@ -49,6 +56,14 @@ def select(found: Findings, how: str) -> Trial:
     if row is None:
         raise RunError("the run has no finished training yet", hint=_GO_ON)
     return next(t for t in found.trials if t.number == int(row["trial"]))
+
+
+def observed_best(found: Findings) -> pd.Series | None:
+    """The row of the best single run, of equal ones the cheapest: lucky, more often than good."""
+    if found.complete.empty:
+        return None
+    rising = [found.objective.direction == "minimize", True]
+    return found.complete.sort_values(["metric", found.objective.cost], ascending=rising).iloc[0]
 
 
 def _numbered(trials: Sequence[Trial], value: str) -> Trial:
@@ -109,7 +124,7 @@ def knee_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:
     quality = members["mean" if believed else "metric"].to_numpy(float)
     quality = -quality if objective.direction == "minimize" else quality
     cost = members[objective.cost].to_numpy(float)
-    hint = "choose best, baseline or max-COST=X"
+    hint = "choose recommended, baseline or max-COST=X"
     if len(members) < 3:
         raise RunError(f"the front has {len(members)} networks, and a knee needs three", hint=hint)
     # With both axes scaled the line runs from (0, 0) to (1, 1), and the distance to it grows with y - x.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from se_nas.analysis.confirmation import Sentence, Verdict
+from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.tables import plain_row
 from se_nas.analysis.verdict import interval_text, price_text
@@ -56,7 +56,10 @@ class Network:
         plain = plain_row(row)
         own = {f.name for f in fields(cls)} - {"costs"}
         costs = {name: value for name, value in plain.items() if name not in own and isinstance(value, int | float)}
-        return cls(**{name: plain[name] for name in own if name in plain}, costs=costs)
+        known = {name: plain[name] for name in own if name in plain}
+        if known.get("tied_with") is not None:  # beside missing values pandas makes it a float
+            known["tied_with"] = int(known["tied_with"])
+        return cls(**known, costs=costs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class Summary:
     gained: tuple[str, ...] = ()
     """What the best network has over the reference points, in sentences."""
     verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
+    recommended: Network | None = None
+    """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
 
     @property
     def baseline(self) -> Network | None:
@@ -88,21 +93,24 @@ class Summary:
         """Whether the model of all trainings says something of the networks."""
         return self.best is not None and self.best.mean is not None
 
-    def network(self, key: str | None) -> Network | None:
-        """The network of a key, if it is on a front or a reference point."""
-        return next((n for n in (*self.front, *self.references.values()) if n.key == key), None)
+    @property
+    def recommendation(self) -> str:
+        """The recommended network in a sentence; empty before the first training is complete."""
+        if self.recommended is None:
+            return ""
+        by = "by the confirm" if self.confirmed else "so far, by the search alone"
+        return f"Recommended {by}: {self.recommended.placement} (trial {self.recommended.trial})."
 
     @property
-    def chosen(self) -> Network | None:
-        """What the verdict names, else the best network or the cheaper one that it cannot be told apart from."""
-        named = self.network(self.verdict.network)
-        if named is not None or self.best is None or self.best.tied_with is None:
-            return named or self.best
-        return next(n for n in self.front if n.trial == self.best.tied_with)
+    def confirmed(self) -> bool:
+        """Whether the verdict is that of a confirm; else it is the provisional one of the search."""
+        return self.verdict.phase == "confirm"
 
 
-def summarize(found: Findings, *, folder: str, budget: int, ended: str) -> Summary:
-    """What a study says, with the provisional verdict."""
+def summarize(
+    found: Findings, *, folder: str = "", budget: int = 0, ended: str = "", confirmation: Confirmation | None = None
+) -> Summary:
+    """What a study says, with the verdict of its confirm where there is one, else the provisional one of the search."""
     best = found.best
     roles = {role: found.complete[found.complete["role"] == role] for role in REFERENCES}
     summary = Summary(
@@ -118,7 +126,18 @@ def summarize(found: Findings, *, folder: str, budget: int, ended: str) -> Summa
         front=tuple(Network.of(row) for _, row in found.front.iterrows()),
         references={role: Network.of(rows.iloc[0]) for role, rows in roles.items() if len(rows)},
     )
-    return replace(summary, gained=tuple(_gained(summary)), verdict=provisional_verdict(summary))
+    verdict = provisional_verdict(summary) if confirmation is None else confirmation.verdict
+    summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
+    return replace(summary, recommended=_recommended(summary, found))
+
+
+def _recommended(summary: Summary, found: Findings) -> Network | None:
+    """The network that the verdict names; where it names none, the best one or the cheaper one that is as good."""
+    named = found.complete[found.complete["key"] == summary.verdict.network]
+    best = summary.best
+    if len(named) or best is None:
+        return Network.of(named.iloc[0]) if len(named) else None
+    return next((n for n in summary.front if n.trial == best.tied_with), best)
 
 
 def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
@@ -135,6 +154,7 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
         "complete": summary.complete, "front": front,
         **{role: rows[n.trial] if (n := summary.references.get(role)) else None for role in REFERENCES},
         "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
+        "recommended": None if summary.recommended is None else rows[summary.recommended.trial],
     }  # fmt: skip
 
 
@@ -154,7 +174,7 @@ def _gained(summary: Summary) -> list[str]:
             rival = next(n for n in summary.front if n.trial == best.tied_with)
             lines.append(
                 f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
-                f"{100 * (best.p_better or 0.0):.0f} % chance to be better. Recommended: {rival.placement}."
+                f"{100 * (best.p_better or 0.0):.0f} % chance to be better."
             )
     for role, other in summary.references.items():
         lines.append(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from se_nas.analysis.confirmation import read_confirmed
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import select as select_trial
+from se_nas.analysis.summary import Summary, summarize
 from se_nas.commands.results import SearchResult, existing_run, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
@@ -20,6 +22,7 @@ from se_nas.core.trial import Trial
 from se_nas.data.base import DataInfo
 from se_nas.exports.bundle import (
     PLACEMENT,
+    Advice,
     Estimate,
     Exported,
     describe,
@@ -55,7 +58,7 @@ class Export:
 def export(
     run: str | Path | SearchResult,
     *,
-    select: str = "best",
+    select: str = "recommended",
     formats: str | Iterable[str] = ("safetensors",),
     to: str | Path | None = None,
     force: bool = False,
@@ -73,8 +76,8 @@ def export(
     run:
         A run folder, or what `se_nas.search` returned.
     select:
-        ``best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or ``max-COST=X``: see
-        `se_nas.analysis.selection.select`.
+        ``recommended``, ``observed-best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or
+        ``max-COST=X``: see `se_nas.analysis.selection.select`.
     formats:
         Of ``safetensors`` (always written), ``python``, ``pt2``, ``pt2-half``, ``onnx``, ``onnx-half``,
         ``onnx-int8``; a list, or names with commas.
@@ -100,7 +103,8 @@ def export(
         raise ConfigError(f"max_drop is {max_drop}", allowed=["a number between 0 and 1"])
     run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run))
     found = study.findings()
-    trial = select_trial(found, select)
+    confirmation = read_confirmed(run_folder.path)
+    trial = select_trial(found, select, confirmation)
     weights = kept_weights(run_folder.path, trial)
     default = run_folder.path / f"export-{trial.placement.key}"
     target = default if to is None else Path(to).expanduser().absolute()
@@ -113,6 +117,7 @@ def export(
         data=data,
         estimate=_estimate(found, trial),
         license=license,
+        advice=_advice(summarize(found, folder=run_folder.path.name, confirmation=confirmation), trial),
     )
 
     def calibration() -> Tensor:
@@ -155,6 +160,17 @@ def _check_target(target: Path, *, force: bool) -> None:
         raise RunError(
             f"there is an export in {str(target)!r} already", hint="give another --to, or --force to replace it"
         )
+
+
+def _advice(summary: Summary, trial: Trial) -> Advice:
+    """What the verdict of the run was, and whether this network is the recommended one."""
+    recommended = summary.recommended
+    return Advice(
+        confirmed=summary.confirmed,
+        recommended=recommended is not None and recommended.key == trial.placement.key,
+        instead="" if recommended is None else f"{recommended.placement} (trial {recommended.trial})",
+        verdict=tuple(sentence.text for sentence in summary.verdict.sentences),
+    )
 
 
 def _estimate(found: Findings, trial: Trial) -> Estimate | None:

@@ -227,8 +227,8 @@ def _add_export(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("run", type=str, help="run folder")
     add(
-        "--select", type=str, default="best",
-        help="best, knee, baseline, reference, given, trial=N, max-params=X, max-latency=X or max-COST=X",
+        "--select", type=str, default="recommended",
+        help="recommended, observed-best, knee, baseline, reference, given, trial=N, max-params=X or max-COST=X",
     )  # fmt: skip
     add(
         "--format", type=str, default="safetensors",

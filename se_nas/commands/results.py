@@ -16,7 +16,7 @@ from torch import nn
 from se_nas.analysis.confirmation import read_confirmed
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import select as select_trial
-from se_nas.analysis.summary import Summary, as_json, summarize
+from se_nas.analysis.summary import Network, Summary, as_json, summarize
 from se_nas.analysis.tables import best_row
 from se_nas.core.config import SearchConfig, of_before
 from se_nas.core.errors import RunError
@@ -70,6 +70,11 @@ class SearchResult:
         return self.found.objective
 
     @property
+    def recommended(self) -> Network | None:
+        """The one network that is recommended; ``best/``, the page, an export and the terminal mean the same one."""
+        return self.summary.recommended
+
+    @property
     def ended(self) -> str:
         """Why the search ended, in words."""
         return self.summary.ended
@@ -82,18 +87,17 @@ class SearchResult:
         """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
         return draw_front(self.found)
 
-    def network(self, select: str = "best") -> nn.Module:
+    def network(self, select: str = "recommended") -> nn.Module:
         """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says."""
-        if select == "best":
-            return load(self.folder / "best")
         run, study = existing_run(self.folder)
-        trial = select_trial(self.found, select)
+        trial = select_trial(self.found, select, read_confirmed(self.folder))
         with tempfile.TemporaryDirectory() as folder:
             return load(_export(run, study, trial, Path(folder) / "network"))
 
     def __repr__(self) -> str:
         """The folder and what was found, on one screen."""
-        lines = (f"Ended: {self.ended}.", *self.summary.gained, *(s.text for s in self.summary.verdict.sentences))
+        lines = [f"Ended: {self.ended}.", *self.summary.gained, *(s.text for s in self.summary.verdict.sentences)]
+        lines.append(self.summary.recommendation)
         return "\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines))
 
     def _repr_html_(self) -> str:
@@ -115,27 +119,29 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     run.write_config(config)
     found = study.findings()
     write_views(run.path, found)
-    summary = summarize(found, folder=str(run.path), budget=config.budget, ended=ended)
-    if note := _write_best(run, study, found, shared=config.storage is not None):
+    confirmation = read_confirmed(run.path)
+    summary = summarize(found, folder=str(run.path), budget=config.budget, ended=ended, confirmation=confirmation)
+    if note := _write_best(run, study, found, summary, shared=config.storage is not None):
         summary = replace(summary, gained=(*summary.gained, note))
     write_run_page(run, study, found, summary)
     return SearchResult(folder=run.path, summary=summary, found=found)
 
 
-def _write_best(run: RunFolder, study: Study, found: Findings, *, shared: bool) -> str:
-    """Write ``best/``; returns what is to be said if the best network has no weights here."""
+def _write_best(run: RunFolder, study: Study, found: Findings, summary: Summary, *, shared: bool) -> str:
+    """Write the recommended network into ``best/``; returns what is to be said if it has no weights here."""
     trials = {t.number: t for t in found.trials}
     kept = [weights_file(run.path, int(n), trials[int(n)].identity.phase).is_file() for n in found.complete["trial"]]
-    best, here = found.best, best_row(found.complete[kept], found.objective)
-    if best is None or here is None:
+    wanted, other = summary.recommended, best_row(found.complete[kept], found.objective)
+    if wanted is None or other is None:
         return ""
-    _export(run, study, trials[int(here["trial"])], run.path / "best")
-    if here["trial"] == best["trial"]:
+    if wanted.trial in set(found.complete[kept]["trial"]):
+        _export(run, study, trials[wanted.trial], run.path / "best")
         return ""
+    _export(run, study, trials[int(other["trial"])], run.path / "best")
     why = "are not in this folder (the driver that trained it has them)" if shared else "were dropped while others led"
     return (
-        f"The weights of trial {best['trial']} {why}: best/ is trial {here['trial']}, {here['placement']}, "
-        "the best that has weights."
+        f"The weights of trial {wanted.trial}, which is recommended, {why}: best/ is trial {other['trial']}, "
+        f"{other['placement']}, the best that has weights."
     )
 
 
@@ -157,7 +163,8 @@ def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None)
     """Write only the page of a study as it is now."""
     found, budget = study.findings(), stored(study, "config", SearchConfig).budget
     ended = progress_text(found.trials, budget)
-    summary = summarize(found, folder=str(run.path), budget=budget, ended=ended)
+    confirmation = read_confirmed(run.path)
+    summary = summarize(found, folder=str(run.path), budget=budget, ended=ended, confirmation=confirmation)
     write_run_page(run, study, found, summary, refresh=refresh)
     return SearchResult(folder=run.path, summary=summary, found=found)
 

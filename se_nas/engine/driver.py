@@ -226,7 +226,7 @@ class Driver:
         return report
 
     def _drop_weights(self) -> None:
-        """Keep the weights of the observed and of the posterior front only, where not all may be kept."""
+        """Keep the weights of both fronts and of the reference points only, where not all may be kept."""
         folder = self.run.path / "weights"
         keep = self.problem.config.keep_weights
         if keep == "all" or not folder.is_dir() or self.proposer.phase != "search":
@@ -234,7 +234,7 @@ class Driver:
         if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
             return
         found = self.study.findings()
-        kept = set(found.front.get("trial", []))
+        kept = {*found.front.get("trial", []), *(t.number for t in found.trials if t.role)}
         finished = {t.number for t in found.trials if t.state != "running"}
         for number in finished - kept:
             (folder / f"{number}.safetensors").unlink(missing_ok=True)

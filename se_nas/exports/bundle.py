@@ -39,6 +39,20 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What the run that a network comes from recommends.
+
+    ``verdict`` are the sentences of the confirm where there was one (``confirmed``), else those of the search;
+    ``instead`` names the recommended network.
+    """
+
+    confirmed: bool
+    recommended: bool
+    instead: str
+    verdict: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """All that is needed to build a network again, as ``placement.json`` holds it."""
 
@@ -63,6 +77,7 @@ class Exported:
     data: DataInfo | None = None
     """What it was trained on."""
     license: str = ""
+    advice: Advice | None = None
 
 
 def export_trial(
@@ -127,6 +142,7 @@ def describe(
     data: DataInfo,
     estimate: Estimate | None = None,
     license: str = "",
+    advice: Advice | None = None,
 ) -> Exported:
     """What ``placement.json`` says of a trial."""
     return Exported(
@@ -146,6 +162,7 @@ def describe(
         estimate=estimate,
         data=data,
         license=license,
+        advice=advice,
     )
 
 

@@ -50,7 +50,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     metric, confirmation, config = Metric(found), facts.confirmation, facts.config
     costs = cost_columns(found.complete, found.axes) or list(found.axes)
     columns = trial_columns(found, costs, metric)
-    recommended = _recommended(summary, confirmation)
+    recommended = None if summary.recommended is None else summary.recommended.trial
     sections = [_verdict(summary, confirmation)]
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
@@ -108,14 +108,6 @@ def _short(target: str) -> str:
     return target.rstrip("/").rpartition("/")[2] or target
 
 
-def _recommended(summary: Summary, confirmation: Confirmation | None) -> int | None:
-    """The trial that the verdict of a confirm names, else the one that the search leads to."""
-    confirmed = None if confirmation is None else confirmation.network(confirmation.verdict.network)
-    if confirmed is not None and confirmed.trial is not None:
-        return confirmed.trial
-    return None if summary.chosen is None else summary.chosen.trial
-
-
 def _named(summary: Summary, recommended: int | None) -> dict[int, str]:
     """The trials whose learning curves are shown by name."""
     named = {n.trial: reference_name(role, n.placement) for role, n in summary.references.items()}
@@ -132,7 +124,7 @@ def _figures(summary: Summary, confirmation: Confirmation | None, metric: Metric
     figures = [("Trainings", f"{summary.trained:,} of {summary.budget:,}", failed)]
     if confirmation is not None and (confirmed := confirmation.network(confirmation.verdict.network)) is not None:
         return [*figures, *confirmed_figures(confirmation, confirmed, metric)]
-    chosen, base = summary.chosen, summary.baseline
+    chosen, base = summary.recommended, summary.baseline
     if chosen is None:
         return figures
     note = f"{metric.span(chosen.lower, chosen.upper)} (90 %)" if chosen.mean is not None else "one training"
@@ -150,11 +142,17 @@ def _figures(summary: Summary, confirmation: Confirmation | None, metric: Metric
 def _verdict(summary: Summary, confirmation: Confirmation | None) -> Section:
     """The verdict in sentences: that of a confirm if there was one, else the provisional one of the search."""
     if confirmation is not None:
-        return Section(id="verdict", title="Verdict", text=[s.text for s in confirmation.verdict.sentences])
+        text = [*(s.text for s in confirmation.verdict.sentences), summary.recommendation]
+        return Section(id="verdict", title="Verdict", text=text)
     # The page may be handed on: it names the run, not where it lies on this machine.
     name = Path(summary.folder).name
     sentences = [s.text.replace(summary.folder, name) for s in summary.verdict.sentences]
-    return Section(id="verdict", title="Verdict so far", short="Verdict", text=sentences or list(summary.gained))
+    return Section(
+        id="verdict",
+        title="Verdict so far",
+        short="Verdict",
+        text=[*(sentences or summary.gained), summary.recommendation],
+    )
 
 
 def _effects(found: Findings, metric: Metric) -> Section:

@@ -188,7 +188,7 @@ def show_result(summary: Summary) -> None:
             else "single runs"
         )
         console.print(front_display(summary, title=f"Pareto front ({what})"))
-    for line in (*summary.gained, *(sentence.text for sentence in summary.verdict.sentences)):
+    for line in (*summary.gained, *(s.text for s in summary.verdict.sentences), summary.recommendation):
         say(line)
     best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights
     say(f"Files: {summary.folder} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
@@ -243,6 +243,8 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         )
     for sentence in result.verdict.sentences:
         say(sentence.text)
+    if (chosen := result.network(result.verdict.network)) is not None and chosen.trial is not None:
+        say(f"Recommended by the confirm: {chosen.label} (trial {chosen.trial}).")
     if result.openings > 1:
         say(f"The test part of this run was opened {result.openings} times: choose nothing by its values.")
     say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import knee_row, select
+from se_nas.analysis.summary import summarize
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import CostValue, Objective
@@ -43,7 +44,17 @@ class TestNames:
 
     def test_best_has_the_best_mean(self, found: Findings) -> None:
         table = found.complete
-        assert chosen(found, "best") == table.loc[table["mean"].idxmax(), "trial"]
+        assert found.best is not None
+        assert found.best["trial"] == table.loc[table["mean"].idxmax(), "trial"]
+
+    def test_the_luckiest_single_run(self, found: Findings) -> None:
+        table = found.complete
+        assert chosen(found, "observed-best") == table.loc[table["metric"].idxmax(), "trial"]
+
+    def test_recommended_is_what_the_summary_recommends(self, found: Findings) -> None:
+        recommended = summarize(found).recommended
+        assert recommended is not None
+        assert chosen(found, "recommended") == chosen(found, "best") == recommended.trial
 
     @pytest.mark.parametrize("cost", ["params", "gflops"])
     def test_the_best_within_a_limit(self, found: Findings, cost: str) -> None:
@@ -98,7 +109,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("how", "message", "more"),
         [
-            ("bets", "select is 'bets'", "did you mean 'best'?"),
+            ("recomended", "select is 'recomended'", "did you mean 'recommended'?"),
             ("trial=99", "the run has no trial '99'", "0 to 7"),
             ("trial=x", "the run has no trial 'x'", "0 to 7"),
             ("given", r"no finished training of the network as given \(given\)", "let the search go on"),
@@ -121,7 +132,7 @@ class TestErrors:
         assert "se-nas train" in str(caught.value)
 
     def test_nothing_is_finished(self, found: Findings) -> None:
-        for how in ("best", "knee"):
+        for how in ("recommended", "observed-best", "knee"):
             with pytest.raises(RunError, match="no finished training yet"):
                 select(replace(found, trials=[]), how)
 

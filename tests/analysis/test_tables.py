@@ -141,7 +141,7 @@ class TestTables:
         assert content.gained[0].startswith("Best by all 30 trainings together: ")
         if content.best is not None and content.best.placement != "none":
             assert content.gained[1].startswith("It cannot be told apart from the cheaper none (trial 0): ")
-            assert content.gained[1].endswith("Recommended: none.")
+            assert content.recommendation == "Recommended so far, by the search alone: none (trial 0)."
         json.dumps(as_json(content, findings(trials, OBJECTIVE, space8)))
         assert front_display(content, title="t").row_count >= len(content.front)
 
@@ -211,16 +211,17 @@ class TestAgain:
     def test_the_best_that_has_weights_is_exported_and_named(self, finished: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"
         shutil.copytree(finished, run)
-        best = report_again(run).summary.best
+        best = report_again(run).recommended
         assert best is not None
         assert json.loads((run / "best" / "placement.json").read_text())["trial"] == best.trial
         (run / "weights" / f"{best.trial}.safetensors").unlink()
         content = report_again(run).summary
-        assert content.best == best
+        assert content.recommended == best
         exported = json.loads((run / "best" / "placement.json").read_text())["trial"]
         assert exported != best.trial
         assert content.gained[-1].startswith(
-            f"The weights of trial {best.trial} were dropped while others led: best/ is trial {exported}, "
+            f"The weights of trial {best.trial}, which is recommended, were dropped while others led: best/ is trial "
+            f"{exported}, "
         )
 
     def test_the_table_of_a_finished_search_has_the_posterior(self, finished: Path) -> None:
@@ -228,8 +229,9 @@ class TestAgain:
         assert front[["mean", "lower", "upper", "p_front"]].notna().all().all()
         assert front["posterior_front"].any()
         assert front["observed_front"].any()
-        best = front.loc[front["mean"].idxmax(), "trial"]
-        assert json.loads((finished / "best" / "placement.json").read_text())["trial"] == best
+        best = report_again(finished).recommended
+        assert best is not None
+        assert json.loads((finished / "best" / "placement.json").read_text())["trial"] == best.trial
 
     def test_of_no_run_folder(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"is no run folder: it has no study\.db"):

@@ -339,7 +339,7 @@ class TestBadInput:
         [
             ("--select trial=2", ("trial 2 is not finished: its state is running", "se-nas train")),
             ("--select trial=77", ("has no trial '77'", "0 to 2")),
-            ("--select bset", ("select is 'bset'", "did you mean 'best'?")),
+            ("--select recomended", ("select is 'recomended'", "did you mean 'recommended'?")),
             ("--select max-params=1", ("no trained network has params of at most 1", "the smallest has")),
             ("--select max-parms=1", ("no trial of the run has the cost 'parms'", "did you mean 'params'?")),
             ("--select max-params=lots", ("the limit of params is 'lots'",)),
