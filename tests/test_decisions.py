@@ -123,7 +123,7 @@ class TestClaim:
         for found in between:
             assert not any(d.beats for n in found.networks for d in n.against.values())
             verdict = verdict_of(found, direction)
-            assert (verdict.claim, verdict.network) == ("without", "0")
+            assert (verdict.claim, verdict.network) == ("undecided", "0")
         assert verdict_of(judged(0.1), direction).network == "6"
 
     def test_over_se_everywhere_needs_one_over_no_se_as_well(self) -> None:

@@ -41,6 +41,8 @@ BASE = 0.90
 SD_IMAGE, SD_REST = 1.2, 0.6
 OBJECTIVE = Objective(metric="val_accuracy", direction="maximize", cost="params")
 TRAININGS = 50
+MARGIN = 0.003
+"""The smallest gain that is worth it: "not worth it" is false where one that is compared gains as much."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ SCENARIOS = [
     Scenario(name="none, networks see alike", sd_network=0.0),
     Scenario(name="none, noisy trainings", sd_training=0.06),
     Scenario(name="harm 0.5", harm=0.5),
+    Scenario(name="helpful 0.6", effect=0.6),
+    Scenario(name="helpful 0.6, 10 seeds", effect=0.6, seeds=10),
     Scenario(name="search, none", search=True),
     Scenario(name="search, effect 1.0", search=True, effect=1.0),
     Scenario(name="search, effect 0.5", search=True, effect=0.5),
@@ -196,7 +200,7 @@ def study(scenario: Scenario, seed: int) -> dict[str, object]:
     verdict = final_verdict(
         Confirmation(
             metric="val_accuracy", direction="maximize", unit="share", cost="params", epochs=1, search_epochs=1,
-            seeds=tuple(seeds), family=judged.family, test_images=scenario.images, openings=1, winner=judged.winner,
+            seeds=tuple(seeds), margin=MARGIN, family=judged.family, test_images=scenario.images, openings=1, winner=judged.winner,
             noise=judged.noise, networks=judged.networks, verdict=Verdict(phase="confirm", claim="unknown"),
         )
     )  # fmt: skip
@@ -226,6 +230,7 @@ def figures(world: World, networks: tuple[Confirmed, ...], verdict: Verdict, tri
         "claim": verdict.claim,
         "right": verdict.claim == "use" and world.truth(verdict.network or "") > base + 1e-12,
         "false_claim": any(false),
+        "false_not_worth_it": verdict.claim == "without" and any(truth >= MARGIN for _, _, truth in against),
         "false_over_reference": any(d.beats and truth <= 1e-12 for _, d, truth in other),
         "helpful_finalists": sum(truth > 1e-12 for n, _, truth in against if n.role == "finalist"),
         "covered": float(np.mean(covered)),
@@ -262,6 +267,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "scenario": name, "studies": n,
                 "false_claims": round(false / n, 4), "false_claims_at_most": round(upper(false, n), 4),
+                "false_not_worth_it": round(group["false_not_worth_it"].mean(), 4),
+                **{f"said_{c}": round((group["claim"] == c).mean(), 4) for c in ("use", "without", "undecided")},
                 "false_over_reference": round(group["false_over_reference"].mean(), 4),
                 "power": round(right / n, 4), "power_at_least": round(1 - upper(n - right, n), 4),
                 "helpful_among_finalists": round(group["helpful_finalists"].mean(), 2),

@@ -44,6 +44,10 @@ class Difference:
     family_p: float | None = None
     """One-sided, adjusted for all finalists."""
     beats: bool = False
+    error: float | None = None
+    """Standard error of the mean."""
+    image_error: float | None = None
+    """The part of it by the finite set of test images, which more seeds do not reduce."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,7 @@ class Verdict:
 
     phase: str
     claim: str
-    """``use``, ``without`` or ``unknown``."""
+    """``use``; ``without``: not worth it; ``undecided``: neither is shown; ``unknown``: nothing can be said."""
     network: str | None = None
     """Key of the network that is recommended."""
     sentences: tuple[Sentence, ...] = ()
@@ -125,6 +129,10 @@ class Confirmation:
     """0 if only the trainer knows."""
     openings: int
     winner: str | None = None
+    margin: float = 0.0
+    """The smallest gain that is worth its cost, in the metric's unit."""
+    seed_seconds: float = 0.0
+    """What one more seed for all networks takes, with as many trainings at a time as this confirm had."""
     noise: Noise | None = None
     networks: tuple[Confirmed, ...]
     verdict: Verdict

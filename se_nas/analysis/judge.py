@@ -163,6 +163,8 @@ def _difference(result: Differences, k: int, sign: float, *, gate: bool) -> Diff
         family_interval=interval(result.family_low, result.family_high),
         p=float(result.p[k]),
         family_p=float(result.family_p[k]),
+        error=float(result.error[k]),
+        image_error=float(result.image_error[k]),
         beats=bool(gate and result.mean[k] > 0 and result.family_p[k] <= FAMILY_ERROR),
     )
 

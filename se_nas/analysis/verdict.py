@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference, Sentence, Verdict
+from se_nas.analysis.power import PROBABILITY, seeds_to_decide
 from se_nas.core.costs import cost_facts
 from se_nas.core.trial import CostValue
 from se_nas.core.words import amount, in_words, level_of, listed
@@ -38,8 +39,14 @@ def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
     return list(dict.fromkeys(["params", cost, *(name for name in ("latency",) if name in known)]))
 
 
-def final_verdict(confirmation: Confirmation) -> Verdict:
-    """The verdict of a confirm: on the test part, for all its finalists at once."""
+def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:
+    """The verdict of a confirm, on the test part: one of three outcomes, or that nothing can be said.
+
+    ``use``: a network beats the backbone without SE, for all finalists at once with at most 5 % of false claims.
+    ``without``: not worth it, since every network is shown to gain less than the margin, each by a one-sided test at
+    5 % (an intersection-union test: Berger, Technometrics 24, 1982, needs no adjustment for their number).
+    ``undecided``: neither is shown; ``run`` is the run folder that the next command names.
+    """
     winner, base = confirmation.network(confirmation.winner), confirmation.of_role("baseline")
     difference = None if winner is None else winner.against.get("baseline")
     if winner is None or base is None or difference is None or difference.family_interval is None:
@@ -47,7 +54,14 @@ def final_verdict(confirmation: Confirmation) -> Verdict:
     sign = -1.0 if confirmation.direction == "minimize" else 1.0
     beating = [n for n in confirmation.networks if "baseline" in n.against and n.against["baseline"].beats]
     if not beating:
-        return _without(confirmation, winner, base, difference, sign)
+        ceiling = max(_ceiling(n.against["baseline"], sign) for n in confirmation.networks if "baseline" in n.against)
+        decided = ceiling < confirmation.margin
+        first = _not_worth_it(confirmation, ceiling) if decided else _undecided(confirmation)
+        sentences = [first, _shown_best(confirmation, winner, difference, sign)]
+        if not decided:
+            sentences.append(_what_would_decide(confirmation, difference, sign, run))
+        claim = "without" if decided else "undecided"
+        return Verdict(phase="confirm", claim=claim, network=base.key, sentences=(*sentences, *_limits(confirmation), *_optimism(confirmation)))
     chosen = winner if difference.beats else max(beating, key=lambda n: sign * n.validation.mean)
     return _use(confirmation, chosen, base, beating, sign)
 
@@ -111,28 +125,56 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
     return Verdict(phase="confirm", claim="use", network=chosen.key, sentences=(*sentences, *_limits(c), *_optimism(c)))
 
 
-def _without(c: Confirmation, winner: Confirmed, base: Confirmed, difference: Difference, sign: float) -> Verdict:
+def _ceiling(difference: Difference, sign: float) -> float:
+    """The largest gain that is not excluded at 5 %: the upper end of the difference's own interval."""
+    assert difference.interval is not None  # noqa: S101  # where one has an interval, all have
+    return max(sign * end for end in difference.interval)
+
+
+def _not_worth_it(c: Confirmation, ceiling: float) -> Sentence:
+    margin = amount(c.margin, c.unit, signed=False)
+    return Sentence(
+        text=f"Not worth it: none of the {len(c.family)} compared gains {margin} or more over the backbone without SE "
+        f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)}; 5 % chance of being wrong); ship it without.",
+        numbers={"margin": c.margin, "ceiling": ceiling, "chance": 0.05},
+    )
+
+
+def _undecided(c: Confirmation) -> Sentence:
+    return Sentence(
+        text="Undecided: no placement is shown to beat the backbone without SE, and a gain of "
+        f"{amount(c.margin, c.unit, signed=False)} (the margin) is not excluded. Until it is decided, the backbone "
+        "without SE is recommended.",
+        numbers={"margin": c.margin},
+    )
+
+
+def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign: float) -> Sentence:
     gain, low, high = _gain(difference, sign)
-    ceiling = max(_gain(n.against["baseline"], sign)[2] for n in c.networks if "baseline" in n.against)
-    sentences = [
-        Sentence(
-            text="No placement beats the backbone without SE beyond noise on this data; ship it without.",
-            numbers={"p": difference.family_p},
-        ),
-        Sentence(
-            text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-            f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {len(c.seeds)} seeds, "
-            f"{_images(c)}).",
-            numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
-        ),
-        Sentence(
-            text=f"Chance of being wrong: 5 % that one of the {len(c.family)} compared is more than "
-            f"{amount(max(ceiling, 0.0), c.unit, signed=False)} better all the same.",
-            numbers={"ceiling": ceiling, "chance": 0.05},
-        ),
-    ]
-    told = (*sentences, *_limits(c), *_optimism(c))
-    return Verdict(phase="confirm", claim="without", network=base.key, sentences=told)
+    return Sentence(
+        text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
+        f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {len(c.seeds)} seeds, "
+        f"{_images(c)}).",
+        numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
+    )
+
+
+def _what_would_decide(c: Confirmation, difference: Difference, sign: float, run: str) -> Sentence:
+    """How many seeds would decide, with their time and their command; or that no number of them does."""
+    seeds = seeds_to_decide(difference, seeds=len(c.seeds), margin=c.margin, sign=sign)
+    if seeds is None:
+        images = amount(difference.image_error or 0.0, c.unit, signed=False)
+        return Sentence(
+            text=f"More seeds would not decide it: {_images(c)} alone make this difference "
+            f"uncertain by {images} (one standard error). A larger test part would, or another --margin.",
+            numbers={"image_error": difference.image_error},
+        )
+    minutes = (seeds - len(c.seeds)) * c.seed_seconds / 60
+    return Sentence(
+        text=f"If the true gain is what was seen, {seeds} seeds would decide with {100 * PROBABILITY:.0f} % "
+        f"probability, about {max(minutes, 0.1):.1f} more minutes: se-nas confirm {run} --seeds {seeds}",
+        numbers={"seeds": float(seeds), "minutes": minutes},
+    )
 
 
 def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference | None) -> Verdict:

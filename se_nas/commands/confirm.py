@@ -47,6 +47,12 @@ from se_nas.executors.build import open_executor
 from se_nas.report.terminal import View
 from se_nas.training.provenance import commit, versions
 
+MARGIN = 0.3
+"""Points of a share that a gain must have to be worth its cost, if nothing else is asked for."""
+
+RELATIVE_MARGIN = 0.01
+"""The same for other metrics, as a share of the mean of the backbone without SE."""
+
 CONFIRM = "confirm"
 """Name of the study, in the storage of the run."""
 
@@ -56,6 +62,7 @@ def confirm(
     *,
     top: int = TOP,
     seeds: int = 5,
+    margin: float | None = None,
     epochs: int | None = None,
     workers: int | None = None,
     device: str | None = None,
@@ -72,6 +79,10 @@ def confirm(
         Finalists: so many members of the front, best first. Both reference points are always confirmed.
     seeds:
         Fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
+    margin:
+        The smallest gain that is worth its cost: in points (hundredths) where the metric is a share, default 0.3; else
+        in the metric's own unit, default 1 % of the mean of the backbone without SE. "Not worth it" is only said
+        where such a gain is excluded.
     epochs:
         Of the full schedule; default that of the search.
     workers, device, executor:
@@ -86,6 +97,8 @@ def confirm(
         raise ConfigError(f"top is {top}", allowed=["a whole number from 1"], hint="one finalist at least is confirmed")
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}", allowed=["a whole number from 1"], hint="5 is a good number")
+    if margin is not None and not margin > 0:
+        raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
     folder, _ = existing_run(Path(run))
     with folder.locked(), view or View(quiet=True) as shown, clear_errors(folder.path):
@@ -107,6 +120,7 @@ def confirm(
             _feed(study, trials)
         openings = _examine(problem, folder, trials, shown)
         result = _assembled(problem, study, folder, networks, chosen, trials, openings)
+        result = _judged(result, margin, run=str(run))
         result = replace(result, seconds=round(time.monotonic() - started, 1))
         write_confirmed(folder.path, result)
         conclude(folder, study, "confirmed")
@@ -258,7 +272,7 @@ def _assembled(
     judged = judge(skeletons, scores, objective.direction)
     units = {t.metrics[objective.metric].unit for t in trials}
     first = next(iter(trials), None)
-    result = Confirmation(
+    return Confirmation(
         metric=objective.metric,
         direction=objective.direction,
         unit=units.pop() if len(units) == 1 else "",
@@ -270,6 +284,7 @@ def _assembled(
         test_images=_number_of_images(problem, scores),
         openings=openings,
         winner=judged.winner,
+        seed_seconds=sum(t.seconds for t in trials) / max(1, len(seeds)) / len(problem.devices),
         noise=judged.noise,
         networks=tuple(sorted(judged.networks, key=lambda n: n.costs[objective.cost].value)),
         verdict=Verdict(phase="confirm", claim="unknown"),
@@ -279,7 +294,18 @@ def _assembled(
         versions=versions(),
         commit=commit(),
     )
-    return replace(result, verdict=final_verdict(result))
+
+
+def _judged(result: Confirmation, margin: float | None, *, run: str) -> Confirmation:
+    """With the margin in the metric's unit, and the verdict."""
+    base = result.of_role("baseline")
+    if result.unit == "share":
+        value = 0.01 * (MARGIN if margin is None else margin)
+    else:
+        mean = 0.0 if base is None or base.test is None else abs(base.test.mean)
+        value = RELATIVE_MARGIN * mean if margin is None else margin
+    result = replace(result, margin=value)
+    return replace(result, verdict=final_verdict(result, run=run))
 
 
 def _number_of_images(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]]) -> int:

@@ -132,6 +132,10 @@ def _add_confirm(parser: ArgumentParser) -> None:
     add("run", type=str, help="run folder of a search")
     add("--top", type=int, default=3, help="finalists: members of the front, best first")
     add("--seeds", type=int, default=5, help="fresh seeds, the same for all networks")
+    add(
+        "--margin", type=float | None, default=None,
+        help="smallest gain that is worth its cost: points of a share (default 0.3), else in the metric's unit",
+    )  # fmt: skip
     add("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
     add("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
     add("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N; default as searched")
@@ -150,6 +154,7 @@ def _confirm(given: Namespace) -> int:
         given.run,
         top=given.top,
         seeds=given.seeds,
+        margin=given.margin,
         epochs=given.epochs,
         workers=given.workers,
         device=given.device,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from test_decisions import networks_of
 
 from se_nas.analysis.confirmation import Confirmation, Difference, Verdict
+from se_nas.analysis.power import seeds_to_decide
 from se_nas.analysis.summary import LIKELY, Network, Summary, provisional_verdict
 from se_nas.analysis.verdict import added_costs, final_verdict, price_text
 from se_nas.core.trial import CostValue, Direction, Objective
@@ -40,16 +42,54 @@ def confirmation(
 
 class TestVerdict:
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-    def test_without_se_names_what_the_best_of_all_may_still_gain(self, direction: Direction) -> None:
+    def test_not_worth_it_names_what_the_best_of_all_may_still_gain(self, direction: Direction) -> None:
+        """Each by its own interval: to say it of all, each has to be shown, and no adjustment is needed."""
         sign = 1.0 if direction == "maximize" else -1.0
         found = confirmation(
             (0.6, 1100, against(sign * 0.01, 0.02, beats=False, p=0.3)),
             (0.55, 1200, against(-sign * 0.01, 0.05, beats=False, p=0.6)), direction=direction,
         )  # fmt: skip
-        verdict = final_verdict(found)
+        verdict = final_verdict(replace(found, margin=0.041))
         assert (verdict.claim, verdict.network) == ("without", "0")
+        assert verdict.sentences[0].numbers == pytest.approx({"margin": 0.041, "ceiling": 0.04, "chance": 0.05})
         assert verdict.sentences[1].numbers == pytest.approx({"gain": 0.01, "lower": -0.03, "upper": 0.05, "p": 0.3})
-        assert verdict.sentences[2].numbers == pytest.approx({"ceiling": 0.09, "chance": 0.05})
+        assert final_verdict(replace(found, margin=0.039)).claim == "undecided", "one may gain 4 points"
+
+    def test_undecided_recommends_the_plain_network_and_says_what_would_decide(self) -> None:
+        difference = replace(against(0.006, 0.02, beats=False), error=0.012, image_error=0.001)
+        found = replace(confirmation((0.6, 1100, difference)), margin=0.003, seed_seconds=60.0)
+        verdict = final_verdict(found, run="runs/mine")
+        assert (verdict.claim, verdict.network) == ("undecided", "0")
+        seeds = seeds_to_decide(difference, seeds=3, margin=0.003, sign=1.0)
+        assert seeds is not None
+        assert verdict.sentences[-1].numbers == {"seeds": float(seeds), "minutes": float(seeds - 3)}
+        assert f"se-nas confirm runs/mine --seeds {seeds}" in verdict.sentences[-1].text
+
+    def test_more_seeds_do_not_help_where_the_test_images_are_too_few(self) -> None:
+        difference = replace(against(0.004, 0.02, beats=False), error=0.012, image_error=0.0119)
+        verdict = final_verdict(replace(confirmation((0.6, 1100, difference)), margin=0.003))
+        assert verdict.claim == "undecided"
+        assert "More seeds would not decide it: the 200 test images alone" in verdict.sentences[-1].text
+
+    @pytest.mark.parametrize("gain", [-0.02, 0.0, 0.004, 0.02])
+    def test_the_number_of_seeds_decides_as_often_as_promised(self, gain: float) -> None:
+        """Against simulation: normal differences with the two variances, judged by intervals of the same widths."""
+        by_seeds, images, seeds, margin = 0.02, 0.002, 4, 0.008
+        error = np.sqrt(by_seeds**2 / seeds + images**2)
+        difference = Difference(
+            mean=gain, interval=(gain - 1.7 * error, gain + 1.7 * error), error=error, image_error=images,
+            family_interval=(gain - 2.1 * error, gain + 2.1 * error),
+        )  # fmt: skip
+        number = seeds_to_decide(difference, seeds=seeds, margin=margin, sign=1.0)
+        assert number is not None
+
+        def decided(seeds: int) -> float:
+            error = np.sqrt(by_seeds**2 / seeds + images**2)
+            seen = np.random.default_rng(0).normal(gain, error, 40_000)
+            return float(((seen - 2.1 * error > 0) | (seen + 1.7 * error < margin)).mean())
+
+        assert decided(number) >= 0.79
+        assert number == seeds + 1 or decided(number - 1) < 0.81
 
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     def test_a_claim_has_the_interval_of_its_family_and_its_price(self, direction: Direction) -> None:
