@@ -200,7 +200,8 @@ def study(scenario: Scenario, seed: int) -> dict[str, object]:
     verdict = final_verdict(
         Confirmation(
             metric="val_accuracy", direction="maximize", unit="share", cost="params", epochs=1, search_epochs=1,
-            seeds=tuple(seeds), margin=MARGIN, family=judged.family, test_images=scenario.images, openings=1, winner=judged.winner,
+            seeds=tuple(seeds), margin=MARGIN, family=judged.family, test_images=scenario.images, openings=1,
+            winner=judged.winner,
             noise=judged.noise, networks=judged.networks, verdict=Verdict(phase="confirm", claim="unknown"),
         )
     )  # fmt: skip
