@@ -61,7 +61,12 @@ def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:
         if not decided:
             sentences.append(_what_would_decide(confirmation, difference, sign, run))
         claim = "without" if decided else "undecided"
-        return Verdict(phase="confirm", claim=claim, network=base.key, sentences=(*sentences, *_limits(confirmation), *_optimism(confirmation)))
+        return Verdict(
+            phase="confirm",
+            claim=claim,
+            network=base.key,
+            sentences=(*sentences, *_limits(confirmation), *_optimism(confirmation)),
+        )
     chosen = winner if difference.beats else max(beating, key=lambda n: sign * n.validation.mean)
     return _use(confirmation, chosen, base, beating, sign)
 

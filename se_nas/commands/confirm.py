@@ -22,7 +22,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from se_nas.core.serialization import checksum
 from se_nas.core.trial import Result, Target, Trial
 from se_nas.data.store import open_test
 from se_nas.engine.driver import Driver
-from se_nas.engine.exam import exam_file, examine
+from se_nas.engine.exam import exam_file, examine, read_exam
 from se_nas.engine.finalists import TOP, Finalist, Plan, choose_finalists, fresh_seeds
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
@@ -237,18 +236,6 @@ def _examine(problem: Problem, run: RunFolder, trials: Sequence[Trial], view: Vi
             hint="the same command goes on where this one stopped",
         )
     return openings
-
-
-def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
-    """Scores and metrics of a network on the test part; RunError if the file is broken."""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            metrics = dict(zip(archive["names"].tolist(), archive["values"].tolist(), strict=True))
-            return archive["scores"].astype(np.float64), metrics
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise RunError(
-            f"{file.name} is broken: {error}", where=str(file), hint="remove it and confirm again"
-        ) from error
 
 
 def _assembled(

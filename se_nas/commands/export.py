@@ -117,7 +117,7 @@ def export(
         data=data,
         estimate=_estimate(found, trial),
         license=license,
-        advice=_advice(summarize(found, folder=run_folder.path.name, confirmation=confirmation), trial),
+        advice=_advice(summarize(found, folder=str(run_folder.path), confirmation=confirmation), trial),
     )
 
     def calibration() -> Tensor:
@@ -169,7 +169,8 @@ def _advice(summary: Summary, trial: Trial) -> Advice:
         confirmed=summary.confirmed,
         recommended=recommended is not None and recommended.key == trial.placement.key,
         instead="" if recommended is None else f"{recommended.placement} (trial {recommended.trial})",
-        verdict=tuple(sentence.text for sentence in summary.verdict.sentences),
+        # What leaves the house names the run, not where it lies on this machine.
+        verdict=tuple(s.text.replace(summary.folder, Path(summary.folder).name) for s in summary.verdict.sentences),
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from se_nas.commands.confirm import read_exam
 from se_nas.commands.results import conclude
 from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.errors import RunError
@@ -18,7 +17,7 @@ from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Phase, Trial
 from se_nas.data.store import open_test, read_info
 from se_nas.engine.driver import Driver
-from se_nas.engine.exam import exam_file, examine
+from se_nas.engine.exam import exam_file, examine, read_exam
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import ATTEMPTS
 from se_nas.engine.run_folder import FINAL, RunFolder, clear_errors, differences

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
-from se_nas.core.errors import TrainingError, reason_of
+from se_nas.core.errors import RunError, TrainingError, reason_of
 from se_nas.core.files import atomically, weights_file
 from se_nas.core.protocols import Channel, Task
 from se_nas.core.trial import Request, Result
@@ -36,6 +37,18 @@ GROUPS = 20
 def exam_file(folder: Path, trial: int) -> Path:
     """Where the test of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
     return folder / "confirm" / f"test-{trial}.npz"
+
+
+def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
+    """Scores and metrics of a network on the test part; RunError if the file is broken."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            metrics = dict(zip(archive["names"].tolist(), archive["values"].tolist(), strict=True))
+            return archive["scores"].astype(np.float64), metrics
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise RunError(
+            f"{file.name} is broken: {error}", where=str(file), hint="remove it and confirm again"
+        ) from error
 
 
 def examine(request: Request, channel: Channel) -> Result:

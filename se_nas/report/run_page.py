@@ -51,7 +51,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     costs = cost_columns(found.complete, found.axes) or list(found.axes)
     columns = trial_columns(found, costs, metric)
     recommended = None if summary.recommended is None else summary.recommended.trial
-    sections = [_verdict(summary, confirmation)]
+    sections = [_verdict(summary)]
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
     if len(found.complete):
@@ -139,20 +139,13 @@ def _figures(summary: Summary, confirmation: Confirmation | None, metric: Metric
     return figures
 
 
-def _verdict(summary: Summary, confirmation: Confirmation | None) -> Section:
+def _verdict(summary: Summary) -> Section:
     """The verdict in sentences: that of a confirm if there was one, else the provisional one of the search."""
-    if confirmation is not None:
-        text = [*(s.text for s in confirmation.verdict.sentences), summary.recommendation]
-        return Section(id="verdict", title="Verdict", text=text)
     # The page may be handed on: it names the run, not where it lies on this machine.
     name = Path(summary.folder).name
-    sentences = [s.text.replace(summary.folder, name) for s in summary.verdict.sentences]
-    return Section(
-        id="verdict",
-        title="Verdict so far",
-        short="Verdict",
-        text=[*(sentences or summary.gained), summary.recommendation],
-    )
+    text = [s.text.replace(summary.folder, name) for s in summary.verdict.sentences] or list(summary.gained)
+    title = "Verdict" if summary.confirmed else "Verdict so far"
+    return Section(id="verdict", title=title, short="Verdict", text=[*text, summary.recommendation])
 
 
 def _effects(found: Findings, metric: Metric) -> Section:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import OBJECTIVE, findings, result_of, searched, trials_of
+from helpers import OBJECTIVE, REPOSITORY, findings, result_of, searched, trials_of
 from test_verdict import network_of
 
-from se_nas.analysis.confirmation import Verdict
+from se_nas.analysis.confirmation import Verdict, read_confirmed
 from se_nas.analysis.summary import Network, Summary, as_json, provisional_verdict, summarize
 from se_nas.core.trial import INTERRUPTED, LOST, Objective
 from se_nas.space.space import Space
@@ -25,7 +25,8 @@ def summary_of(*front: Network, direction: Any = "maximize", **more: Any) -> Sum
     sign = 1.0 if direction == "maximize" else -1.0
     facts: dict[str, Any] = {
         "folder": "RUN", "ended": "", "budget": 9, "trained": 8, "failed": 0, "complete": 7, "unit": "share",
-        "front": front, "best": max(front, key=lambda n: sign * n.value, default=None), "references": {"baseline": NO_SE},
+        "front": front, "best": max(front, key=lambda n: sign * n.value, default=None),
+        "references": {"baseline": NO_SE},
         "objective": Objective(metric="val_accuracy", direction=direction, cost="macs"),
     }  # fmt: skip
     return Summary(**{**facts, **more})
@@ -109,19 +110,29 @@ class TestProvisionalWords:
             assert (nothing[0].claim, nothing[0].network, nothing[1]) == ("unknown", None, few)
 
 
-class TestChosen:
-    def test_is_what_the_verdict_names(self) -> None:
-        named = Verdict(phase="search", claim="without", network="none")
-        found = summary_of(NETWORK, verdict=named)
-        assert found.chosen == NO_SE
-        assert found.network("16") == NETWORK
-        assert found.network("other") is None
+class TestRecommended:
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_is_what_the_verdict_of_the_confirm_names_on_a_front_or_off(self, number: int) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.7, 20, "complete"), (0.4, 30, "complete"))
+        confirmed = read_confirmed(REPOSITORY / "tests" / "golden" / "run-0.1")
+        assert confirmed is not None
+        verdict = Verdict(phase="confirm", claim="use", network=trials[number].placement.key)
+        found = summarize(findings(trials), confirmation=replace(confirmed, verdict=verdict))
+        assert found.recommended is not None
+        assert (found.recommended.trial, found.confirmed) == (number, True)
+        assert found.recommendation == f"Recommended by the confirm: p{number} (trial {number})."
 
-    def test_is_else_the_best_or_the_cheaper_one_that_it_cannot_be_told_from(self) -> None:
-        cheap = network_of("8", 0.6, 0.9, trial=5)
-        assert summary_of(cheap, NETWORK).chosen == NETWORK
-        assert summary_of(cheap, replace(NETWORK, tied_with=5)).chosen == cheap
-        assert summary_of().chosen is None
+    def test_is_else_the_best_one(self) -> None:
+        found = summarize(findings(trials_of((0.5, 10, "complete"), (0.7, 20, "complete"), (0.4, 30, "complete"))))
+        assert found.recommended is not None
+        assert (found.recommended.trial, found.confirmed) == (1, False)
+        assert found.recommendation == "Recommended so far, by the search alone: p1 (trial 1)."
+
+    def test_is_nothing_before_a_training_is_complete(self) -> None:
+        found = summarize(findings(trials_of((0.0, 1, "failed"))))
+        assert (found.recommended, found.recommendation) == (None, "")
+
+    def test_needs_no_model(self) -> None:
         assert (summary_of().estimated, summary_of(NETWORK).estimated) == (False, True)
         assert not summary_of(replace(NETWORK, mean=None)).estimated
 
