@@ -24,7 +24,7 @@ gpu: $(VENV)/installed-dev
 	$(VENV)/bin/pytest -m gpu
 
 # All modules that decide, SAMPLE mutants of each (SAMPLE= for all of them); MODULE=analysis/judge for one.
-SAMPLE ?= 150
+SAMPLE ?= 100
 mutants: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python tests/mutants.py $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
 

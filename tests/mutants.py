@@ -46,7 +46,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "analysis/verdict": ("tests/analysis/test_verdict.py",),
     "analysis/summary": ("tests/analysis/test_summary.py", "tests/analysis/test_verdict.py::TestProvisional"),
     "analysis/selection": ("tests/analysis/test_selection.py",),
-    "space/exact_cost": ("tests/space/test_cost.py",),
+    "space/exact_cost": (
+        "tests/space/test_cost.py", f"{DECISIONS}::test_a_block_that_runs_three_times_has_its_parameters_once",
+        "tests/insertion/test_existing_se.py::test_closed_form_equals_a_full_trace_of_every_placement",
+    ),
     "core/placement": ("tests/core/test_records.py", "tests/space/test_space.py"),
     "space/space": ("tests/space/test_space.py", "tests/space/test_levels.py"),
     "engine/exam": ("tests/engine/test_exam.py",),

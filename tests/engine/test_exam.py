@@ -84,9 +84,11 @@ class Singles(Halves):
         self.parts = {stage: DataLoader(TensorDataset(images, labels), batch_size=3)}
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        assert dataloader_idx == 0
         return batch[0] - 1.0, batch[1]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        assert dataloader_idx == 0
         return batch[0] * 3.0, batch[1]
 
 

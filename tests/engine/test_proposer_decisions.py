@@ -47,6 +47,7 @@ class Script:
         self.queue.append((levels, role))
 
     def ask(self, space: Space) -> tuple[Any, dict[str, int]]:
+        assert space.size == 8
         self.asks += 1
         levels, role = self.queue.pop(0) if self.queue else (next(self.asked, None), "")
         if levels is None:
@@ -96,10 +97,11 @@ class TestKnown:
 
 class TestNext:
     def test_a_trial_counts_its_failures_and_has_other_random_numbers_after_one_that_was_not_finite(self) -> None:
-        failed = [known(LEVELS[2], "failed", "RuntimeError: no"), known(LEVELS[2], "failed", "non-finite val_loss")]
+        reasons = ("RuntimeError: no", "non-finite val_loss", "RuntimeError: no")
+        failed = [known(LEVELS[2], "failed", reason) for reason in reasons]
         found = proposer_of(Script([LEVELS[2]])).next(failed)
         assert found is not None
-        assert (found.number, found.attempts, found.identity.replicate, found.role) == (101, 3, 1, "")
+        assert (found.number, found.attempts, found.identity.replicate, found.role) == (101, 4, 1, "")
         assert found.placement == SPACE.placement(LEVELS[2])
 
     def test_what_is_known_is_rejected_with_its_reason_and_the_next_one_asked_for(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -98,6 +99,31 @@ class TestClosedForm:
         assert 25_557_032 + added == 28_071_976
         biased = sum(n * se_cost(c, (7, 7), Choice.se(c, 16, bias=True)).params for n, c in stages)
         assert 25_557_032 + biased == 28_088_024
+
+
+    def test_the_table_has_the_cost_of_every_assignment_of_levels(self) -> None:
+        """Also of those that only the reference has, which may not be proposed."""
+        units = units_of("resnet8")
+        space = Space(read_space({"reductions": ["none", 4], "position": ["standard", "pre"], "bias": True}), units)
+        model_of_cost = CostModel(backbone_of("resnet8"), units, (1, 8, 8))
+        table = model_of_cost.table(space)
+        assert set(table) == set(EXACT)
+        shape = tuple(len(values) for values in space.parameters.values())
+        assert shape == (3, 2) * 3
+        for at in itertools.product(*map(range, shape)):
+            known = model_of_cost(space.placement(dict(zip(space.parameters, at, strict=True))))
+            assert {name: values[at] for name, values in table.items()} == {
+                name: getattr(known, name) for name in EXACT
+            }  # fmt: skip
+
+    def test_a_gate_with_scale_and_offset_costs_one_more_for_each(self) -> None:
+        plain = Choice(kind="se", squeeze_channels=4)
+        base = se_cost(64, (8, 8), plain)
+        for scale, offset, more in ((1.0, 0.0, 0), (2.0, 0.0, 1), (1.0, 1.0, 1), (2.0, -0.5, 2)):
+            found = se_cost(64, (8, 8), dataclasses.replace(plain, gate_scale=scale, gate_offset=offset))
+            assert found == base + Cost(params=0, macs=64 * more, activations=0)
+        assert se_cost(64, (8, 8), Choice(kind="keep", squeeze_channels=4)) == base - base
+        assert base.times(3) == Cost(params=base.params, macs=3 * base.macs, activations=3 * base.activations)
 
 
 class TestIndependent:
