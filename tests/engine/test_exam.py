@@ -26,14 +26,14 @@ UNITS = units_of("resnet8")
 
 
 def examine_untrained(
-    folder: Path, info: DataInfo, metric: str, trial: int = 0, **changes: Any
+    folder: Path, info: DataInfo, metric: str, trial: int = 0, precision: str = "32", **changes: Any
 ) -> tuple[Result, torch.nn.Module]:
     """Examine a network without SE as it begins; with the network, in eval mode."""
     placement, backbone = Placement(choices={}), Target(target="resnet8")
     candidate = build_candidate(backbone, UNITS, placement, num_classes=10, input_shape=info.input_shape, seed=0)
     weights_file(folder, trial, "confirm").parent.mkdir(exist_ok=True)
     save_file(candidate.state_dict(), weights_file(folder, trial, "confirm"))
-    known = identity(placement, phase="confirm")
+    known = identity(placement, phase="confirm", precision=precision)
     asked = request(placement, identity=known, units=UNITS, folder=str(folder), metric=metric, trial=trial, **changes)
     return examine(asked, Recording()), candidate.eval()
 
@@ -177,6 +177,12 @@ class TestFile:
             assert result.state == "complete", result.reason
         one, two = (np.load(exam_file(tmp_path, trial))["scores"] for trial in (0, 1))
         np.testing.assert_allclose(one, two, rtol=1e-4)
+
+    def test_is_computed_as_precisely_as_the_training(self, tmp_path: Path, prepared: DataInfo) -> None:
+        for trial, precision in enumerate(("32", "bf16")):
+            examine_untrained(tmp_path, prepared, "val_loss", trial=trial, precision=precision)
+        one, two = (np.load(exam_file(tmp_path, trial))["scores"] for trial in (0, 1))
+        assert 1e-5 < np.abs(one - two).max() < 0.1
 
     def test_runs_on_the_threads_of_the_request_alone(
         self, tmp_path: Path, prepared: DataInfo, monkeypatch: pytest.MonkeyPatch

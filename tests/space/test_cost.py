@@ -100,7 +100,6 @@ class TestClosedForm:
         biased = sum(n * se_cost(c, (7, 7), Choice.se(c, 16, bias=True)).params for n, c in stages)
         assert 25_557_032 + biased == 28_088_024
 
-
     def test_the_table_has_the_cost_of_every_assignment_of_levels(self) -> None:
         """Also of those that only the reference has, which may not be proposed."""
         units = units_of("resnet8")

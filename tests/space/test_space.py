@@ -455,3 +455,16 @@ def test_an_identity_block_has_a_gate_that_is_1_where_its_last_layer_says_nothin
         assert Choice.se(64, 16, init="identity") == choice
     plain = Choice.se(64, 16, gate=gate, bias=True)
     assert (plain.gate_scale, plain.gate_offset, plain.squeeze_channels, plain.reduction) == (1.0, 0.0, 4, 16.0)
+
+
+def test_parts_are_the_networks_of_a_decision_that_may_be_proposed(units8: tuple[Unit, ...]) -> None:
+    """No SE has no position; that of the reference is one of them only when all are asked for."""
+    space = Space(read_space({"reductions": ["none", 4], "position": ["standard", "pre"]}), units8)
+    decision = space.decisions[0]
+    built = [("none",), (4.0, "standard"), (4.0, "pre")]
+    found, every = space.parts(decision), space.parts(decision, searched=False)
+    assert [part.label for part in found.values()] == built
+    assert {part.label for part in every.values()} == {*built, (16.0, "standard"), (16.0, "pre")}
+    assert all(part.built == key for key, part in every.items())
+    assert space.parts(decision) == found
+    assert space.parts(decision, searched=False) == every
