@@ -24,6 +24,7 @@ BACKBONES: dict[str, str] = {
     "torchvision:": "se_nas.backbones.libraries:torchvision",
     "pytorchcv:": "se_nas.backbones.libraries:pytorchcv",
     "hf:": "se_nas.backbones.libraries:hf",
+    "ultralytics:": "se_nas.backbones.yolo:ultralytics",
 }
 FIXED: dict[str, dict[str, Any]] = {f"resnet{depth}": {"depth": depth} for depth in (8, 14, 20, 32, 56)}
 
@@ -128,6 +129,12 @@ def _made(target: Target, factory: Any, args: dict[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone {target.target!r} returned {type(model).__name__}, not an nn.Module")
     return model
+
+
+def is_pretrained(target: Target) -> bool:
+    """Whether a backbone comes with trained weights: asked for by `pretrained`, or in the file that it is."""
+    in_file = target.target.startswith("ultralytics:") and target.target.endswith(".pt")
+    return in_file or bool(target.args.get("pretrained"))
 
 
 def source_file(target: Target) -> Path | None:

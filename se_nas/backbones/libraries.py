@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from se_nas.backbones import yolo
 from se_nas.backbones.adapt import adapt_classifier, adapt_input, adapt_pooling
 from se_nas.backbones.downloads import fetching, hub
 from se_nas.core.errors import BackboneError, did_you_mean
@@ -163,6 +164,8 @@ def names_in(library: str) -> list[str]:
         return sorted(import_library("pytorchcv.model_provider", "pytorchcv==0.0.67", BackboneError)._models)
     if library == "hf":
         return sorted(import_library("transformers", "transformers", BackboneError).CONFIG_MAPPING.keys())
+    if library == "ultralytics":
+        return yolo.names()
     module = "torchvision.models" if library == "torchvision" else library
     return sorted(import_library(module, library, BackboneError).list_models())
 

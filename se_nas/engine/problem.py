@@ -14,7 +14,7 @@ from msgspec import UNSET
 from torch import nn
 
 from se_nas.backbones.adapt import logits_of
-from se_nas.backbones.build import build_backbone
+from se_nas.backbones.build import build_backbone, is_pretrained
 from se_nas.backbones.forward import run_once
 from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
 from se_nas.core.config import LIGHTNING, OWN_DATA, SearchConfig, measured_costs
@@ -234,7 +234,7 @@ def initialisation(config: SearchConfig) -> str:
     """Where the backbone's weights come from: ``weights`` (a file), ``pretrained`` (its library) or ``scratch``."""
     if config.weights is not None:
         return "weights"
-    return "pretrained" if config.backbone.args.get("pretrained") else "scratch"
+    return "pretrained" if is_pretrained(config.backbone) else "scratch"
 
 
 def _trainings_at_once(
