@@ -90,7 +90,7 @@ class TestWeightsOfAFile:
         assert found.keys() == saved.keys()
         assert all(torch.equal(found[name], saved[name]) for name in saved)
         units = find_units(network, SHAPE)
-        assert len(units) > 10
+        assert len(units) >= 8
         made = with_blocks(network)
         kept = made.state_dict()
         assert all(torch.equal(kept[name], saved[name]) for name in saved)
@@ -186,7 +186,7 @@ class TestNames:
     def test_classes_and_channels_of_the_data(self) -> None:
         network = build("yolov8n-seg.yaml", num_classes=5, shape=(1, 64, 64))
         assert (network.yaml["nc"], network.model[0].conv.weight.shape[1]) == (5, 1)
-        assert len(find_units(network, (1, 64, 64))) > 10
+        assert len(find_units(network, (1, 64, 64))) >= 8
 
     def test_a_classifier_gives_logits_in_both_modes(self) -> None:
         network = build("yolo11n-cls.yaml", num_classes=5)
