@@ -85,7 +85,8 @@ class Catalogue:
             choice = self.space.choice(unit, reduction)
         except SpaceError:
             return None
-        return se_cost(unit.sites[0].channels, unit.sites[0].size, choice).params
+        site = unit.site(choice.position)
+        return se_cost(site.channels, site.size, choice).params
 
 
 def _site(unit: Unit, site: Site) -> dict[str, Any]:
@@ -94,9 +95,12 @@ def _site(unit: Unit, site: Site) -> dict[str, Any]:
         "stage": unit.stage,
         "kind": unit.kind,
         "position": site.position,
+        "default": site.position == unit.default,
+        "why": unit.why if site.position == unit.default else "",
         "module": site.module,
         "edge": site.edge,
         "channels": site.channels,
+        "squeezed_from": site.width,
         "size": list(site.size),
         "existing": unit.existing,
     }
@@ -176,22 +180,27 @@ def _sites_table(catalogue: Catalogue) -> Table:
     reductions = list(dict.fromkeys(r for d in space.decisions for r in d.reductions if not isinstance(r, str)))
     title = f"{catalogue.name}, {' x '.join(map(str, catalogue.input_shape))}"
     table = Table(title=title, title_justify="left")
-    for name in ("stage", "unit", "module", "channels", "size"):
+    placed = any(unit.default != "standard" for unit in space.units)
+    for name in ("stage", "unit", *(["position"] if placed else []), "module", "channels", "size"):
         table.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
     for reduction in reductions:
         table.add_column(f"params, r={reduction:g}", justify="right")
     stage = ""
     for unit in space.units:
-        site, new = unit.sites[0], unit.stage != stage
+        site, new = unit.site(space.spec.position[0]), unit.stage != stage
         if stage and new:
             table.add_section()
-        cells = [unit.stage if new else "", unit.name, site.module, str(site.channels), " x ".join(map(str, site.size))]
+        cells = [unit.stage if new else "", unit.name, *([site.position] if placed else [])]
+        cells += [site.module, str(site.channels)]
+        cells.append(" x ".join(map(str, site.size)))
         added = (catalogue.added_params(unit, reduction) for reduction in reductions)
         table.add_row(*cells, *("-" if params is None else f"{params:+,}" for params in added))
         stage = unit.stage
+    notes = [f"default position {unit.default}: {unit.why}" for unit in space.units if unit.why][:1]
     if catalogue.skipped:
         name, reason = catalogue.skipped[0]
-        table.caption = f"{len(catalogue.skipped)} parts are not searched, such as {name}: {reason}"
+        notes.append(f"{len(catalogue.skipped)} parts are not searched, such as {name}: {reason}")
+    table.caption = "\n".join(notes) or None
     return table
 
 

@@ -13,7 +13,11 @@ from typing import Any, Literal
 from se_nas.core.errors import SpaceError
 from se_nas.core.serialization import checksum
 
-POSITIONS = ("standard", "pre", "post", "identity", "inner")
+POSITIONS = ("standard", "pre", "post", "identity", "inner", "family")
+"""Where in a unit a block may be: the SE paper's positions (section 6.5), and `family`: where networks of its kind
+have their own, after the activation of the depthwise or grouped convolution."""
+DEFAULT = "default"
+"""In a search space, for the position: the one that each unit says."""
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
 SQUEEZES = ("avg", "max")
 ROUNDINGS = ("floor", "multiple_of_8")
@@ -54,6 +58,7 @@ class Site:
     ``expression`` it is an expression in a method of that module, at `place`. With ``block`` and ``gate`` the module is
     the network's own SE block, or the part of it that computes the gate; ``inline`` is one that has no module of its
     own: its multiplication is at `place`, its weights are in `layers`, and without a place it can only be kept.
+    `squeezed_from` is the number of channels that a reduction is applied to, where that is not the tensor's own.
     `channels` is the tensor's size along dimension 1, `size` its spatial shape, `uses` how often it is rescaled in one
     forward pass (more than once in a block that the network uses several times).
     """
@@ -67,6 +72,12 @@ class Site:
     place: str = ""
     uses: int = 1
     layers: tuple[str, ...] = ()
+    squeezed_from: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Channels that a reduction is applied to."""
+        return self.channels if self.squeezed_from is None else self.squeezed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +90,19 @@ class Unit:
     kind: str = "declared"
     existing: str | None = None
     """Path of the SE block that the network had already (then `keep` is a choice), or None."""
+    default: str = "standard"
+    """The position that is taken where none is asked for."""
+    why: str = ""
+    """Why it is that one, if it is not the SE paper's."""
+
+    @property
+    def chosen(self) -> Site:
+        """The site at the default position."""
+        return self.site(self.default)
 
     def site(self, position: str) -> Site:
-        """The site at a position; SpaceError if the unit has none there."""
+        """The site at a position, or at the unit's own for `default`; SpaceError if the unit has none there."""
+        position = self.default if position == DEFAULT else position
         for site in self.sites:
             if site.position == position:
                 return site

@@ -15,6 +15,7 @@ from se_nas.core.placement import POSITIONS, Site, Unit
 from se_nas.insertion.anchors import Anchors
 from se_nas.insertion.declared import checked, declared_units
 from se_nas.insertion.existing import Existing
+from se_nas.insertion.family import WHY
 from se_nas.insertion.flow import Carrier, Flow
 from se_nas.insertion.graph import Graph, Shape
 from se_nas.insertion.recorder import record
@@ -145,7 +146,7 @@ class _Search:
             runs = self.runs.setdefault(_spot(sites[0]), [])
             runs.append(sites[0])
             if len(runs) == 1:
-                self.units.append((carrier.join, Unit(name=name, stage="", sites=tuple(sites), kind=carrier.kind)))
+                self.units.append((carrier.join, _unit(name, sites, carrier)))
             return
         self.skipped.append((name, reason))
 
@@ -166,7 +167,8 @@ class _Search:
                 if anchor is not None and position == "pre" and anchor.edge != "input" and "#" not in anchor.place:
                     continue  # it would be the end of the unit before
                 if anchor is not None and 3 <= len(shape) <= 5 and tap.value not in self.flow.pooled:
-                    sites.append(anchor.site(name, position, shape, self.anchors.executions(anchor)))
+                    site = anchor.site(name, position, shape, self.anchors.executions(anchor))
+                    sites.append(_squeezed(site, carrier))
                     break
         return sites
 
@@ -180,19 +182,25 @@ class _Search:
             reason = f"its code in module {site.module!r} runs {site.uses} times, not always alike"
             self.skipped.append((unit.name, reason))
             return None
-        return replace(unit, sites=tuple(s for s in unit.sites if s.uses == site.uses))
+        sites = tuple(s for s in unit.sites if s.uses == site.uses)
+        kept = any(s.position == unit.default for s in sites)
+        return replace(unit, sites=sites) if kept else replace(unit, sites=sites, default="standard", why="")
 
     def _with_block(self, carrier: Carrier, name: str, block: Existing) -> Unit:
         """A unit whose SE block is in the network already; its standard site is the place of that block."""
         inside = f"{block.path}." if block.kind != "inline" else "/"
+        here = any(tap.value == block.value for tap in carrier.taps.get("family", ()))
         others = [
             site
             for site in self._sites(carrier, name)
             if site.position != "standard" and site.uses == 1 and not f"{site.module}.".startswith(inside)
+            if site.position != "family" or not here
         ]
         removable = block.kind != "inline" or block.place
-        sites = (self._block_site(name, block), *(others if removable else ()))
-        return Unit(name=name, stage="", sites=sites, kind=carrier.kind, existing=block.path)
+        own = self._block_site(name, block)
+        family = [_squeezed(replace(own, position="family"), carrier)] if here else []
+        sites = [own, *(others + family if removable else ())]
+        return replace(_unit(name, sites, carrier, family=here and bool(removable)), existing=block.path)
 
     def _block_site(self, unit: str, block: Existing) -> Site:
         shape = self.flow.shape(block.value)
@@ -207,6 +215,20 @@ class _Search:
             channels=shape[1],
             size=shape[2:],
         )
+
+
+def _squeezed(site: Site, carrier: Carrier) -> Site:
+    """The site with the channels that a hidden width is a share of, at the position `family`."""
+    if site.position != "family" or carrier.squeezed_from in (None, site.channels):
+        return site
+    return replace(site, squeezed_from=carrier.squeezed_from)
+
+
+def _unit(name: str, sites: Sequence[Site], carrier: Carrier, *, family: bool = True) -> Unit:
+    """A unit without a stage, whose default position is `family` if it has that and that is wanted."""
+    if not family or not any(site.position == "family" for site in sites):
+        return Unit(name=name, stage="", sites=tuple(sites), kind=carrier.kind)
+    return Unit(name=name, stage="", sites=tuple(sites), kind=carrier.kind, default="family", why=WHY)
 
 
 def _names(graph: Graph, carriers: Sequence[Carrier]) -> list[str]:

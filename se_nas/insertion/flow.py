@@ -244,6 +244,8 @@ class Carrier:
     """Position -> where it is, the best first; later ones are used where the earlier cannot be reached."""
     join: int
     """The node that ends it."""
+    squeezed_from: int | None = None
+    """Channels that hidden widths at the position `family` are a share of, if not the tensor's own."""
 
 
 def takes_channels(flow: Flow, region: frozenset[int]) -> bool:

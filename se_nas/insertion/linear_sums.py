@@ -42,8 +42,15 @@ def _is_linear(flow: Flow, node: Node) -> bool:
 
 
 def _fused_by_its_module(flow: Flow, region: frozenset[int]) -> bool:
-    call = flow.graph.calls[flow.graph.common_call(region)]
-    return bool(call.path) and call.kind is not None and fuses(call.kind)
+    """Whether the module that computes a sum, or one around it that computes nothing else, has a method to fuse it."""
+    home = flow.graph.common_call(region)
+    for call in flow.graph.stack(home):
+        module = flow.graph.calls[call]
+        if not module.path or (call != home and not region.issuperset(flow.graph.inside[call])):
+            return False
+        if module.kind is not None and fuses(module.kind):
+            return True
+    return False
 
 
 def _carrier(flow: Flow, node: Node, fork: int, region: frozenset[int]) -> Carrier:

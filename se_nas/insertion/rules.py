@@ -11,6 +11,7 @@ from math import prod
 
 from se_nas.insertion.aggregations import aggregation, cells, dual_path, splits
 from se_nas.insertion.concatenations import dense, inception, shuffle
+from se_nas.insertion.family import with_family
 from se_nas.insertion.flow import Carrier, Depth, Flow, Tap, inner, tail, takes_channels
 from se_nas.insertion.graph import Node
 from se_nas.insertion.linear_sums import linear_sums
@@ -46,7 +47,7 @@ def find_carriers(flow: Flow) -> list[Carrier]:
     if sum(c.join < last for c in chained) >= 2 * len(found):
         found += chained
     used = (c for c in found if any(use[0] >= 0 for use in flow.graph.reach[c.taps["standard"][0].value]))
-    return sorted(used, key=lambda carrier: carrier.join)
+    return with_family(flow, sorted(used, key=lambda carrier: carrier.join))
 
 
 def _in_head(flow: Flow, carrier: Carrier) -> bool:

@@ -89,8 +89,8 @@ class Space:
         return fitting if any(not isinstance(r, str) for r in fitting) else self.spec.reductions
 
     def _narrowest(self, units: tuple[Unit, ...]) -> int:
-        """Channels of the narrowest site that the specification allows."""
-        return min(unit.site(position).channels for unit in units for position in self.spec.position)
+        """Channels that a reduction is applied to, at the narrowest site that the specification allows."""
+        return min(unit.site(position).width for unit in units for position in self.spec.position)
 
     def _decision(self, name: str, units: tuple[Unit, ...]) -> Decision:
         wished = self._wished(name, units)
@@ -221,9 +221,10 @@ class Space:
             return KEEP
         settings = {**self._defaults, **(settings or {})}
         site = unit.site(settings["position"])
+        settings["position"] = site.position
         try:
             return Choice.se(
-                site.channels,
+                site.width,
                 float(reduction),
                 rounding=self.spec.rounding,
                 bias=self.spec.bias,

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from se_nas.core.errors import SpaceError, check_names, did_you_mean
-from se_nas.core.placement import ALLOWED
+from se_nas.core.placement import ALLOWED, DEFAULT
 
 Reduction = float | str
 """A reduction ratio, ``none`` or ``keep``."""
@@ -28,15 +28,15 @@ class SpaceSpec:
 
     `units` names the units by patterns of module paths, stage by stage; without it they are found.
     `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
-    SE block. Each of `position`, `gate` and `squeeze` is one
-    value, or several to search over.
+    SE block. Each of `position`, `gate` and `squeeze` is one value, or several to search over. The position `default`
+    is `family` for units whose kind of network has SE blocks of its own (`se_nas.insertion.family`), else `standard`.
     """
 
     decide: str = "stage"
     units: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reductions: tuple[Reduction, ...] = ("none", 16.0, 8.0, 4.0, "keep")
     stages: dict[str, tuple[Reduction, ...]] = field(default_factory=dict)
-    position: tuple[str, ...] = ("standard",)
+    position: tuple[str, ...] = (DEFAULT,)
     gate: tuple[str, ...] = ("sigmoid",)
     squeeze: tuple[str, ...] = ("avg",)
     rounding: str = "floor"
@@ -107,6 +107,7 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
     for name, allowed in ALLOWED.items():
         if name not in values:
             continue
+        allowed = (DEFAULT, *allowed) if name == "position" else allowed
         given = values[name] if isinstance(values[name], list) else [values[name]]
         if not given or (len(given) > 1 and name not in SETTINGS):
             number = "at least one value" if name in SETTINGS else "one value"
