@@ -95,9 +95,10 @@ def own_data(config: SearchConfig, loop: OwnLoop, folder: Path, *, include_val: 
 
 
 def trainer_note(config: SearchConfig, loop: OwnLoop, data: DataInfo) -> str:
-    """One sentence on what a search with this trainer is."""
+    """What a search with this trainer is, and what it lacks."""
     own = "its own data, " if data.kind == "own" else f"{config.data.target}, "
     return (
         f"trained by {config.trainer.target} on {own}{' x '.join(map(str, data.input_shape))}; a training that is "
         "broken off begins again, since only those of Lightning have checkpoints"
+        + ("" if loop.test is not None else f"; it {loop.why_no_test}, so that nothing can be confirmed")
     )

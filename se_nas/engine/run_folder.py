@@ -9,6 +9,7 @@
     data/         decoded images, shared by the workers
     results/      what workers left for the driver
     weights/      trained weights
+    trainings/    what the user's own training loop left
     checkpoints/  states of long trainings that run
     driver.lock   folder.id    who works here
 """

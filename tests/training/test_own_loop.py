@@ -96,6 +96,7 @@ class TestSearch:
         assert (data["kind"], data["classes"], data["input_shape"]) == ("own", ["dark", "grey", "bright"], [1, 8, 8])
         assert (result.folder / "trainings" / "0" / "own.txt").read_text() == f"{trials[0].identity.seed} cpu\n"
         page = (result.folder / "report.html").read_text()
+        assert "the own data of" in page
         assert "loops.py:Plain" in page
         network = result.network("trial=0")
         end = loops.scores(network, *loops.images_of(1, 30)).mean()
