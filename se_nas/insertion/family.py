@@ -123,7 +123,7 @@ def _from_input(flow: Flow, carriers: Sequence[Carrier], channels: dict[int, int
     given, own = [], []
     for carrier in carriers:
         for block in flow.blocks(carrier.region)[:1]:
-            hidden = [w[0] for i in sorted(block.gate) if (w := flow.graph.nodes[i].weight) is not None][0]
+            hidden = next(w[0] for i in sorted(block.gate) if (w := flow.graph.nodes[i].weight) is not None)
             if carrier.join in channels:
                 given.append(hidden / channels[carrier.join])
                 own.append(hidden / flow.shape(block.value)[1])
