@@ -23,7 +23,7 @@ def places(run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     assert result.recommended is not None
 
     def named(text: str) -> str:
-        (number,) = set(re.findall(r"Recommended (?:by the confirm|so far)[^:]*: .*?\(trial (\d+)\)", text))
+        (number,) = set(re.findall(r"Recommended (?:by the confirm|so far|until)[^:]*: .*?\(trial (\d+)\)", text))
         return keys[number]
 
     capsys.readouterr()

@@ -98,13 +98,13 @@ class Summary:
         """The recommended network in a sentence; empty before the first training is complete."""
         if self.recommended is None:
             return ""
-        by = "by the confirm" if self.confirmed else "so far, by the search alone"
+        by = recommended_by(self.verdict)
         return f"Recommended {by}: {self.recommended.placement} (trial {self.recommended.trial})."
 
     @property
     def confirmed(self) -> bool:
-        """Whether the verdict is that of a confirm; else it is the provisional one of the search."""
-        return self.verdict.phase == "confirm"
+        """Whether a confirm decided; else the verdict is the provisional one of the search, or undecided."""
+        return self.verdict.phase == "confirm" and self.verdict.claim in ("use", "without")
 
 
 def summarize(
@@ -129,6 +129,13 @@ def summarize(
     verdict = provisional_verdict(summary) if confirmation is None else confirmation.verdict
     summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
     return replace(summary, recommended=_recommended(summary, found))
+
+
+def recommended_by(verdict: Verdict) -> str:
+    """On what a recommendation rests, in words."""
+    if verdict.phase == "search" or verdict.claim == "unknown":
+        return "so far, by the search alone"
+    return "until it is decided" if verdict.claim == "undecided" else "by the confirm"
 
 
 def _recommended(summary: Summary, found: Findings) -> Network | None:

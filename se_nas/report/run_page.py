@@ -144,7 +144,7 @@ def _verdict(summary: Summary) -> Section:
     # The page may be handed on: it names the run, not where it lies on this machine.
     name = Path(summary.folder).name
     text = [s.text.replace(summary.folder, name) for s in summary.verdict.sentences] or list(summary.gained)
-    title = "Verdict" if summary.confirmed else "Verdict so far"
+    title = "Verdict" if summary.verdict.phase == "confirm" else "Verdict so far"
     return Section(id="verdict", title=title, short="Verdict", text=[*text, summary.recommendation])
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.summary import Network, Summary, summarize
+from se_nas.analysis.summary import Network, Summary, recommended_by, summarize
 from se_nas.core.trial import BLAMELESS, Objective, Trial
 from se_nas.core.words import amount, level_of
 from se_nas.report.compare_page import Comparison
@@ -244,7 +244,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     for sentence in result.verdict.sentences:
         say(sentence.text)
     if (chosen := result.network(result.verdict.network)) is not None and chosen.trial is not None:
-        say(f"Recommended by the confirm: {chosen.label} (trial {chosen.trial}).")
+        say(f"Recommended {recommended_by(result.verdict)}: {chosen.label} (trial {chosen.trial}).")
     if result.openings > 1:
         say(f"The test part of this run was opened {result.openings} times: choose nothing by its values.")
     say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")
