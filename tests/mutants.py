@@ -64,7 +64,7 @@ None of them trains: a process in which torch has computed gradients cannot be f
 SEED = 0
 CAUGHT = ("killed", "timeout", "segfault")
 SURVIVORS = Path(__file__).parent / "survivors.txt"
-STRICT = re.compile(r",?\s*strict=\w+")
+STRICT = re.compile(r",\s*(strict=\w+)?(?=\))")
 
 
 def source(module: str) -> Path:

@@ -61,6 +61,7 @@ def test_rising_front_keeps_one_of_each_point_of_the_front(seed: int, a: int) ->
     expected = np.unique(losses[brute_front(losses)], axis=0)
     np.testing.assert_array_equal(np.unique(losses[front], axis=0), expected)
     assert len(front) == len(expected)
+    assert cost[front].tolist() == sorted(cost[front].tolist())
     if a == 1:
         assert (np.diff(value[front]) > 0).all()
         assert (np.diff(cost[front, 0]) > 0).all()
@@ -121,11 +122,12 @@ def test_nodes_are_the_means_of_ten_equally_likely_slices() -> None:
 
 @given(seeds, st.integers(1, 4), st.integers(0, 8))
 def test_hypervolume_is_the_share_of_a_grid_that_is_dominated(seed: int, k: int, n: int) -> None:
-    """Losses on the corners of 3^k unit cubes, some beyond the reference: cubes are counted."""
-    losses = np.random.default_rng(seed).integers(0, 5, (n, k)).astype(float)
-    corners = np.stack(np.meshgrid(*[np.arange(3)] * k), axis=-1).reshape(-1, k)
+    """Losses on the corners of unit cubes, some beyond the reference: cubes are counted."""
+    rng = np.random.default_rng(seed)
+    losses, reference = rng.integers(0, 5, (n, k)).astype(float), rng.integers(1, 5, k)
+    corners = np.stack(np.meshgrid(*map(np.arange, reference)), axis=-1).reshape(-1, k)
     expected = sum(any((row <= corner).all() for row in losses) for corner in corners)
-    assert hypervolume(losses, np.full(k, 3.0)) == pytest.approx(expected)
+    assert hypervolume(losses, reference) == pytest.approx(expected)
 
 
 def test_one_loss_is_a_length() -> None:
@@ -174,6 +176,8 @@ class TestCells:
         boxes = Cells(lower=points, upper=points, height=np.zeros(4))
         gain = expected_hypervolume_improvement(np.array([8.0]), np.zeros(1), np.ones((1, 3)), boxes)
         assert gain.tolist() == [2 * 8 / 4]
+        one = Cells(lower=points[:1], upper=points[:1], height=np.zeros(1))
+        assert expected_hypervolume_improvement(np.array([8.0]), np.zeros(1), np.ones((1, 3)), one).tolist() == [8]
 
 
 @given(seeds)

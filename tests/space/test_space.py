@@ -468,3 +468,12 @@ def test_parts_are_the_networks_of_a_decision_that_may_be_proposed(units8: tuple
     assert all(part.built == key for key, part in every.items())
     assert space.parts(decision) == found
     assert space.parts(decision, searched=False) == every
+
+
+def test_a_choice_has_what_the_specification_says_of_all_blocks(units8: tuple[Unit, ...]) -> None:
+    raw = {"reductions": ["none", 16], "init": "identity", "bias": True, "rounding": "multiple_of_8", "gate": "tanh"}
+    choice = Space(read_space(raw), units8).choice(units8[0], 16)
+    assert (choice.init, choice.bias, choice.rounding, choice.gate) == ("identity", True, "multiple_of_8", "tanh")
+    assert (choice.squeeze_channels, choice.position, choice.squeeze) == (8, "standard", "avg")
+    given = Space(read_space(raw), units8).choice(units8[0], 16, {"gate": "relu", "squeeze": "max"})
+    assert (given.gate, given.squeeze, given.init) == ("relu", "max", "identity")
