@@ -110,6 +110,9 @@ class TestErrors:
         ("how", "message", "more"),
         [
             ("recomended", "select is 'recomended'", "did you mean 'recommended'?"),
+            ("params=5", "select is 'params=5'", "max-COST=X"),
+            ("max-params", "select is 'max-params'", "max-COST=X"),
+            ("max-params=5=6", "the limit of params is '5=6'", "a number"),
             ("trial=99", "the run has no trial '99'", "0 to 7"),
             ("trial=x", "the run has no trial 'x'", "0 to 7"),
             ("given", r"no finished training of the network as given \(given\)", "let the search go on"),
@@ -130,6 +133,17 @@ class TestErrors:
         with pytest.raises(RunError, match=f"trial 5 is not finished: its state is {state}: why") as caught:
             select(replace(found, trials=[unfinished]), "trial=5")
         assert "se-nas train" in str(caught.value)
+
+    def test_unfinished_without_a_reason(self, found: Findings) -> None:
+        running = trial(Placement(choices={}), 5, **result_of("running"))
+        with pytest.raises(RunError) as caught:
+            select(replace(found, trials=[running]), "trial=5")
+        assert str(caught.value).splitlines()[0] == "trial 5 is not finished: its state is running"
+
+    def test_a_number_where_there_is_no_trial(self, found: Findings) -> None:
+        with pytest.raises(RunError) as caught:
+            select(replace(found, trials=[]), "trial=0")
+        assert str(caught.value) == "the run has no trial '0'\n  allowed: nothing"
 
     def test_nothing_is_finished(self, found: Findings) -> None:
         for how in ("recommended", "observed-best", "knee"):
