@@ -138,7 +138,7 @@ def _add_confirm(parser: ArgumentParser) -> None:
     )  # fmt: skip
     add("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
     add("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
-    add("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N; default as searched")
+    add("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N, mps, xpu; default as searched")
     add("--executor", type=Target | None, default=None, help="local, inline, ray; default as searched")
     _add_display(parser)
 

@@ -75,7 +75,7 @@ class SearchConfig:
             own cost; the reference points are never stopped.
         max_time: Propose nothing after this long, such as 90s, 10m or 2h.
         workers: Trainings at a time; default one for each core, or one for each GPU.
-        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
             machine allow on a GPU, and one for each core on a CPU.
         checkpoint_minutes: A long training leaves a checkpoint when the last is so old, and goes on from it after a
@@ -141,8 +141,8 @@ class SearchConfig:
         for name in self.cost.split(","):
             _check("cost", name, name in COSTS or bool(own), *COSTS)
         _check("keep_weights", self.keep_weights, self.keep_weights in ("auto", "front", "all"), "auto", "front", "all")
-        good = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
-        _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N")
+        good = re.fullmatch(r"auto|cpu|(?!auto|cpu|gpu)[a-z]\w*(:\d+)?", self.device) is not None
+        _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N", "mps", "xpu")
         for name in COSTS:
             limit = getattr(self.max, name)
             _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
@@ -173,7 +173,7 @@ class TrainConfig:
         train: How it is trained.
         include_val: Train on the validation part, too; its values are then those of images that were trained on.
         executor: Where it is trained.
-        device: auto, cpu, cuda, or one GPU such as cuda:1.
+        device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         seed: Seed of everything random.
         out: The folder; an existing training goes on where it stopped.
     """

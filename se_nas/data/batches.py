@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from se_nas.core.serialization import random_stream
+from se_nas.data.accelerators import CPU, free_memory
 from se_nas.data.base import Part
 
 # A part moves to a GPU if it takes at most this share of the memory that is free there.
@@ -81,6 +82,7 @@ class Batches:
         if shuffle is not None and self.batch_size % shuffle.pieces:
             raise ValueError(f"a batch of {self.batch_size} cannot be cut into {shuffle.pieces} equal pieces")
         shape = (1, -1) + (1,) * (self.images.dim() - 2)
+        self.pinned = device.type == "cuda"
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).reshape(shape)
         self.scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).reshape(shape)
         size = self.images.shape[2:]
@@ -115,23 +117,23 @@ class Batches:
     def _batches(self, rows: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
         here = self.images.device.type == self.device.type
         for images, labels in map(self._rows, rows) if here else ahead(self._rows, rows, AHEAD):
-            on_device = images.to(self.device, non_blocking=True).to(torch.float32, copy=True)
+            on_device = images.to(self.device, non_blocking=self.pinned).to(torch.float32, copy=True)
             normal = on_device.sub_(self.mean).mul_(self.scale)
             kind = torch.float32 if labels.is_floating_point() else torch.int64
-            targets = labels.to(self.device, non_blocking=True).to(kind)
+            targets = labels.to(self.device, non_blocking=self.pinned).to(kind)
             yield normal.contiguous(memory_format=self.format), targets
 
     def _rows(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Images and labels as they are stored; pinned if a GPU must fetch them."""
         images, labels = self.images[rows], self.labels[rows]
-        if self.device.type == "cuda" and images.device.type == "cpu":
+        if self.pinned and images.device.type == "cpu":
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
 
 def _resident(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """A part in the memory of the GPU, still as it is stored (uint8), if there is room for it."""
-    if device.type == "cuda" and images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type != CPU and images.nbytes < RESIDENT_SHARE * (free_memory(device) or 0):
         try:
             return images.to(device), labels.to(device)
         except torch.OutOfMemoryError:  # another training was faster

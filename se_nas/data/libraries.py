@@ -92,27 +92,32 @@ def torchvision(
     accepted = inspect.signature(factory).parameters
     given = {"root": str(Path(root).expanduser()), "download": download}
     shared = {k: v for k, v in given.items() if k in accepted or (k == "download" and download)} | settings
-    parts: dict[PartName, LibraryPart] = {}
+    found: dict[PartName, Any] = {}
     for part, choice in _choices(accepted, settings, splits or {}).items():
         for arguments in choice:
             rows = _made(name, factory, {**shared, **arguments})
             if rows is not None:
-                parts[part] = _torchvision_part(rows)
+                found[part] = rows
                 break
+    train = found.get("train")
+    masks = (
+        train is not None and len(train) > 0 and hasattr(train[0][1], "convert")
+    )  # lists that it keeps may be of files, or of other targets
+    parts = {part: _torchvision_part(rows, masks=masks) for part, rows in found.items()}
     classes = getattr(parts["train"].rows, "classes", ()) if "train" in parts else ()
     return _source(parts, [str(c) for c in classes], size, [name, str(Path(root).resolve()), size, settings])
 
 
-def _torchvision_part(rows: Any) -> LibraryPart:
-    """Targets come from the list that the data set keeps, else from its items one by one."""
+def _torchvision_part(rows: Any, *, masks: bool) -> LibraryPart:
+    """Targets that are no masks come from the list that the data set keeps, else from its items one by one."""
 
     def targets(pixels: Pixels) -> np.ndarray:
         for name in ("targets", "labels", "_labels"):
             kept = getattr(rows, name, None)
-            if kept is not None and len(kept) == len(rows):
+            if not masks and kept is not None and len(kept) == len(rows):
                 return checked_targets(np.asarray(kept), name)
         items = [rows[index][1] for index in range(len(rows))]
-        if items and hasattr(items[0], "convert"):  # images of Pillow: masks
+        if masks:
             return pixels.masks(items)
         return checked_targets(np.asarray(items), "target")
 

@@ -244,6 +244,8 @@ def _trainings_at_once(
 
     def at_once(gpu: str) -> int:
         device = torch.device(gpu)
+        if device.type != "cuda":  # others do not tell what a training needs
+            return 1
         placement = space.reference
         request = Request(
             trial=-1, placement=placement, units=space.units, backbone=config.backbone, folder=str(folder), device=gpu,

@@ -16,7 +16,7 @@ import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from typing import Any
 
 from se_nas.core.trial import Request, Verdict
@@ -121,6 +121,8 @@ def warm_up() -> Any:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # which Windows does not have
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with environment(THREADS):

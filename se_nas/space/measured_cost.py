@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from se_nas.core.costs import COSTS, MEASURED
 from se_nas.core.placement import Placement
 from se_nas.core.trial import CostValue
+from se_nas.data.accelerators import synchronize
 from se_nas.space.space import Space
 
 ROUNDS = 31
@@ -144,8 +145,7 @@ class Measurer:
         return (time.perf_counter() - start) / calls
 
     def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def _memory(self, network: nn.Module) -> CostValue:
         mib = peak_memory(network, self.images) / 2**20

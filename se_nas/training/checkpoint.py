@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from se_nas.core.files import atomically
+from se_nas.data.accelerators import random_states, set_random_states
 
 FOLDER = "checkpoints"
 
@@ -108,8 +109,7 @@ class Checkpoints(pl.Callback):
         name, keys, *rest = kept["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(kept["torch"])
-        if kept["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(kept["cuda"][: torch.cuda.device_count()])
+        set_random_states(kept.get("kind") or "cuda", kept["cuda"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.restore_random()
@@ -129,7 +129,7 @@ class Checkpoints(pl.Callback):
     ) -> None:
         version, numbers, gauss = random.getstate()
         name, keys, *rest = np.random.get_state(legacy=True)
-        cuda = torch.cuda.is_available()
+        kind, states = random_states()
         checkpoint["se_nas"] = {
             "fingerprint": self.fingerprint,
             "pieces": self.pieces,
@@ -139,6 +139,7 @@ class Checkpoints(pl.Callback):
                 "python": [version, list(numbers), gauss],
                 "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
                 "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+                "cuda": states,  # of accelerators of any kind: the name is that of the first release
+                "kind": kind,
             },
         }

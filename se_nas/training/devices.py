@@ -18,6 +18,7 @@ import torch
 
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError
+from se_nas.data.accelerators import accelerators
 from se_nas.data.shards import SEPARATOR
 
 MEMORY_SHARE = 0.9
@@ -137,13 +138,19 @@ def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = 
     """
     if config.devices_per_trial > 1:
         return _together(config)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.device.startswith("cuda"):
-        wanted = [config.device] if ":" in config.device else [f"cuda:{i}" for i in range(gpus)]
-        if not gpus or int(wanted[0][5:]) >= gpus:
-            raise ConfigError(f"device is {config.device!r}, but there are {gpus} GPUs", hint="give --device cpu")
+    there = accelerators()
+    kind = config.device.partition(":")[0]
+    if kind in ("auto", "cpu"):
+        wanted = list(there) if kind == "auto" else []
     else:
-        wanted = [f"cuda:{i}" for i in range(gpus)] if config.device == "auto" else []
+        wanted = [
+            name for name in there if name == config.device or (name.startswith(f"{kind}:") and kind == config.device)
+        ]
+        if not wanted:
+            raise ConfigError(
+                f"device is {config.device!r}, but there {_counted(there)}", allowed=["auto", "cpu", *there],
+                hint="give --device auto, or cpu",
+            )  # fmt: skip
     each = config.trials_per_device
     if each and config.workers and config.workers > each * max(1, len(wanted)):
         raise ConfigError(
@@ -156,12 +163,21 @@ def choose_devices(config: SearchConfig, at_once: Callable[[str], int] | None = 
     return ("cpu",) * (config.workers or each or cores())
 
 
+def _counted(there: tuple[str, ...]) -> str:
+    return f"are {len(there)} accelerators: {', '.join(there)}" if there else "are 0 GPUs or other accelerators"
+
+
 def _together(config: SearchConfig) -> tuple[str, ...]:
     number = config.devices_per_trial
     single = choose_devices(replace(config, devices_per_trial=1, workers=None, trials_per_device=None))
     if single[0] == "cpu":
         slots = [SEPARATOR.join(["cpu"] * number)] * max(1, len(single) // number)
     else:
+        if not single[0].startswith("cuda"):
+            raise ConfigError(
+                f"devices_per_trial is {number}, but {single[0]!r} cannot share out a training",
+                hint="several devices train one candidate together on CUDA GPUs, or with --device cpu",
+            )
         cards = tuple(dict.fromkeys(single))
         slots = [SEPARATOR.join(cards[i : i + number]) for i in range(0, len(cards) - number + 1, number)]
         if not slots:

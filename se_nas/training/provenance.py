@@ -11,6 +11,7 @@ import subprocess
 import torch
 
 from se_nas.core.version import __version__
+from se_nas.data.accelerators import CPU, name_of
 from se_nas.data.shards import devices_of
 
 
@@ -44,7 +45,7 @@ def _git(*args: str) -> str:
 def device_name(device: str) -> str:
     """Name of the hardware, such as ``cpu (AMD EPYC)`` or ``cuda:0,cuda:1 (NVIDIA H200)``."""
     first = devices_of(device)[0]
-    if first.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(torch.device(first))})"
+    if first != CPU:
+        return f"{device} ({name_of(torch.device(first)) or platform.machine()})"
     name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
     return f"{device} ({name or platform.machine()})"

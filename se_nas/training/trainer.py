@@ -29,6 +29,7 @@ from se_nas.data.batches import Batches, Shuffle
 from se_nas.data.datamodule import AnyDataModule
 from se_nas.data.shards import Rank, Share
 from se_nas.data.store import open_part, open_source
+from se_nas.training.any_accelerator import on_one_device
 from se_nas.training.checkpoint import Checkpoints
 
 CPU = torch.device("cpu")
@@ -225,10 +226,10 @@ def make_trainer(
 ) -> pl.Trainer:
     """A trainer that does nothing beside the work; `rehearsal` is the number of batches of a mere trial."""
     device, rank = settings.device, settings.rank
-    together: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    together: dict[str, Any] = on_one_device(device)
     if rank is not None:
         cards = [torch.device(name).index or 0 for name in rank.devices]
-        together = {
+        together |= {
             "devices": cards if device.type == "cuda" else rank.number,
             # Networks may have parts that only some of their outputs need.
             "strategy": DDPStrategy(find_unused_parameters=True),
@@ -240,7 +241,6 @@ def make_trainer(
             max_steps=settings.limit or -1,
             limit_val_batches=1 if settings.limit else 1.0,
             fast_dev_run=rehearsal,
-            accelerator="gpu" if device.type == "cuda" else device.type,
             **together,
             precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
             accumulate_grad_batches=settings.pieces,

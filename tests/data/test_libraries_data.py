@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -156,101 +155,7 @@ def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     assert "pip install datasets" in error
 
 
-# torchvision: its own reading code where it is installed; how its data sets are called, with a stand-in everywhere
-
-
-class Cifar:
-    """Looks as CIFAR10 does: `train` chooses the part, `targets` is a list, items are decoded one by one."""
-
-    classes = ("a", "b")
-    opened: list[tuple[bool, int]] = []
-
-    def __init__(self, root: str, train: bool = True, transform: Any = None, download: bool = False) -> None:
-        if not Path(root).is_dir():
-            raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
-        self.train, self.pictures = train, pictures(30 if train else 10)
-        self.targets = [i % 2 for i in range(len(self.pictures))]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Any:
-        Cifar.opened.append((self.train, index))
-        return self.pictures[index], self.targets[index]
-
-
-class Flowers:
-    """Looks as Flowers102 does: `split` chooses the part, labels are private."""
-
-    def __init__(self, root: str, split: str = "train", download: bool = False) -> None:
-        if split not in ("train", "val", "test"):
-            raise ValueError(f"Unknown value '{split}' for argument split.")
-        self._labels = [i % 3 for i in range({"train": 30, "val": 9, "test": 6}[split])]
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> Any:
-        return pictures(1, index)[0], self._labels[index]
-
-
-class Pets:
-    """Looks as a data set of masks does: `image_set` chooses the part, nothing lists the targets."""
-
-    def __init__(self, root: str, image_set: str = "train") -> None:
-        if image_set not in ("trainval", "val"):
-            raise ValueError(f"Unknown value '{image_set}' for argument image_set.")
-        self.number = {"trainval": 20, "val": 5}[image_set]
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, index: int) -> Any:
-        if index >= self.number:
-            raise IndexError
-        picture = pictures(1, index)[0]
-        return picture, Image.fromarray((np.asarray(picture)[..., 0] > 100).astype(np.uint8))
-
-
-class TestCalls:
-    """How data sets are made and asked, with stand-ins of the signatures of torchvision's own."""
-
-    @pytest.fixture(autouse=True)
-    def library(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = types.ModuleType("torchvision.datasets")
-        for name, kind in {"CIFAR10": Cifar, "Flowers102": Flowers, "Pets": Pets}.items():
-            setattr(module, name, kind)
-        module.__all__ = ["CIFAR10", "Flowers102", "Pets"]  # type: ignore[attr-defined]
-        parent = types.ModuleType("torchvision")
-        parent.datasets = module  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "torchvision", parent)
-        monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
-
-    def test_train_and_test_and_a_validation_part_that_is_cut(self, tmp_path: Path) -> None:
-        Cifar.opened.clear()
-        info = prepare("torchvision:CIFAR10", tmp_path / "run", root=str(tmp_path))
-        assert (info.train, info.val, info.test, info.classes) == (24, 6, 10, ("a", "b"))
-        assert all(train for train, _ in Cifar.opened), "an image of the test part was decoded"
-
-    def test_three_splits(self, tmp_path: Path) -> None:
-        info = prepare("torchvision:Flowers102", tmp_path / "run", root=str(tmp_path))
-        assert (info.train, info.val, info.test, info.classes) == (30, 9, 6, ("0", "1", "2"))
-        other = prepare(
-            "torchvision:Flowers102", tmp_path / "swap", root="x", splits={"train": "test", "test": "train"}
-        )
-        assert (other.train, other.val) == (6, 9)
-
-    def test_masks(self, tmp_path: Path) -> None:
-        info = prepare("torchvision:Pets", tmp_path / "run", root="x")
-        assert (info.train, info.val, info.test, info.target_shape) == (16, 5, 4, (8, 8))
-        part = open_part(tmp_path / "run", "val")
-        np.testing.assert_array_equal(part.labels, part.images[:, 0] > 100)
-
-    def test_what_cannot_be_read(self, tmp_path: Path) -> None:
-        text = fails("torchvision:CIFAR10", tmp_path, root=str(tmp_path / "nowhere"))
-        assert "torchvision cannot read CIFAR10: RuntimeError: Dataset not found" in text
-        assert "--data.args.download true" in text
-        assert "did you mean 'CIFAR10'?" in fails("torchvision:CIFAR100", tmp_path)
+# torchvision
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +168,58 @@ def torchvision_datasets() -> Any:
 
 
 class TestReal:
-    """Small files in the formats of CIFAR100 and of SVHN, read by torchvision itself."""
+    """Small files in the formats of its data sets, read by torchvision itself."""
+
+    def test_three_splits(self, torchvision_datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Flowers102: `split` chooses the part, labels are private."""
+        from scipy.io import savemat
+
+        folder = tmp_path / "flowers-102"
+        (folder / "jpg").mkdir(parents=True)
+        for index, picture in enumerate(pictures(45), start=1):
+            picture.save(folder / "jpg" / f"image_{index:05d}.jpg")
+        savemat(folder / "imagelabels.mat", {"labels": [[1 + i % 3 for i in range(45)]]})
+        ids = {"trnid": [range(1, 31)], "valid": [range(31, 40)], "tstid": [range(40, 46)]}
+        savemat(folder / "setid.mat", {name: [list(rows[0])] for name, rows in ids.items()})
+        monkeypatch.setattr(torchvision_datasets.Flowers102, "_check_integrity", lambda _: True)
+        opened: list[str] = []
+        real = Image.open
+        monkeypatch.setattr(
+            Image,
+            "open",
+            lambda file, **named: opened.append(Path(getattr(file, "name", file)).name) or real(file, **named),
+        )
+        info = prepare("torchvision:Flowers102", tmp_path / "run", root=str(tmp_path))
+        assert (info.train, info.val, info.test) == (30, 9, 6)
+        assert opened
+        assert not [name for name in opened if int(name[6:11]) >= 40], "an image of the test part was decoded"
+        splits = {"train": "test", "test": "train"}
+        other = prepare("torchvision:Flowers102", tmp_path / "swap", root=str(tmp_path), splits=splits)
+        assert (other.train, other.val) == (6, 9)
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_masks(self, torchvision_datasets: Any, tmp_path: Path) -> None:
+        """VOCSegmentation: `image_set` chooses the part, nothing lists the targets."""
+        base = tmp_path / "VOCdevkit" / "VOC2012"
+        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (base / name).mkdir(parents=True)
+        for index, picture in enumerate(pictures(25)):
+            picture.save(base / "JPEGImages" / f"{index}.jpg", quality=100)
+            mask = Image.fromarray(np.full((8, 8), index % 2, dtype=np.uint8), mode="P")
+            mask.putpalette([0, 0, 0, 255, 0, 0] + [0] * 762)
+            mask.save(base / "SegmentationClass" / f"{index}.png")
+        for part, rows in {"train": range(20), "val": range(20, 25), "trainval": range(25)}.items():
+            (base / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(map(str, rows)))
+        info = prepare("torchvision:VOCSegmentation", tmp_path / "run", root=str(tmp_path))
+        assert (info.train, info.val, info.test, info.target_shape) == (16, 5, 4, (8, 8))
+        part = open_part(tmp_path / "run", "val")
+        np.testing.assert_array_equal(part.labels[:, 0, 0], [0, 1, 0, 1, 0])
+
+    def test_what_cannot_be_read(self, torchvision_datasets: Any, tmp_path: Path) -> None:
+        text = fails("torchvision:CIFAR10", tmp_path, root=str(tmp_path / "nowhere"))
+        assert "torchvision cannot read CIFAR10: RuntimeError: Dataset not found" in text
+        assert "--data.args.download true" in text
+        assert "did you mean 'CIFAR10'?" in fails("torchvision:CIFAR11", tmp_path)
 
     def test_cifar100(self, torchvision_datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "cifar-100-python"

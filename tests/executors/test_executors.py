@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import signal
@@ -82,6 +83,33 @@ class TestContract:
     def test_request_gets_the_device_of_its_slot(self, any_executor: Executor) -> None:
         result = any_executor.submit(helpers.evaluate_reporting, request(device="cpu"), go_on).result(PATIENCE)
         assert result.device == "cpu"
+
+
+class TestWithoutAForkServer:
+    """Windows has none: workers are spawned, and load the libraries themselves."""
+
+    @pytest.fixture
+    def spawned(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
+        monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+        executor = LocalExecutor(("cpu", "cpu"))
+        assert executor._context.get_start_method() == "spawn"
+        yield executor
+        in_time(executor.shutdown, PATIENCE, "the end of the executor")
+
+    def test_spawned_workers_evaluate_report_and_may_die(self, spawned: LocalExecutor) -> None:
+        seen: list[int] = []
+
+        def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
+            seen.append(epoch)
+            return "stop" if epoch == 2 else "continue"
+
+        result = spawned.submit(helpers.evaluate_reporting, request(trial=7), report).result(PATIENCE)
+        assert (result.trial, result.state, seen) == (7, "stopped", [1, 2])
+        futures = [spawned.submit(helpers.evaluate_pid, request(trial=n), go_on) for n in range(4)]
+        assert str(os.getpid()) not in {future.result(PATIENCE).reason for future in futures}
+        with pytest.raises(WorkerDiedError):
+            spawned.submit(helpers.evaluate_suicide, request(), go_on).result(PATIENCE)
+        assert spawned.submit(helpers.evaluate_reporting, request(), go_on).result(PATIENCE).state == "complete"
 
 
 class TestWorkers:
