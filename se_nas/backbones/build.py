@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from se_nas.backbones.adapt import adapt_classifier, adapt_input
-from se_nas.backbones.libraries import names_in
+from se_nas.backbones.libraries import mentions, names_in
 from se_nas.core.errors import BackboneError, SeNasError, did_you_mean
 from se_nas.core.plugins import accepted, check_arguments, known_names, resolve
 from se_nas.core.serialization import random_stream
@@ -107,9 +107,9 @@ def in_libraries(name: str) -> list[str]:
     found = []
     for library in (prefix[:-1] for prefix in BACKBONES if prefix.endswith(":")):
         try:
-            if name in names_in(library):
+            if mentions(library, name) and name in names_in(library):
                 found.append(f"{library}:{name}")
-        except BackboneError:  # it is not installed
+        except BackboneError:  # it cannot be imported
             continue
     return found
 

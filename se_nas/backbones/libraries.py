@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -168,6 +170,21 @@ def names_in(library: str) -> list[str]:
         return yolo.names()
     module = "torchvision.models" if library == "torchvision" else library
     return sorted(import_library(module, library, BackboneError).list_models())
+
+
+def mentions(library: str, name: str) -> bool:
+    """Whether a library's code has this name: a wrong name shall not cost the import of all libraries."""
+    spec = importlib.util.find_spec({"hf": "transformers"}.get(library, library))
+    if spec is None or spec.origin is None:
+        return False
+    root = Path(spec.origin).parent
+    if library == "hf":
+        return (root / "models" / name.replace("-", "_")).is_dir()
+    if library == "ultralytics":
+        return name.startswith("yolo")
+    word = re.compile(rf"\b{re.escape(name)}\b".encode())
+    code = root if library == "pytorchcv" else root / "models"
+    return any(word.search(file.read_bytes()) for file in code.rglob("*.py"))
 
 
 def _configuration(library: ModuleType, name: str, settings: dict[str, Any]) -> Any:
