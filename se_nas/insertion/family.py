@@ -1,9 +1,10 @@
 """Where networks with depthwise or grouped convolutions have SE blocks of their own: the position `family`.
 
 MobileNetV3, EfficientNet, MnasNet, RegNetY, RegNetZ and GhostNet rescale the tensor between the depthwise (or grouped)
-convolution, with its norm and activation, and the convolution of one pixel after it. All but MobileNetV3 take the
-hidden width from the channels that the block is given. SE-ResNeXt, whose number of groups is the same in all
-stages, has its blocks at the end of the branch: that is the position `standard`.
+convolution, with its norm and activation, and the convolution of one pixel after it. All but MobileNetV3 and GhostNet
+take the hidden width from the channels that the block is given. SE-Darknet (timm) rescales between the two
+convolutions of its blocks, whose branches end with an activation. SE-ResNeXt, whose number of groups is the same in
+all stages, has its blocks at the end of the branch: that is the position `standard`.
 
 Sources: Howard et al., arXiv 1905.02244, figure 4; Tan and Le, arXiv 1905.11946 (`se_ratio` of the input filters);
 Radosavovic et al., arXiv 2003.13678, section 5; Han et al., arXiv 1911.11907, figure 3.
@@ -19,7 +20,7 @@ from statistics import mean, pstdev
 from se_nas.insertion.flow import Carrier, Flow
 from se_nas.insertion.graph import Node
 
-WHY = "where networks with depthwise or grouped convolutions have their own SE blocks; standard is the SE paper's"
+WHY = "where SE networks of this kind have their blocks, before the last convolution; standard is the SE paper's"
 
 _KINDS = ("residual", "depthwise", "linear sum")
 
@@ -36,12 +37,14 @@ def with_family(flow: Flow, carriers: Sequence[Carrier]) -> list[Carrier]:
     channels = {flow.shape(node.inputs[0])[1] for node in grouped}
     if len(widths) > 1 or (grouped and len(channels) < 2):
         middles = {join: (node, value) for join, (node, value) in middles.items() if flow.is_depthwise(node)}
+    if not middles:
+        middles = {c.join: found for c in carriers if c.kind == "residual" and (found := _dark(flow, c)) is not None}
     among = [c for c in carriers if c.join in middles]
     own = any(c.kind == "residual" or flow.blocks(c.region) for c in among)  # MobileNet is the SE paper's own
     if not own or 2 * len(among) < len(carriers) or any(_elsewhere(flow, c, middles) for c in among):
         return list(carriers)
     given = _given(flow, carriers)
-    from_input = _from_input(flow, carriers, given)
+    from_input = _from_input(flow, carriers, given) and any(flow.groups(node) > 1 for node, _ in middles.values())
     return [
         replace(
             c,
@@ -73,6 +76,19 @@ def _middle(flow: Flow, carrier: Carrier) -> tuple[Node, int] | None:
         return None
     node, value, _ = found[-1]
     return None if value in flow.pooled or len(flow.shape(value)) < 3 else (node, value)
+
+
+def _dark(flow: Flow, carrier: Carrier) -> tuple[Node, int] | None:
+    """The first of two convolutions in a branch that ends with an activation, and the tensor between them."""
+    end = carrier.taps["standard"][0].value
+    convolutions = [node for node in flow.convolutions(carrier.region) if flow.depends(end, node.outputs[0])]
+    if len(convolutions) != 2 or any(flow.groups(node) > 1 for node in convolutions):
+        return None
+    first, last = convolutions
+    value, activated = _after(flow, first, carrier.region)
+    final, ends = _after(flow, last, carrier.region)
+    follows = activated and flow.depends(last.inputs[0], value)
+    return (first, value) if follows and ends and final == end else None
 
 
 def _after(flow: Flow, node: Node, region: frozenset[int]) -> tuple[int, bool]:
@@ -118,7 +134,8 @@ def _given(flow: Flow, carriers: Sequence[Carrier]) -> dict[int, int]:
 def _from_input(flow: Flow, carriers: Sequence[Carrier], channels: dict[int, int]) -> bool:
     """Whether hidden widths are a share of what blocks are given, as the network's own SE blocks have it.
 
-    The share that varies less is meant; a network without such blocks takes it from what blocks are given.
+    The share that varies less is meant. A network without such blocks takes it from what blocks are given, unless it
+    is MobileNetV3 by its activation or GhostNet by its concatenations.
     """
     given, own = [], []
     for carrier in carriers:
@@ -127,4 +144,6 @@ def _from_input(flow: Flow, carriers: Sequence[Carrier], channels: dict[int, int
             if carrier.join in channels:
                 given.append(hidden / channels[carrier.join])
                 own.append(hidden / flow.shape(block.value)[1])
-    return not given or pstdev(given) / mean(given) <= pstdev(own) / mean(own)
+    if not given:
+        return not any(node.name in ("hardswish", "cat") for node in flow.nodes)
+    return pstdev(given) / mean(given) <= pstdev(own) / mean(own)

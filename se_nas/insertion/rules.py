@@ -150,6 +150,8 @@ def _residual(flow: Flow, node: Node, fork: int, branch: int, regions: list[froz
     while (maker := flow.graph.maker(value)) is not None and flow.is_affine(maker):
         value = flow.inputs(maker)[0]  # before a constant factor, if the tensor after it cannot be reached
         before.append(flow.tap(value))
+    if maker is not None and maker.is_convolution:
+        before.reverse()  # a network without norms scales its branches as a whole: that is no part of them
     after, _ = flow.follow(node.outputs[0], flow.after_activation)
     start = frozenset(use for use in flow.graph.reach[fork] if use[0] in regions[branch])
     taps = {
