@@ -95,11 +95,12 @@ def fused(source: str, model: nn.Module, units: tuple[Unit, ...], shape: tuple[i
     """
     if not any(hasattr(module, name) for module in model.modules() for name in FUSES):
         return {}
-    images = torch.rand(1, *shape, generator=torch.Generator().manual_seed(SEED))
+    images = torch.rand(1, *shape, generator=torch.Generator().manual_seed(SEED)).double()
     new = [u for u in units if not inline(u)]
     candidate = copy.deepcopy(model).eval()
     insert_choices(candidate, tuple(new), {u.name: Choice.se(u.sites[0].channels, 2) for u in new}, seed=SEED)
-    settle(candidate, images)
+    settle(candidate)
+    candidate.double()  # fusing adds many small numbers
     ready = copy.deepcopy(candidate)
     if source == "timm":
         from timm.utils.model import reparameterize_model
@@ -109,14 +110,14 @@ def fused(source: str, model: nn.Module, units: tuple[Unit, ...], shape: tuple[i
         ready = ready.fuse(verbose=False)
     with torch.no_grad():
         # Only the first: detectors give what is for training no more once they are fused.
-        pairs = [(tensors(candidate(images))[0], tensors(ready(images))[0])]
-    size = max(float(a.float().abs().max()) for a, _ in pairs)
-    change = max(float((a.float() - b.float()).abs().max()) for a, b in pairs)
+        pairs = [(tensors(candidate(images))[0], tensors(ready.double()(images))[0])]
+    size = max(float(a.abs().max()) for a, _ in pairs)
+    change = max(float((a - b).abs().max()) for a, b in pairs)
     kept = sum(isinstance(module, SEBlock) for module in ready.modules())
     return {"fused_blocks": f"{kept}/{len(new)}", "fused_difference": f"{change / max(size, 1.0):.1e}"}
 
 
-def settle(model: nn.Module, images: torch.Tensor) -> None:
+def settle(model: nn.Module) -> None:
     """Batch norms with statistics and weights of their own, since fresh ones hide a branch that is lost."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

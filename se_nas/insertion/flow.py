@@ -67,14 +67,18 @@ class Flow:
 
     @cached_property
     def connected(self) -> list[int]:
-        """Root values of convolutions, not padded, whose kernel is larger than half the map: classifiers, as VGG's."""
+        """Root values of convolutions that stand for fully connected layers, as the first of VGG's classifier.
+
+        They are not padded and take in the whole map; on a larger image than the network was made for, most of it.
+        """
         found = []
         for node in self.nodes:
             if not node.is_convolution or max(node.kernel) < 2:
                 continue
             given, left = self.shape(node.inputs[0])[2:], self.shape(node.outputs[0])[2:]
-            sizes = tuple(zip(given, left, node.kernel, strict=True))
-            if all(2 * kernel > before and after == before - kernel + 1 for before, after, kernel in sizes):
+            whole = all(before == kernel for before, kernel in zip(given, node.kernel, strict=True))
+            most = min(node.kernel) >= 7 and all(2 * k > before for before, k in zip(given, node.kernel, strict=True))
+            if (whole or most) and all(a == b - k + 1 for b, a, k in zip(given, left, node.kernel, strict=True)):
                 found.append(node.outputs[0])
         return found
 

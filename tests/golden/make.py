@@ -21,9 +21,12 @@ VERSION = 1
 
 SITE = Site(
     unit="layer1.0", position="pre", module="layer1.0.conv1", channels=16, size=(8, 8), edge="input",
-    place="forward:3:8-3:20", uses=2, layers=("layer1.0.fc",),
+    place="forward:3:8-3:20", uses=2, layers=("layer1.0.fc",), squeezed_from=8,
 )  # fmt: skip
-UNIT = Unit(name="layer1.0", stage="stage1", sites=(SITE,), kind="residual", existing="layer1.0.se")
+UNIT = Unit(
+    name="layer1.0", stage="stage1", sites=(SITE,), kind="residual", existing="layer1.0.se", default="pre",
+    why="a reason",
+)  # fmt: skip
 CHOICE = Choice(
     kind="se", reduction=8.0, squeeze_channels=8, position="pre", gate="tanh", gate_scale=1.0, gate_offset=1.0,
     squeeze="max", rounding="multiple_of_8", bias=True, init="identity",

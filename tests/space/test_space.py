@@ -48,7 +48,7 @@ def brute_force(spec: SpaceSpec, units: tuple[Unit, ...]) -> set[str]:
                 choices[one.name] = KEEP
             else:
                 choices[one.name] = Choice.se(
-                    one.site(position).channels, reduction, position=position, gate=gate, squeeze=squeeze,
+                    one.site(position).channels, reduction, position=one.site(position).position, gate=gate, squeeze=squeeze,
                     rounding=spec.rounding, bias=spec.bias, init=spec.init,
                 )  # fmt: skip
         if all(len(given) == 1 for given in groups.values()):
