@@ -47,8 +47,9 @@ def brute_force(spec: SpaceSpec, units: tuple[Unit, ...]) -> set[str]:
             elif reduction == "keep":
                 choices[one.name] = KEEP
             else:
+                site = one.site(position)
                 choices[one.name] = Choice.se(
-                    one.site(position).channels, reduction, position=one.site(position).position, gate=gate, squeeze=squeeze,
+                    site.channels, reduction, position=site.position, gate=gate, squeeze=squeeze,
                     rounding=spec.rounding, bias=spec.bias, init=spec.init,
                 )  # fmt: skip
         if all(len(given) == 1 for given in groups.values()):
