@@ -26,10 +26,16 @@ def aggregation(flow: Flow) -> Iterable[Carrier]:
             continue
         if not _one_from_another(flow, inputs) or (last := flow.only_follower(node.outputs[0])) is None:
             continue
-        region = nested.union(*(flow.region(fork, value) for value in inputs))
+        region = _in_its_module(flow, node, nested.union(*(flow.region(fork, value) for value in inputs)))
         if not flow.is_pointwise(last) or _is_dense(flow, inputs, region):
             continue
         yield _aggregation(flow, node, last, fork, region)
+
+
+def _in_its_module(flow: Flow, node: Node, region: frozenset[int]) -> frozenset[int]:
+    """The part of a region in the module that concatenates, if that has convolutions: a tensor may come from afar."""
+    inside = region & frozenset(flow.graph.inside[node.call])
+    return inside if flow.graph.calls[node.call].path and flow.convolutions(inside) else region
 
 
 def _one_from_another(flow: Flow, values: tuple[int, ...]) -> bool:

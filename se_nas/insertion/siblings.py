@@ -20,7 +20,7 @@ def one_in_each(flow: Flow, carriers: list[Carrier]) -> list[Carrier]:
     for call in _calls(flow, carriers):
         nodes = frozenset(flow.graph.inside.get(call, ()))
         own = _own(flow, kept).get(call, [])
-        within = [c for c in kept if c.join in nodes and c not in own]
+        within = [c for c in kept if c not in own and (c.join in nodes or (c.kind == "depthwise" and c.region & nodes))]
         if own:
             drop = [c for c in within if c.kind in ("linear sum", "depthwise", "chain")]
             kept = [c for c in kept if c not in drop and c is not own[0]]
