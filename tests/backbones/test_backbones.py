@@ -189,7 +189,7 @@ class TestNamesOfLibraries:
 
     def test_a_name_that_nobody_has_is_answered_with_the_nearest(self) -> None:
         with pytest.raises(PluginError) as caught:
-            build("bagnet9")
+            build("bagnet7")
         assert caught.value.hint == "did you mean 'bagnet8'?"
 
     @pytest.mark.parametrize("name", ["in_channels", "in_chans", "num_channels"])
