@@ -118,7 +118,12 @@ def test_pretrained_without_a_net_is_one_error_within_seconds(
 class TestServers:
     def test_a_silent_name_server_costs_a_few_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(downloads, "PATIENCE", 0.1)
-        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
+
+        def silent(*_: Any, **__: Any) -> None:
+            time.sleep(3)
+            raise OSError("nobody answers")
+
+        monkeypatch.setattr(urllib.request, "urlopen", silent)
         downloads.answers.cache_clear()
         start = time.monotonic()
         assert not downloads.answers("https://silent.example")
