@@ -1,6 +1,6 @@
-"""Find the SE sites of real CNNs, insert a block at each, and check both; writes networks.csv beside this file.
+"""Find the SE sites of 55 CNNs of other libraries, insert and check a block at each; writes networks.csv.
 
-python experiments/real_networks/run.py [NAME ...]
+python experiments/real_networks/listed.py [NAME ...]
 """
 
 from __future__ import annotations

@@ -191,9 +191,9 @@ def compare(pair: Pair) -> dict[str, Any]:
     sites = {unit.name: unit.chosen for unit, _ in homes}
     copied = _copy(ours, [(sites[u.name].module, theirs[p]) for u, p in homes])
     assert copied == len(theirs)
-    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(SEED))
+    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(SEED)).double()
     with torch.no_grad():
-        a, b = twin(images), ours(images)
+        a, b = twin.double()(images), ours.double()(images)
     return {
         **row,
         "params_equal": sum(p.numel() for p in twin.parameters()) == sum(p.numel() for p in ours.parameters()),

@@ -79,8 +79,13 @@ def _middle(flow: Flow, carrier: Carrier) -> tuple[Node, int] | None:
 
 
 def _dark(flow: Flow, carrier: Carrier) -> tuple[Node, int] | None:
-    """The first of two convolutions in a branch that ends with an activation, and the tensor between them."""
+    """The first of two convolutions in a branch that ends with an activation, and the tensor between them.
+
+    The sum has none after it: a ResNet may have an activation at the end of a branch too.
+    """
     end = carrier.taps["standard"][0].value
+    if flow.after_activation(flow.graph.nodes[carrier.join].outputs[0]) is not None:
+        return None
     convolutions = [node for node in flow.convolutions(carrier.region) if flow.depends(end, node.outputs[0])]
     if len(convolutions) != 2 or any(flow.groups(node) > 1 for node in convolutions):
         return None
