@@ -24,7 +24,8 @@ from se_nas.analysis.tables import CURVE_COLUMNS
 from se_nas.core.errors import RunError
 from se_nas.core.protocols import Channel
 from se_nas.core.trial import Epoch, Request, Result, Verdict
-from se_nas.training.evaluate import metrics_of, task_of
+from se_nas.training.evaluate import metrics_of
+from se_nas.training.trainers import judged_by
 
 NEEDED = ("key", "seed", "epochs", "epoch")
 
@@ -72,7 +73,7 @@ class TableExecutor:
         """Nothing to end."""
 
     def _replay(self, request: Request, report: Callable[[int, Mapping[str, float]], Verdict]) -> Result:
-        rows, task = self._find(request), task_of(request)
+        rows, task = self._find(request), judged_by(request)
         curve: list[Epoch] = []
         stopped = False
         for row in rows.to_dict("records"):
@@ -88,7 +89,7 @@ class TableExecutor:
             attempt=request.attempt,
             state="stopped" if stopped else "complete",
             reason="stopped early" if stopped else "",
-            metrics=metrics_of(curve[-1], task),
+            metrics=metrics_of(curve[-1].metrics, task),
             curve=tuple(curve),
             seconds=float(rows["seconds"].iloc[0]) * len(curve) / len(rows),
             device="table",

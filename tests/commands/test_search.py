@@ -96,7 +96,9 @@ class TestWhole:
         } <= names  # fmt: skip
         assert {path.name for path in (finished / "best").iterdir()} == {"placement.json", "model.safetensors"}
         kept = {int(path.stem) for path in (finished / "weights").iterdir()}
-        assert kept == set(pd.read_csv(finished / "front.csv")["trial"])
+        trials = pd.read_csv(finished / "trials.csv")
+        points = trials.loc[trials["role"].notna(), "trial"]
+        assert kept == {*pd.read_csv(finished / "front.csv")["trial"], *points}
         assert list((finished / "results").iterdir()) == []
 
     def test_config_is_resolved(self, finished: Path) -> None:

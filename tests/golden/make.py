@@ -14,7 +14,7 @@ from se_nas.core.placement import KEEP, NONE, Choice, Placement, Site, Unit
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import CostValue, Epoch, Metric, Recipe, Request, Result, RunIdentity, Target, Trial
 from se_nas.data.base import DataInfo
-from se_nas.exports.bundle import Estimate, Exported
+from se_nas.exports.bundle import Advice, Estimate, Exported
 
 HERE = Path(__file__).parent
 VERSION = 1
@@ -69,6 +69,7 @@ EXPORTED = Exported(
     classes=("cat", "dog"), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), trial=4, metrics={"val_accuracy": METRIC},
     costs={"latency": COST}, versions={"torch": "2.13.0"}, identity=IDENTITY, data=DATA, license="mit",
     estimate=Estimate(metric="val_accuracy", mean=0.5, lower=0.25, upper=0.75, trainings=8),
+    advice=Advice(confirmed=True, recommended=False, instead="none (trial 0)", verdict=("Undecided.",)),
 )  # fmt: skip
 
 RECORDS: dict[str, Any] = {
