@@ -167,7 +167,7 @@ def compare(pair: Pair) -> dict[str, Any]:
             unit.chosen.width,
             pair.reduction,
             rounding=pair.rounding,
-            position=unit.default,
+            position=unit.position,
             gate=gate,
             gate_scale=pair.gain,
             bias=first.bias is not None,
@@ -178,7 +178,7 @@ def compare(pair: Pair) -> dict[str, Any]:
     row = {
         "twin": f"{pair.library}:{pair.twin}",
         "plain": pair.plain or "SE taken out",
-        "position": " ".join(sorted({unit.default for unit, _ in homes})),
+        "position": " ".join(sorted({unit.position for unit, _ in homes})),
         "units": len(units),
         "blocks": len(theirs),
         "channels_equal": places,

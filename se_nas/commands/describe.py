@@ -95,8 +95,8 @@ def _site(unit: Unit, site: Site) -> dict[str, Any]:
         "stage": unit.stage,
         "kind": unit.kind,
         "position": site.position,
-        "default": site.position == unit.default,
-        "why": unit.why if site.position == unit.default else "",
+        "default": site.position == unit.position,
+        "why": unit.why if site.position == unit.position else None,
         "module": site.module,
         "edge": site.edge,
         "channels": site.channels,
@@ -180,7 +180,7 @@ def _sites_table(catalogue: Catalogue) -> Table:
     reductions = list(dict.fromkeys(r for d in space.decisions for r in d.reductions if not isinstance(r, str)))
     title = f"{catalogue.name}, {' x '.join(map(str, catalogue.input_shape))}"
     table = Table(title=title, title_justify="left")
-    placed = any(unit.default != "standard" for unit in space.units)
+    placed = any(unit.position != "standard" for unit in space.units)
     for name in ("stage", "unit", *(["position"] if placed else []), "module", "channels", "size"):
         table.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
     for reduction in reductions:
@@ -196,7 +196,7 @@ def _sites_table(catalogue: Catalogue) -> Table:
         added = (catalogue.added_params(unit, reduction) for reduction in reductions)
         table.add_row(*cells, *("-" if params is None else f"{params:+,}" for params in added))
         stage = unit.stage
-    notes = [f"default position {unit.default}: {unit.why}" for unit in space.units if unit.why][:1]
+    notes = [f"default position {unit.position}: {unit.why}" for unit in space.units if unit.why][:1]
     if catalogue.skipped:
         name, reason = catalogue.skipped[0]
         notes.append(f"{len(catalogue.skipped)} parts are not searched, such as {name}: {reason}")

@@ -94,19 +94,24 @@ class Unit:
     kind: str = "declared"
     existing: str | None = None
     """Path of the SE block that the network had already (then `keep` is a choice), or None."""
-    default: str = "standard"
-    """The position that is taken where none is asked for."""
-    why: str = ""
-    """Why it is that one, if it is not the SE paper's."""
+    default: str | None = None
+    """The position that is taken where none is asked for, if it is not `standard`."""
+    why: str | None = None
+    """Why it is that one."""
+
+    @property
+    def position(self) -> str:
+        """The position that is taken where none is asked for."""
+        return self.default or "standard"
 
     @property
     def chosen(self) -> Site:
-        """The site at the default position."""
-        return self.site(self.default)
+        """The site there."""
+        return self.site(self.position)
 
     def site(self, position: str) -> Site:
         """The site at a position, or at the unit's own for `default`; SpaceError if the unit has none there."""
-        position = self.default if position == DEFAULT else position
+        position = self.position if position == DEFAULT else position
         for site in self.sites:
             if site.position == position:
                 return site

@@ -183,8 +183,8 @@ class _Search:
             self.skipped.append((unit.name, reason))
             return None
         sites = tuple(s for s in unit.sites if s.uses == site.uses)
-        kept = any(s.position == unit.default for s in sites)
-        return replace(unit, sites=sites) if kept else replace(unit, sites=sites, default="standard", why="")
+        kept = any(s.position == unit.position for s in sites)
+        return replace(unit, sites=sites) if kept else replace(unit, sites=sites, default=None, why=None)
 
     def _with_block(self, carrier: Carrier, name: str, block: Existing) -> Unit:
         """A unit whose SE block is in the network already; its standard site is the place of that block."""

@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from se_nas.core.errors import SpaceError, check_names
@@ -61,8 +61,8 @@ class Space:
     """
 
     def __init__(self, spec: SpaceSpec, units: Sequence[Unit]) -> None:
-        self.spec = spec
         self.units = tuple(units)
+        self.spec = spec = _resolved(spec, self.units)
         groups: dict[str, list[Unit]] = {}
         for unit in self.units:
             groups.setdefault(unit.stage if spec.decide == "stage" else unit.name, []).append(unit)
@@ -297,6 +297,13 @@ class Space:
     def checksum(self) -> str:
         """Checksum of `to_plain`."""
         return checksum(self.to_plain())
+
+
+def _resolved(spec: SpaceSpec, units: tuple[Unit, ...]) -> SpaceSpec:
+    """The specification without the position `default` where that is `standard` for all units, as it once was."""
+    if any(unit.position != "standard" for unit in units):
+        return spec
+    return replace(spec, position=tuple(dict.fromkeys("standard" if p == DEFAULT else p for p in spec.position)))
 
 
 def _width_order(reduction: Reduction) -> tuple[int, float]:

@@ -42,8 +42,8 @@ def inverted() -> nn.Module:
 def test_family_is_between_the_depthwise_convolution_and_the_projection() -> None:
     units = find_units(inverted(), SHAPE)
     assert [unit.name for unit in units] == ["body.2", "body.3", "body.4"]
-    assert [unit.default for unit in units] == ["family"] * 3
-    assert all("own SE blocks" in unit.why or "SE networks" in unit.why for unit in units)
+    assert [unit.position for unit in units] == ["family"] * 3
+    assert all("own SE blocks" in str(unit.why) or "SE networks" in str(unit.why) for unit in units)
     assert [unit.chosen.module for unit in units] == ["body.2.act", "body.3.act", "body.4.act"]
     assert [(unit.chosen.channels, unit.chosen.width) for unit in units] == [(32, 8), (64, 16), (64, 16)]
     assert [unit.site("standard").channels for unit in units] == [16, 16, 24]
@@ -51,7 +51,7 @@ def test_family_is_between_the_depthwise_convolution_and_the_projection() -> Non
 
 def test_a_residual_network_keeps_the_position_of_the_paper() -> None:
     for unit in find_units(resnet(), SHAPE):
-        assert (unit.default, unit.why) == ("standard", "")
+        assert (unit.position, unit.why) == ("standard", None)
         assert unit.chosen == unit.sites[0]
         with pytest.raises(SpaceError, match="has no site at position 'family'"):
             unit.site("family")
