@@ -282,16 +282,8 @@ class Space:
         return Notation(units=self.units, choose=self.choice).parse(text)
 
     def to_plain(self) -> dict[str, Any]:
-        """The space as plain data: what a study stores and a resumed one is compared with.
-
-        Where each unit's own position is the paper's, it is written as spaces were before units had one of their own.
-        """
-        spec, units = to_plain(self.spec), to_plain(self.units)
-        if all(unit.default == "standard" for unit in self.units):
-            spec["position"] = ["standard" if name == DEFAULT else name for name in spec["position"]]
-            for unit in units:
-                del unit["default"], unit["why"]
-        return {"spec": spec, "parameters": to_plain(self.parameters), "units": units}
+        """The space as plain data: what a study stores and a resumed one is compared with."""
+        return {"spec": to_plain(self.spec), "parameters": to_plain(self.parameters), "units": to_plain(self.units)}
 
     @property
     def checksum(self) -> str:
