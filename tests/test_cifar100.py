@@ -54,6 +54,8 @@ def write_made_up(folder: Path, seeds: int, noise: float = NOISE) -> np.ndarray:
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     """The modules of the experiment."""
+    names = ("landscape", "replay", "run", "tables")
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}  # other experiments have namesakes
     sys.path.insert(0, str(FOLDER))
     try:
         import landscape
@@ -63,8 +65,9 @@ def scripts() -> Any:
     finally:
         sys.path.remove(str(FOLDER))
     yield type("Scripts", (), {"landscape": landscape, "replay": replay, "run": run, "tables": tables})
-    for name in ("landscape", "replay", "run", "tables"):  # other experiments have namesakes
+    for name in names:
         sys.modules.pop(name)
+    sys.modules.update(others)
 
 
 @pytest.fixture(scope="module")
