@@ -83,7 +83,7 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
     )  # fmt: skip
     candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
     if request.channels_last:
-        candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        candidate.to(memory_format=torch.channels_last)
     if (loop := loop_of(request)) is not None:
         return examine_own(loop, candidate, request, info, groups=GROUPS)
     task = open_task(identity.task, metric=request.metric, direction=request.direction)

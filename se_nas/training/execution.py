@@ -131,7 +131,7 @@ class SharedRun:
         network.load_state_dict(self.candidate.state_dict())
         network.to(self.device)
         if request.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+            network.to(memory_format=torch.channels_last)
         return network.train()
 
     def images(self) -> Tensor:

@@ -191,7 +191,7 @@ class SharedNetwork(nn.Module):
         """Move to a device and stay there."""
         self.to(device)
         if channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+            self.to(memory_format=torch.channels_last)
         self._resident = True
 
     def _apply(self, fn: Any, recurse: bool = True) -> SharedNetwork:

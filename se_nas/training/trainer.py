@@ -134,7 +134,7 @@ def train(
         If the loss or a metric is not finite, or the task does not log its metric.
     """
     if settings.channels_last:
-        candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        candidate.to(memory_format=torch.channels_last)
     torch.manual_seed(random_stream(job.seed, "training"))
     if settings.rank is not None and settings.device.type == "cuda":
         # Dropout differs between ranks, the order of images does not.
