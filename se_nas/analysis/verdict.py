@@ -36,7 +36,7 @@ def _percent(value: float) -> str:
 
 
 def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
-    return list(dict.fromkeys(["params", cost, *(name for name in ("latency",) if name in known)]))
+    return list(dict.fromkeys(["params", cost, *(["latency"] if "latency" in known else [])]))
 
 
 def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:

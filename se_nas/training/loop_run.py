@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from se_nas.core.errors import TrainingError
 from se_nas.core.files import trial_name
 from se_nas.core.protocols import Channel
-from se_nas.core.trial import Epoch, Request, Target, Verdict
+from se_nas.core.trial import Epoch, Request, Verdict
 from se_nas.data.base import DataInfo
 from se_nas.data.batches import Batches
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.training.own_loop import OwnLoop, Parts, missing_metric, numbers, seeded
-from se_nas.training.tasks import TASKS, open_task
-from se_nas.training.trainer import DeviceSettings, Job, loaders_of, validation_batch
+from se_nas.training.trainer import DeviceSettings, array_batches, validation_batch
 
 FOLDER = "trainings"
 """Folder of a run for what loops leave, a folder for each training."""
@@ -82,9 +81,10 @@ def train_own(loop: OwnLoop, network: nn.Module, request: Request, seed: int, ch
     """Train the candidate of a request in place with the user's loop; see `run_loop`."""
     own = Path(request.folder) / FOLDER / trial_name(request.trial, request.identity.phase)
     own.mkdir(parents=True, exist_ok=True)
-    offered = {**_facts(request, seed, own), "recipe": request.identity.recipe}
+    info = read_info(Path(request.folder))
+    offered = {**_facts(request, info, seed, own), "recipe": request.identity.recipe}
     if loop.takes_data:
-        offered["data"] = _training_parts(request, seed)
+        offered["data"] = _training_parts(request, info, seed)
     return run_loop(loop, network, offered, seed=seed, epochs=request.identity.epochs, channel=channel)
 
 
@@ -127,11 +127,9 @@ def examine_own(
     Scores are those of the images, if the function gives an array of them in place of their mean; pseudo-values of so
     many `groups` of images, if it can leave out one of them; else the one number that there is.
     """
-    folder = Path(request.folder)
-    offered = _facts(
-        request, request.identity.seed, folder / FOLDER / trial_name(request.trial, request.identity.phase)
-    )
-    offered = {**offered, "data": _test_part(request, info) if info.kind != "own" else None, "without": None}
+    own = Path(request.folder) / FOLDER / trial_name(request.trial, request.identity.phase)
+    data = _test_part(request, info) if info.kind != "own" else None
+    offered = {**_facts(request, info, request.identity.seed, own), "data": data, "without": None}
     with seeded(request.identity.seed):
         found = loop.run_test(network.eval(), offered)
         scores, metrics = _scores(loop, found)
@@ -154,40 +152,39 @@ def _scores(loop: OwnLoop, found: Any) -> tuple[np.ndarray, dict[str, float]]:
     return scores, numbers({**found, loop.metric: float(scores.mean())}, what=what)
 
 
-def _facts(request: Request, seed: int, folder: Path) -> dict[str, Any]:
+def _facts(request: Request, info: DataInfo, seed: int, folder: Path) -> dict[str, Any]:
     """What a loop and its test function may be given beside the data."""
-    info = read_info(Path(request.folder))
     return {
         "seed": seed % 2**32, "device": request.device, "folder": folder, "classes": info.classes,
         "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
     }  # fmt: skip
 
 
-def _training_parts(request: Request, seed: int) -> Parts:
-    folder = Path(request.folder)
-    info = read_info(folder)
+def _training_parts(request: Request, info: DataInfo, seed: int) -> Parts:
     if info.kind == "module":
-        module, _ = open_source(info.target)
-        module.prepare_data()
-        module.setup("fit")
+        module = _set_up(info, "fit")
         return Parts(train=module.train_dataloader(), val=module.val_dataloader())
-    task = open_task(Target(target=next(iter(TASKS))))
-    job = Job(task=task, recipe=request.identity.recipe, data=info, folder=folder, seed=seed)
-    loaders, _ = loaders_of(job, DeviceSettings(device=torch.device(request.device)))
-    return Parts(train=loaders["train_dataloaders"], val=loaders["val_dataloaders"])
+    settings = DeviceSettings(device=torch.device(request.device))
+    train, val = array_batches(info, Path(request.folder), request.identity.recipe, settings, seed=seed)
+    return Parts(train=train, val=val)
 
 
 def _test_part(request: Request, info: DataInfo) -> Parts:
     """The test part of the data set of the search, which `open_test` has opened."""
     if info.kind == "module":
-        module, _ = open_source(info.target)
-        module.prepare_data()
-        module.setup("test")
-        return Parts(test=module.test_dataloader())
+        return Parts(test=_set_up(info, "test").test_dataloader())
     device = torch.device(request.device)
     part = open_part(Path(request.folder), "test")
     size = validation_batch(device)
     return Parts(test=Batches(part, batch_size=size, mean=info.mean, std=info.std, device=device))
+
+
+def _set_up(info: DataInfo, stage: Literal["fit", "test"]) -> Any:
+    """The user's LightningDataModule, ready to give its loaders."""
+    module, _ = open_source(info.target)
+    module.prepare_data()
+    module.setup(stage)
+    return module
 
 
 def _check_trained(network: nn.Module, before: Mapping[str, Tensor]) -> None:

@@ -169,25 +169,27 @@ def loaders_of(
         module, _ = open_source(data.target)
         wrapped = AnyDataModule(module, ready=ready, rank=rank)
         return {"datamodule": wrapped}, {**facts, "steps": _steps_of(module, recipe)}
-    train, val = _batches(job, settings)
+    train, val = array_batches(data, job.folder, recipe, settings, seed=job.seed)
     if not data.target_shape and data.target_type == "integer":
         facts["class_counts"] = torch.bincount(train.labels.cpu(), minlength=len(data.classes)).float()
     loaders = {"train_dataloaders": Share(train, rank) if rank else train, "val_dataloaders": val}
     return loaders, {**facts, "steps": len(train) // settings.pieces * recipe.epochs}
 
 
-def _batches(job: Job, settings: DeviceSettings) -> tuple[Batches, Batches]:
-    """Training and validation batches of data that are arrays."""
-    pieces, recipe = settings.pieces, job.recipe
+def array_batches(
+    data: DataInfo, folder: Path, recipe: Recipe, settings: DeviceSettings, *, seed: int
+) -> tuple[Batches, Batches]:
+    """Training and validation batches of data that lie in the folder as arrays."""
+    pieces = settings.pieces
     common: dict[str, Any] = {
-        "mean": job.data.mean, "std": job.data.std, "device": settings.device, "channels_last": settings.channels_last
+        "mean": data.mean, "std": data.std, "device": settings.device, "channels_last": settings.channels_last
     }  # fmt: skip
     train = Batches(
-        open_part(job.folder, "train"), batch_size=recipe.batch_size,
-        shuffle=Shuffle(seed=job.seed, augment=recipe.augment, pieces=pieces), **common,
+        open_part(folder, "train"), batch_size=recipe.batch_size,
+        shuffle=Shuffle(seed=seed, augment=recipe.augment, pieces=pieces), **common,
     )  # fmt: skip
     size = max(1, validation_batch(settings.device) // pieces)
-    return train, Batches(open_part(job.folder, "val"), batch_size=size, **common)
+    return train, Batches(open_part(folder, "val"), batch_size=size, **common)
 
 
 def _train_batches(loaders: Mapping[str, Any]) -> Batches:
