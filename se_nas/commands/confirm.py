@@ -27,6 +27,7 @@ import numpy as np
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Estimate, Verdict, write_confirmed
 from se_nas.analysis.judge import estimate, judge
+from se_nas.analysis.margin import margin_of
 from se_nas.analysis.verdict import final_verdict
 from se_nas.commands.results import conclude, existing_run, stored
 from se_nas.core.config import SearchConfig
@@ -45,12 +46,6 @@ from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
 from se_nas.report.terminal import View
 from se_nas.training.provenance import commit, versions
-
-MARGIN = 0.3
-"""Points of a share that a gain must have to be worth its cost, if nothing else is asked for."""
-
-RELATIVE_MARGIN = 0.01
-"""The same for other metrics, as a share of the mean of the backbone without SE."""
 
 CONFIRM = "confirm"
 """Name of the study, in the storage of the run."""
@@ -79,9 +74,9 @@ def confirm(
     seeds:
         Fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
     margin:
-        The smallest gain that is worth its cost: in points (hundredths) where the metric is a share, default 0.3; else
-        in the metric's own unit, default 1 % of the mean of the backbone without SE. "Not worth it" is only said
-        where such a gain is excluded.
+        The smallest gain that is worth its cost: in points (hundredths) where the metric is a share, else in the
+        metric's own unit; default that of the search (`se_nas.analysis.margin`). "Not worth it" is only said where such
+        a gain is excluded.
     epochs:
         Of the full schedule; default that of the search.
     workers, device, executor:
@@ -119,7 +114,7 @@ def confirm(
             _feed(study, trials)
         openings = _examine(problem, folder, trials, shown)
         result = _assembled(problem, study, folder, networks, chosen, trials, openings)
-        result = _judged(result, margin, run=str(run))
+        result = _judged(result, config.margin if margin is None else margin, run=str(run))
         result = replace(result, seconds=round(time.monotonic() - started, 1))
         write_confirmed(folder.path, result)
         conclude(folder, study, "confirmed")
@@ -286,12 +281,8 @@ def _assembled(
 def _judged(result: Confirmation, margin: float | None, *, run: str) -> Confirmation:
     """With the margin in the metric's unit, and the verdict."""
     base = result.of_role("baseline")
-    if result.unit == "share":
-        value = 0.01 * (MARGIN if margin is None else margin)
-    else:
-        mean = 0.0 if base is None or base.test is None else abs(base.test.mean)
-        value = RELATIVE_MARGIN * mean if margin is None else margin
-    result = replace(result, margin=value)
+    mean = None if base is None or base.test is None else base.test.mean
+    result = replace(result, margin=margin_of(margin, unit=result.unit, baseline=mean))
     return replace(result, verdict=final_verdict(result, run=run))
 
 

@@ -134,7 +134,7 @@ def _add_confirm(parser: ArgumentParser) -> None:
     add("--seeds", type=int, default=5, help="fresh seeds, the same for all networks")
     add(
         "--margin", type=float | None, default=None,
-        help="smallest gain that is worth its cost: points of a share (default 0.3), else in the metric's unit",
+        help="smallest gain that is worth its cost: points of a share, else in the metric's unit; default as searched",
     )  # fmt: skip
     add("--epochs", type=int | None, default=None, help="full schedule; default that of the search")
     add("--workers", type=int | None, default=None, help="trainings at a time; default as searched")

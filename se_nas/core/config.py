@@ -59,6 +59,9 @@ class SearchConfig:
         num_classes: Of a trainer that brings its own data; default what its backbone has.
         metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
         direction: maximize or minimize the metric; default as the task says.
+        margin: The smallest gain over the backbone without SE that is worth its cost: in points (hundredths) where the
+            metric is a share, default 0.3; else in the metric's unit, default 1 % of the value without SE. It only
+            judges: a search may go on with another.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
             blocks then start as the identity.
         space: The search space: stagewise, blockwise, on-off, or a YAML file.
@@ -101,6 +104,7 @@ class SearchConfig:
     num_classes: int | None = None
     metric: str | None = None
     direction: Direction | None = None
+    margin: float | None = None
     weights: str | None = None
     space: str = "stagewise"
     sampler: Target = field(default_factory=lambda: Target(target="known-cost"))
@@ -131,6 +135,7 @@ class SearchConfig:
             number = getattr(self, name)
             _check(name, number, number is None or number >= 1, "a whole number from 1")
         _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        _check("margin", self.margin, self.margin is None or self.margin > 0, "a number above 0")
         _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
         together = self.devices_per_trial
         shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"

@@ -66,6 +66,7 @@ class SearchSettings(TypedDict, total=False):
     num_classes: int | None
     metric: str | None
     direction: Direction | None
+    margin: float | None
     weights: str | None
     space: str | Mapping[str, Any]
     sampler: Plugin | Callable[..., Any]

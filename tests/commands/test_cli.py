@@ -86,6 +86,7 @@ class TestMistakes:
             (["search", "--cost", "watts"], ["cost is watts", "gflops, macs, params, activations"]),
             (["search", "--max-time", "soon"], ["max_time is 'soon'", "90s, 10m, 2h"]),
             (["search", "--device", "gpu"], ["device is gpu", "auto, cpu, cuda, cuda:N"]),
+            (["search", "--margin", "0"], ["margin is 0.0", "a number above 0"]),
             (["search", "--lr", "0"], ["lr is 0", "a number above 0"]),
             (["search", "--workers", "0"], ["workers is 0"]),
             (["search", "--optimizer", "adma"], ["optimizer is adma", "sgd, adamw, package.module:Optimizer"]),

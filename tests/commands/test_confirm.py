@@ -17,8 +17,9 @@ from se_nas.analysis.judge import estimate, judge
 from se_nas.analysis.verdict import final_verdict
 from se_nas.cli import main
 from se_nas.commands.confirm import confirm, read_exam
-from se_nas.commands.results import existing_run
+from se_nas.commands.results import existing_run, stored
 from se_nas.commands.search import search
+from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Target
@@ -122,6 +123,14 @@ class TestConfirm:
         assert result.verdict.claim == "unknown"
         assert "One seed gives no estimate of the noise" in result.verdict.sentences[0].text
         assert all(n.test.interval is None and n.test.sd is None for n in result.networks)
+
+    def test_margin_is_that_of_the_search_which_may_go_on_with_another(self, copy, confirmed):
+        assert confirmed.margin == pytest.approx(0.003)
+        _, study = existing_run(copy)
+        again = search(replace(stored(study, "config", SearchConfig), out=str(copy), margin=2.0))
+        assert len(again.trials) == len(study.trials()), "only what is said changes"
+        assert confirm(copy, top=2, seeds=2).margin == pytest.approx(0.02)
+        assert confirm(copy, top=2, seeds=2, margin=1.0).margin == pytest.approx(0.01)
 
     def test_interrupted_confirm_goes_on(self, copy, confirmed, monkeypatch):
         monkeypatch.setattr(Study, "lease", 1.0)  # so long it waits for a driver that is not of this folder
