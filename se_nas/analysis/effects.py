@@ -21,22 +21,24 @@ from se_nas.space.exact_cost import se_cost
 from se_nas.space.levels import Codes
 from se_nas.space.space import Space
 
-#: Joint draws of the coefficients that the intervals are read from, and placements of the others that are averaged.
-DRAWS, OTHERS = 4000, 2048
+#: Placements of the other decisions that are averaged, at most.
+OTHERS = 2048
 #: The decision that stands for all stages.
 EVERYWHERE = "everywhere"
 
-COLUMNS = ("decision", "setting", "level", "against", "effect", "lower", "upper", "p_better", "params_added", "trained")
+COLUMNS = ("decision", "setting", "level", "against", "effect", "lower", "upper", "p_better", "p_same",
+           "p_worse", "params_added", "trained")  # fmt: skip
 
 
-def effects_table(told: Fitted | None, space: Space) -> pd.DataFrame | None:
+def effects_table(told: Fitted | None, space: Space, *, margin: float = 0.0) -> pd.DataFrame | None:
     """One row for each stage and reduction, and for each reduction in all stages; None without a posterior.
 
     Columns: ``decision`` (a stage, a unit, or `EVERYWHERE`), ``setting`` (``reduction``, ``position``, ...), ``level``
     (`ANY` for the mean over the reductions), ``against`` (the level of comparison: ``none`` where there is one),
-    ``effect``, ``lower`` and ``upper`` (90 % interval) in units of the metric, ``p_better`` (probability that the level
-    is truly better), ``params_added`` (NaN where the closed form does not know it: `keep`) and ``trained`` (complete
-    trainings that have the level).
+    ``effect``, ``lower`` and ``upper`` (90 % interval; an end of exactly 0 is the point mass at "no effect") in units
+    of the metric, ``p_better``, ``p_same`` and ``p_worse`` (probabilities to be better by more than the ``margin``, to
+    differ by no more, and to be worse by more; they add up to 1), ``params_added`` (NaN where the closed form does not
+    know it: `keep`) and ``trained`` (complete trainings that have the level).
     """
     if told is None:
         return None
@@ -65,18 +67,17 @@ def effects_table(told: Fitted | None, space: Space) -> pd.DataFrame | None:
     for row, contrast in _everywhere(told, space, others):
         rows.append(row)
         contrasts.append(contrast)
-    return _judged(told, rows, contrasts) if rows else None
+    return _judged(told, rows, contrasts, margin) if rows else None
 
 
-def _judged(told: Fitted, rows: list[dict[str, Any]], contrasts: list[Array]) -> pd.DataFrame:
+def _judged(told: Fitted, rows: list[dict[str, Any]], contrasts: list[Array], margin: float) -> pd.DataFrame:
     """The rows with the posterior of their contrasts (``p`` coefficients each)."""
     phi = np.stack(contrasts)
-    draws = told.posterior.coefficient_samples(size=DRAWS, rng=np.random.default_rng(0)) @ phi.T
-    table = pd.DataFrame(rows)
-    bounds = np.sort(told.sign * np.quantile(draws, [0.05, 0.95], axis=0), axis=0)
+    believed, table = told.posterior.marginals(phi), pd.DataFrame(rows)
     table["effect"] = told.sign * (phi @ told.posterior.moments()[0])
-    table["lower"], table["upper"] = bounds
-    table["p_better"] = (draws > 0).mean(axis=0)
+    table["lower"], table["upper"] = np.sort(told.sign * np.stack(believed.interval()), axis=0) + 0.0
+    chances = believed.chances(margin)
+    table["p_better"], table["p_same"], table["p_worse"] = chances.better, chances.same, chances.worse
     return table[list(COLUMNS)]
 
 

@@ -31,11 +31,13 @@ BELIEFS: dict[str, Any] = {
     "posterior_front": False,
     "recommended": False,
     "tied_with": pd.NA,
-    "p_better": np.nan,
+    "p_beats": np.nan,
     "gain": np.nan,
     "gain_low": np.nan,
     "gain_high": np.nan,
-    "p_gain": np.nan,
+    "p_better": np.nan,
+    "p_same": np.nan,
+    "p_worse": np.nan,
 }
 
 
@@ -93,7 +95,7 @@ def _row(trial: Trial, codes: tuple[int, ...], metric: str, sign: float) -> Row:
     )
 
 
-def believe(told: Fitted | None, objective: Objective) -> pd.DataFrame | None:
+def believe(told: Fitted | None, objective: Objective, *, margin: float = 0.0) -> pd.DataFrame | None:
     """What the posterior says of the trained networks, one row for each complete trial, indexed by its number.
 
     The front is taken among the networks that were trained, since only these can be shipped;
@@ -102,9 +104,13 @@ def believe(told: Fitted | None, objective: Objective) -> pd.DataFrame | None:
     Columns: ``mean``, ``lower`` and ``upper`` (90 % interval of the true metric, in its units and without the noise
     of one training); ``p_front``, the probability to be on the true front of the trained networks;
     ``posterior_front``; ``recommended``: on that front, and told apart from the cheaper recommended ones;
-    ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_better``: the
-    probability to be better than that one; ``gain``, ``gain_low``, ``gain_high`` (90 % interval) and ``p_gain``: the
-    difference to the backbone without SE, and the probability to be better, where that one is among the trials.
+    ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_beats``: the
+    probability to be better than that one, or else than the last cheaper recommended one.
+
+    Against the backbone without SE, where that is among the trials: ``gain``, ``gain_low`` and ``gain_high`` (90 %
+    interval; an end of exactly 0 is the point mass at "no effect"), and three probabilities that add up to 1:
+    ``p_better`` (better by more than the ``margin``, in units of the metric), ``p_same`` (no difference worth it) and
+    ``p_worse`` (worse by more than the margin).
 
     None without a posterior, or when a trial lacks a cost of the front.
     """
@@ -124,27 +130,23 @@ def believe(told: Fitted | None, objective: Objective) -> pd.DataFrame | None:
             "lower": bounds[0],
             "upper": bounds[1],
             "p_front": front_probability(posterior, candidates, np.arange(len(distinct))),
-            "posterior_front": False,
-            "recommended": False,
-            "tied_with": pd.array([pd.NA] * len(distinct), dtype="Int64"),
-            "p_better": np.nan,
-            "gain": np.nan,
-            "gain_low": np.nan,
-            "gain_high": np.nan,
-            "p_gain": np.nan,
         }
-    )
+    ).reindex(columns=list(BELIEFS))
+    for name in ("posterior_front", "recommended"):
+        table[name] = False
+    table["tied_with"] = pd.array([pd.NA] * len(distinct), dtype="Int64")
     base = [row for row, i in enumerate(first) if told.trials[i].role == "baseline"]
     if base:
-        against = distinct[base]
-        bounds_of_gain = np.sort(sign * np.stack(posterior.interval(distinct, minus=against)), axis=0)
-        table["gain"] = sign * posterior.predict(distinct, minus=against)[0]
-        table["gain_low"], table["gain_high"] = bounds_of_gain
-        table["p_gain"] = posterior.probability_above(distinct, minus=against)
+        against = posterior.differences(distinct, minus=distinct[base])
+        table["gain"] = sign * posterior.predict(distinct, minus=distinct[base])[0]
+        # Adding 0 makes -0 a plain 0.
+        table["gain_low"], table["gain_high"] = np.sort(sign * np.stack(against.interval()), axis=0) + 0.0
+        chances = against.chances(margin)
+        table["p_better"], table["p_same"], table["p_worse"] = chances.better, chances.same, chances.worse
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
         table.loc[member, "recommended"] = bool(rival < 0)
-        table.loc[member, "p_better"] = better
+        table.loc[member, "p_beats"] = better
         if rival >= 0:
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from se_nas.analysis.effects import effects_table
 from se_nas.analysis.estimates import Fitted, fitted
+from se_nas.analysis.margin import margin_of
 from se_nas.analysis.tables import best_row, complete_table, curves_table, front_table, trials_table
 from se_nas.core.trial import Objective, Trial
 from se_nas.space.space import Space
@@ -19,12 +20,14 @@ from se_nas.space.space import Space
 class Findings:
     """The trials of a study with all that follows from them; nothing is computed before it is asked for, nor twice.
 
-    Without the space of the study there is no posterior, and single runs stand for themselves.
+    Without the space of the study there is no posterior, and single runs stand for themselves. `asked` is the margin
+    that was asked for, None for the default; see `se_nas.analysis.margin`.
     """
 
     trials: Sequence[Trial]
     objective: Objective
     space: Space | None = None
+    asked: float | None = None
 
     @functools.cached_property
     def told(self) -> Fitted | None:
@@ -44,7 +47,7 @@ class Findings:
     @functools.cached_property
     def complete(self) -> pd.DataFrame:
         """One row for each complete trial, with what the posterior says of it; see `complete_table`."""
-        return complete_table(self.trials, self.objective, self.told)
+        return complete_table(self.trials, self.objective, self.told, margin=self.margin)
 
     @functools.cached_property
     def front(self) -> pd.DataFrame:
@@ -59,7 +62,7 @@ class Findings:
     @functools.cached_property
     def effects(self) -> pd.DataFrame | None:
         """What each stage and reduction does; None where there is no posterior. See `effects_table`."""
-        return None if self.space is None else effects_table(self.told, self.space)
+        return None if self.space is None else effects_table(self.told, self.space, margin=self.margin)
 
     @property
     def estimated(self) -> bool:
@@ -70,6 +73,13 @@ class Findings:
     def unit(self) -> str:
         """The unit of the metric, as its task gave it: ``share`` for numbers between 0 and 1."""
         return next((t.metrics[m].unit for t in self.trials if (m := self.objective.metric) in t.metrics), "")
+
+    @property
+    def margin(self) -> float:
+        """The smallest gain that is worth its cost, in units of the metric."""
+        bases = (t for t in self.trials if t.role == "baseline" and t.state == "complete")
+        values = (t.metrics[self.objective.metric].value for t in bases)
+        return margin_of(self.asked, unit=self.unit, baseline=next(values, None))
 
     @property
     def sign(self) -> float:

@@ -11,13 +11,15 @@ import pandas as pd
 from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.tables import plain_row
-from se_nas.analysis.verdict import interval_text, price_text
+from se_nas.analysis.verdict import price_text
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Objective
-from se_nas.core.words import REFERENCES, amount, in_words, reference_name
+from se_nas.core.words import REFERENCES, amount, chances_text, gain_span, in_words, reference_name
+from se_nas.samplers.front import TOLD_APART
 
-LIKELY = 0.9
-"""A search says that a network looks better from this probability on."""
+LIKELY, UNLIKELY = 0.9, 0.1
+"""A search says that a network looks better where it gains more than the margin with the first probability at least,
+and that nothing looks worth its cost where every trained network does so with the second at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,11 @@ class Network:
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
-    p_gain: float | None = None
-    tied_with: int | None = None
     p_better: float | None = None
+    p_same: float | None = None
+    p_worse: float | None = None
+    tied_with: int | None = None
+    p_beats: float | None = None
     observed_front: bool = False
     posterior_front: bool = False
     recommended: bool = False
@@ -78,6 +82,10 @@ class Summary:
     front: tuple[Network, ...]
     references: dict[str, Network]
     """Role -> reference point, of those in `REFERENCES` that are trained."""
+    margin: float = 0.0
+    """The smallest gain that is worth its cost, in units of the metric."""
+    likeliest: Network | None = None
+    """Of the networks with SE the likeliest to be better than the backbone without, where the model can tell."""
     gained: tuple[str, ...] = ()
     """What the best network has over the reference points, in sentences."""
     verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
@@ -125,10 +133,17 @@ def summarize(
         best=None if best is None else Network.of(best),
         front=tuple(Network.of(row) for _, row in found.front.iterrows()),
         references={role: Network.of(rows.iloc[0]) for role, rows in roles.items() if len(rows)},
+        margin=found.margin,
+        likeliest=_likeliest(found.complete),
     )
     verdict = provisional_verdict(summary) if confirmation is None else confirmation.verdict
     summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
     return replace(summary, recommended=_recommended(summary, found))
+
+
+def _likeliest(complete: pd.DataFrame) -> Network | None:
+    others = complete[(complete["role"] != "baseline") & complete["p_better"].notna()]
+    return Network.of(others.iloc[int(others["p_better"].argmax())]) if len(others) else None
 
 
 def recommended_by(verdict: Verdict) -> str:
@@ -181,7 +196,7 @@ def _gained(summary: Summary) -> list[str]:
             rival = next(n for n in summary.front if n.trial == best.tied_with)
             lines.append(
                 f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
-                f"{100 * (best.p_better or 0.0):.0f} % chance to be better."
+                f"it beats it with {100 * (best.p_beats or 0.0):.0f} %, and {100 * TOLD_APART:.0f} % is asked for."
             )
     for role, other in summary.references.items():
         lines.append(
@@ -211,36 +226,52 @@ def provisional_verdict(summary: Summary) -> Verdict:
         text = f"Provisional: {summary.trained} trainings are too few to say whether SE helps here."
         return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), confirm))
     sign = -1.0 if summary.objective.direction == "minimize" else 1.0
-    recommended = [n for n in summary.front if n.posterior_front and n.recommended]
-    chosen = max(recommended, key=lambda n: sign * n.value, default=best)
-    unclear = chosen.key == base.key or (chosen.p_gain or 0.0) < LIKELY
-    shown = best if unclear else chosen
-    gain, low, high = (
-        sign * (shown.gain or 0.0),
-        *sorted(sign * (end or 0.0) for end in (shown.gain_low, shown.gain_high)),
-    )
-    chance = shown.p_gain or 0.0
-    if unclear:
-        text = "Provisional: nothing here can be told from the backbone without SE. " + (
-            "By all trainings together it is the best itself."
-            if best.key == base.key
-            else f"The best so far, {in_words(best.placement)}: {amount(gain, summary.unit)} "
-            f"({interval_text(low, high, summary.unit)}), {100 * chance:.0f} % chance to be better at all."
-        )
+    recommended = [n for n in summary.front if n.posterior_front and n.recommended] or [best]
+    likely = [n for n in recommended if n.key != base.key and (n.p_better or 0.0) >= LIKELY]
+    chosen = max(likely, key=lambda n: sign * n.value, default=None)
+    shown = chosen or summary.likeliest or base
+    if chosen is not None:
+        claim, text = "use", _looks_better(chosen, base, summary, sign)
+    elif shown is not base and (shown.p_better or 0.0) <= UNLIKELY:
+        claim, text = "without", f"nothing here looks worth its cost.{_at_most(shown, base, summary, sign)}"
     else:
-        names = dict.fromkeys(["params", summary.objective.cost])
-        added = {name: 100 * (chosen.costs[name] / base.costs[name] - 1) for name in names if base.costs.get(name)}
+        told = "nothing here can be told from the backbone without SE."
+        claim, text = "undecided", f"{told}{_at_most(shown, base, summary, sign)}"
+    low, high = sorted(sign * (end or 0.0) for end in (shown.gain_low, shown.gain_high))
+    numbers = {
+        "gain": sign * (shown.gain or 0.0), "lower": low, "upper": high,
+        "better": shown.p_better, "same": shown.p_same, "worse": shown.p_worse, "margin": summary.margin,
+    }  # fmt: skip
+    first = Sentence(text=f"Provisional: {text}", numbers=numbers)
+    return Verdict(phase="search", claim=claim, network=(chosen or base).key, sentences=(first, confirm))
+
+
+def _looks_better(chosen: Network, base: Network, summary: Summary, sign: float) -> str:
+    names = dict.fromkeys(["params", summary.objective.cost])
+    added = {name: 100 * (chosen.costs[name] / base.costs[name] - 1) for name in names if base.costs.get(name)}
+    return (
+        f"{in_words(chosen.placement)} looks better than the backbone without SE{price_text(added)}. "
+        f"By all {summary.complete} trainings together: {_against_none(chosen, summary, sign)}."
+    )
+
+
+def _at_most(likeliest: Network, base: Network, summary: Summary, sign: float) -> str:
+    """What the likeliest network to be better has, and whether no SE is the best itself; empty for no SE alone."""
+    text = ""
+    if likeliest is not base:
         text = (
-            f"Provisional: {in_words(chosen.placement)} looks better than the backbone without SE: "
-            f"{amount(gain, summary.unit)} by all {summary.complete} trainings together "
-            f"({interval_text(low, high, summary.unit)}, {100 * chance:.0f} % chance to be better){price_text(added)}."
+            f" The likeliest to be better, {in_words(likeliest.placement)}: {_against_none(likeliest, summary, sign)}."
         )
-    return Verdict(
-        phase="search",
-        claim="without" if unclear else "use",
-        network=base.key if unclear else chosen.key,
-        sentences=(
-            Sentence(text=text, numbers={"gain": gain, "lower": low, "upper": high, "chance": shown.p_gain}),
-            confirm,
-        ),
+    if summary.best is not None and summary.best.key == base.key:
+        text += " By all trainings together the backbone without SE is the best itself."
+    return text
+
+
+def _against_none(network: Network, summary: Summary, sign: float) -> str:
+    """Gain over the backbone without SE, its interval, and the three chances."""
+    low, high = sorted(sign * (end or 0.0) for end in (network.gain_low, network.gain_high))
+    chances = chances_text(network.p_better or 0.0, network.p_same or 0.0, network.p_worse or 0.0)
+    return (
+        f"{amount(sign * (network.gain or 0.0), summary.unit)} (90 % interval {gain_span(low, high, summary.unit)}); "
+        f"{chances}, by a margin of {amount(summary.margin, summary.unit, signed=False)}"
     )

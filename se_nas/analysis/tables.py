@@ -112,10 +112,12 @@ def _cost(trial: Trial, name: str) -> float | int:
     return int(value) if float(value).is_integer() and COSTS[name].whole else value
 
 
-def complete_table(trials: Sequence[Trial], objective: Objective, told: Fitted | None) -> pd.DataFrame:
+def complete_table(
+    trials: Sequence[Trial], objective: Objective, told: Fitted | None, *, margin: float = 0.0
+) -> pd.DataFrame:
     """One row for each complete trial: the columns of `trials_table`, and those of `believe` where it can tell."""
     table = trials_table([t for t in trials if t.state == "complete"], objective)
-    beliefs = believe(told, objective)
+    beliefs = believe(told, objective, margin=margin)
     known: dict[Any, dict[Any, Any]] = {} if beliefs is None else beliefs.to_dict()
     for name, nothing in BELIEFS.items():
         table[name] = [known.get(name, {}).get(n, nothing) for n in table["trial"]]

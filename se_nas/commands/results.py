@@ -23,6 +23,7 @@ from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
 from se_nas.core.serialization import from_plain
 from se_nas.core.trial import Objective, Trial
+from se_nas.core.words import CHANCES_HEAD, chances_cell, chances_note
 from se_nas.data.base import DataInfo
 from se_nas.engine.run_folder import FINAL, STUDY, RunFolder, clear_errors
 from se_nas.engine.storage import reading
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHOWN = ("trial", "placement", "role", "metric", "mean", "lower", "upper", "p_front", "params", "gflops")
+SHOWN = ("trial", "placement", "role", "metric", "mean", "lower", "upper", "p_front", "gain", CHANCES_HEAD, "params",
+         "gflops")  # fmt: skip
 """Columns of the front that a notebook shows."""
 
 
@@ -108,9 +110,15 @@ class SearchResult:
         file = io.StringIO()
         self.plot().savefig(file, format="svg")
         figure = file.getvalue()
-        columns = [c for c in SHOWN if c in self.front and self.front[c].notna().any()]
-        table = self.front[columns].to_html(index=False, float_format="{:.4f}".format)
-        return f"{sentences}{figure[figure.index('<svg') :]}{table}"
+        front, note = self.front, ""
+        if front["p_better"].notna().any():
+            chances = front[["role", "p_better", "p_same", "p_worse"]].itertuples(index=False)
+            cells = ["" if role == "baseline" else chances_cell(*shares) for role, *shares in chances]
+            front = front.assign(**{CHANCES_HEAD: cells})
+            note = f"<p>{html.escape(chances_note(self.found.margin, self.found.unit))}</p>"
+        columns = [c for c in SHOWN if c in front and front[c].notna().any()]
+        table = front[columns].to_html(index=False, float_format="{:.4f}".format)
+        return f"{sentences}{figure[figure.index('<svg') :]}{table}{note}"
 
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:

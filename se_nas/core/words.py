@@ -64,6 +64,76 @@ def amount(value: float, unit: str, *, signed: bool = True, name: bool = True) -
     return f"{value:{sign}.4g}" + (f" {unit}" if unit and name else "")
 
 
+def gain_end(value: float, unit: str) -> str:
+    """An end of an interval of a gain; exactly 0 is the point mass that the model has at "no effect".
+
+    >>> gain_end(0.0072, "share"), gain_end(0.0, "share"), gain_end(-0.3, "nats")
+    ('+0.72', 'no effect', '-0.3')
+    """
+    return "no effect" if value == 0 else amount(value, unit, name=False)
+
+
+def gain_span(low: float, high: float, unit: str) -> str:
+    """An interval of gains.
+
+    >>> gain_span(-0.003, 0.0072, "share"), gain_span(0.0, 0.0072, "share"), gain_span(0.0, 0.0, "")
+    ('-0.30 to +0.72', 'no effect to +0.72', 'no effect')
+    """
+    return " to ".join(dict.fromkeys([gain_end(low, unit), gain_end(high, unit)]))
+
+
+def percents(*shares: float) -> tuple[int, ...]:
+    """Shares that add up to 1 as whole percents that add up to 100: the largest remainders are rounded up.
+
+    >>> percents(0.333, 0.333, 0.334), percents(0.005, 0.99, 0.005), percents(1, 0, 0)
+    ((33, 33, 34), (1, 99, 0), (100, 0, 0))
+    """
+    exact = [100 * share for share in shares]
+    whole = [math.floor(value) for value in exact]
+    order = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
+    for i in order[: 100 - sum(whole)]:
+        whole[i] += 1
+    return tuple(whole)
+
+
+CHANCES = ("better", "no difference worth it", "worse")
+"""What the three chances against a level of comparison are called: by more than the margin, by no more, by more."""
+
+
+CHANCES_HEAD = "better / same / worse"
+"""The head of a column of `chances_cell`."""
+
+
+def chances_note(margin: float, unit: str, *, against: str = "no SE") -> str:
+    """What stands below a table with `CHANCES_HEAD`.
+
+    >>> chances_note(0.003, "share")
+    'better / same / worse: chances to be better than no SE by more than 0.30 points, to differ by no more, to be worse'
+    """
+    by = amount(margin, unit, signed=False)
+    return f"{CHANCES_HEAD}: chances to be better than {against} by more than {by}, to differ by no more, to be worse"
+
+
+def chances_cell(better: float | None, same: float | None, worse: float | None) -> str:
+    """The three chances as a cell of a table, empty where they are not known.
+
+    >>> chances_cell(0.314, 0.62, 0.066), chances_cell(None, None, None)
+    ('31 / 62 / 7 %', '')
+    """
+    if better is None or same is None or worse is None or math.isnan(better):
+        return ""
+    return " / ".join(map(str, percents(better, same, worse))) + " %"
+
+
+def chances_text(better: float, same: float, worse: float) -> str:
+    """The three chances in words.
+
+    >>> chances_text(0.314, 0.62, 0.066)
+    'better 31 %, no difference worth it 62 %, worse 7 %'
+    """
+    return ", ".join(f"{name} {n} %" for name, n in zip(CHANCES, percents(better, same, worse), strict=True))
+
+
 def level_of(value: float, unit: str) -> str:
     """A value of a metric: shares in percent."""
     return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()

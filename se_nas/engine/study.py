@@ -131,7 +131,8 @@ class Study:
 
     def findings(self) -> Findings:
         """What all trials say by now."""
-        return Findings(trials=self.trials(), objective=self.objective, space=self.space)
+        asked = self.optuna.user_attrs.get("config", {}).get("margin")
+        return Findings(trials=self.trials(), objective=self.objective, space=self.space, asked=asked)
 
     def _check(self, record: Trial) -> None:
         """RunError if a complete trial lacks what the study compares."""

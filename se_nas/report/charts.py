@@ -10,7 +10,7 @@ import pandas as pd
 
 from se_nas.analysis.effects import EVERYWHERE
 from se_nas.core.trial import Trial
-from se_nas.core.words import cost_name, cost_text, level_text
+from se_nas.core.words import CHANCES_HEAD, cost_name, cost_text, level_text
 from se_nas.report.figures import shown_effects
 from se_nas.report.front_chart import OPEN_ROWS
 from se_nas.report.metric import Metric
@@ -38,13 +38,15 @@ def effects_chart(effects: pd.DataFrame, metric: Metric) -> Chart:
         traces.append({
             "type": "scatter", "mode": "markers", "name": escaped(decision), "showlegend": False, "y": labels,
             "x": (metric.factor * rows["effect"]).tolist(), "marker": {"color": color, "size": 9},
-            "customdata": [[metric.gain(a), metric.gain(b)] for a, b in zip(rows["lower"], rows["upper"], strict=True)],
+            "customdata": [
+                [metric.gain_span(row["lower"], row["upper"]), metric.chances_text(row)] for _, row in rows.iterrows()
+            ],
             "error_x": {
                 "type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 4,
                 "array": (metric.factor * (rows["upper"] - rows["effect"])).tolist(),
                 "arrayminus": (metric.factor * (rows["effect"] - rows["lower"])).tolist(),
             },
-            "hovertemplate": "<b>%{y}</b><br>effect %{x:+.3g} (%{customdata[0]} to %{customdata[1]})<extra></extra>",
+            "hovertemplate": "<b>%{y}</b><br>effect %{x:+.3g} (%{customdata[0]})<br>%{customdata[1]}<extra></extra>",
         })  # fmt: skip
     labels = [escaped(f"{d}, {level_text(s, v)}")
               for d, s, v in zip(shown["decision"], shown["setting"], shown["level"], strict=True)]  # fmt: skip
@@ -63,7 +65,8 @@ def effects_chart(effects: pd.DataFrame, metric: Metric) -> Chart:
         ],
         height=90 + 26 * len(shown),
         alt="Effects of each stage and reduction with 90 % intervals. The table below has the numbers.",
-        caption="Points: effect against no SE there; bars: 90 % interval. A bar across zero is no proof of an effect.",
+        caption="Points: effect against no SE there; bars: 90 % interval. A bar across zero is no proof of an effect, "
+        "and one that ends at zero may have none at all.",
     )
 
 
@@ -76,16 +79,17 @@ def effects_rows(effects: pd.DataFrame, metric: Metric, *, everywhere: bool) -> 
         cells = [] if everywhere else [str(row["decision"])]
         rows.append([
             *cells, level_text(row["setting"], row["level"]).replace(" ", "\u00a0"), metric.gain(row["effect"]),
-            f"{metric.gain(row['lower'])} to {metric.gain(row['upper'])}", f"{row['p_better']:.2f}", added,
+            metric.gain_span(row["lower"], row["upper"]), metric.chances(row), added,
             f"{row['trained']:,}",
         ])  # fmt: skip
     unit = f" ({metric.difference})" if metric.difference else ""
     names = [] if everywhere else [Head(label="decision")]
-    numbers = (f"effect{unit}", "90 % interval", "P(better)", "parameters added", "trainings")
+    what, than = ("Each stage, averaged over the others", "no SE there")
+    if everywhere:
+        what, than = ("One reduction in all stages, against no SE anywhere", "no SE")
+    numbers = (f"effect{unit}", "90 % interval", CHANCES_HEAD, "parameters added", "trainings")
     return Table(
-        caption="One reduction in all stages, against no SE anywhere"
-        if everywhere
-        else "Each stage, averaged over the others",
+        caption=f"{what}. {metric.chances_note(against=than)}.",
         heads=[*names, Head(label="level"), *(Head(label=name, number=True) for name in numbers)],
         rows=rows,
         closed="" if len(rows) <= OPEN_ROWS else f"All {len(rows)} effects",

@@ -14,7 +14,18 @@ from se_nas.analysis.findings import Findings
 from se_nas.core.costs import SHOWN
 from se_nas.core.files import atomically, write_atomically
 from se_nas.core.trial import Objective
-from se_nas.core.words import ANY, REFERENCES, cost_text, cost_with_unit, level_text, reference_name, scale_of
+from se_nas.core.words import (
+    ANY,
+    CHANCES_HEAD,
+    REFERENCES,
+    chances_cell,
+    cost_text,
+    cost_with_unit,
+    gain_span,
+    level_text,
+    reference_name,
+    scale_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,11 +131,10 @@ def paper_effects(effects: pd.DataFrame, unit: str) -> pd.DataFrame:
             "level": [level_text(s, v) for s, v in zip(effects["setting"], effects["level"], strict=True)],
             "against": effects["against"].astype(str),
             f"effect ({difference})" if difference else "effect": [f"{factor * v:+.2f}" for v in effects["effect"]],
-            "90 % interval": [
-                f"{factor * a:+.2f} to {factor * b:+.2f}"
-                for a, b in zip(effects["lower"], effects["upper"], strict=True)
+            "90 % interval": [gain_span(a, b, unit) for a, b in zip(effects["lower"], effects["upper"], strict=True)],
+            CHANCES_HEAD: [
+                chances_cell(*row) for row in effects[["p_better", "p_same", "p_worse"]].itertuples(index=False)
             ],
-            "P(better)": [f"{v:.2f}" for v in effects["p_better"]],
             "params added": [f"{v:+,.0f}" if np.isfinite(v) else "" for v in effects["params_added"]],
             "trained": [str(v) for v in effects["trained"]],
         }

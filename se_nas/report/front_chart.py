@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from se_nas.core.costs import cost_facts
-from se_nas.core.words import cost_name, cost_text, reference_name
+from se_nas.core.words import CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
 from se_nas.report.metric import Metric
 from se_nas.report.page import MANY_POINTS, Chart, Head, Table, View, escaped
 from se_nas.samplers.pareto import Index, rising_front
@@ -73,7 +73,7 @@ def _front_view(
     has = done[cost].notna().to_numpy()
     kind = points(done)  # one kind for all: marks of the graphics card lie above the others
     believed = bool(done["mean"].notna().any())
-    hover = _hover(costs, metric, believed=believed)
+    hover = _hover(costs, metric, believed=believed, compared=bool(done["p_better"].notna().any()))
 
     def trace(where: Index, name: str, y: str, **more: Any) -> dict[str, Any]:
         return {
@@ -135,7 +135,7 @@ def _cost_error(table: pd.DataFrame, cost: str, factor: float) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _hover(costs: Sequence[str], metric: Metric, *, believed: bool) -> dict[str, Any]:
+def _hover(costs: Sequence[str], metric: Metric, *, believed: bool, compared: bool) -> dict[str, Any]:
     columns = ["placement", "trial", "metric"]
     lines = ["<b>%{customdata[0]}</b>", "trial %{customdata[1]}"]
     number = f":.{metric.digits}f"
@@ -145,6 +145,10 @@ def _hover(costs: Sequence[str], metric: Metric, *, believed: bool) -> dict[str,
         columns += ["mean", "lower", "upper"]
         lines.append(f"all trainings: %{{customdata[3]{number}}}{escaped(unit)}")
         lines.append(f"90 % interval: %{{customdata[4]{number}}} to %{{customdata[5]{number}}}")
+    if compared:
+        lines.append("against no SE: " + ", ".join(f"{n} %{{customdata[{len(columns) + k}]}} %"
+                                                   for k, n in enumerate(CHANCES)))  # fmt: skip
+        columns += ["better", "same", "worse"]
     for name in costs:
         form = ":,.0f" if cost_facts(name).whole else ":.5g"
         lines.append(f"{escaped(cost_name(name))}: %{{customdata[{len(columns)}]{form}}}")
@@ -167,6 +171,8 @@ def front_rows(
         heads += [Head(label=f"all trainings{unit}", number=True), Head(label="90 % interval", number=True)]
         heads.append(Head(label="P(front)", number=True))
     heads.append(Head(label=metric.gain_head, number=True))
+    chances = believed and zero is not None
+    heads += [Head(label=CHANCES_HEAD, number=True)] if chances else []
     heads += [Head(label=cost_name(name), number=True) for name in costs]
     rows = []
     for _, row in front.iterrows():
@@ -175,11 +181,13 @@ def front_rows(
             chance = "" if pd.isna(row["p_front"]) else f"{row['p_front']:.2f}"
             cells += [metric.value(row["mean"]), metric.span(row["lower"], row["upper"]), chance]
         cells.append("" if zero is None else metric.gain(row[value] - zero[value]))
+        cells += ["" if row["role"] == "baseline" else metric.chances(row)] if chances else []
         rows.append([*cells, *(_cost_cell(row, zero, name) for name in costs)])
     marked = tuple(np.flatnonzero(front["trial"].to_numpy() == recommended).tolist())
     what = "by all trainings together" if believed else "of single trainings"
     note = "; the recommended network is set off" if marked else ""
     caption = f"The front over {cost_name(cost)} {what}; gains and percents against no SE{note}."
+    caption += f" {metric.chances_note()}." if chances else ""
     closed = f"The {len(rows)} networks of the front as a table" if len(rows) > OPEN_ROWS else ""
     return Table(caption=caption, heads=heads, rows=rows, marked=marked, closed=closed)
 

@@ -17,10 +17,11 @@ from rich.table import Table
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.summary import Network, Summary, recommended_by, summarize
+from se_nas.analysis.summary import Summary, recommended_by, summarize
 from se_nas.core.trial import BLAMELESS, Objective, Trial
 from se_nas.core.words import amount, level_of
 from se_nas.report.compare_page import Comparison
+from se_nas.report.front_table import front_display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,48 +132,6 @@ class View:
         if status.ending:
             rows.append(status.ending)
         return Group(*rows)  # type: ignore[arg-type]  # rich's protocol is structural
-
-
-def front_display(summary: Summary, *, title: str) -> Table:
-    """The front of a summary as a table, the reference points below it."""
-    table = Table(title=title, title_justify="left")
-    metric, estimated = summary.objective.metric, summary.estimated
-    values = [metric, "mean", "90 % interval", "p_front"] if estimated else [metric]
-    for name in ("trial", "placement", *values, "gain", "params", "GFLOPs", "added to no SE"):
-        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
-    axes = (summary.objective.cost, *summary.objective.more)
-    more = [name for name in axes if name not in ("gflops", "macs", "params")]
-    for name in more:
-        table.add_column(name, justify="right")
-    shown = [n for n in summary.front if n.posterior_front or not estimated]
-    others = {n.trial: n for n in (*summary.references.values(), *summary.front)}
-    for network in shown:
-        others.pop(network.trial, None)
-        table.add_row(*_cells(network, summary), *(f"{network.costs[name]:.4g}" for name in more))
-    table.add_section()
-    for network in others.values():
-        table.add_row(*_cells(network, summary), *(f"{network.costs[name]:.4g}" for name in more), style="dim")
-    return table
-
-
-def _cells(network: Network, summary: Summary) -> list[str]:
-    name = {"baseline": " (no SE)", "reference": " (reference)", "given": " (as given)"}.get(network.role, "")
-    if summary.estimated and network.observed_front and not network.posterior_front:
-        name += " (observed front only)"
-    cells = [str(network.trial), f"{network.placement.replace(',', ' ')}{name}", f"{network.metric:.4f}"]
-    if summary.estimated:
-        known = network.mean is not None
-        cells += [f"{network.mean:.4f}", f"{network.lower:.4f} to {network.upper:.4f}", f"{network.p_front:.2f}"] \
-            if known else ["", "", ""]  # fmt: skip
-    costs, base = network.costs, summary.baseline
-    more = ["", ""]
-    if base is not None:
-        more = [
-            amount(network.value - base.value, summary.unit),
-            f"{costs['params'] - base.costs['params']:+,} params "
-            f"{100 * (costs['macs'] / base.costs['macs'] - 1):+.3f} % MACs",
-        ]
-    return [*cells, more[0], f"{costs['params']:,}", f"{costs['gflops']:.6f}", more[1]]
 
 
 def show_result(summary: Summary) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from se_nas.analysis.findings import Findings
 from se_nas.core.trial import INTERRUPTED, Trial
-from se_nas.core.words import cost_name, reference_name
+from se_nas.core.words import cost_name, percents, reference_name
 from se_nas.report.metric import Metric
 from se_nas.report.page import Column, Head, Section, Table, escaped
 
@@ -69,6 +69,7 @@ def trial_columns(found: Findings, costs: Sequence[str], metric: Metric) -> dict
         "role": [reference_name(t.role, t.placement.label) for t in trials],
         "metric": scaled("metric"),
         **{name: scaled(name) for name in ("mean", "lower", "upper")},
+        **_chances(found),
         **{name: [_rounded(t.costs[name].value) if name in t.costs else None for t in trials] for name in costs},
         "epochs": [len(t.curve) for t in trials],
         "seconds": [round(t.seconds, 1) for t in trials],
@@ -76,6 +77,15 @@ def trial_columns(found: Findings, costs: Sequence[str], metric: Metric) -> dict
     }
     # Most networks need no second copy of their labels.
     return {**columns, "shown": columns["placement"]} if columns["shown"] == columns["placement"] else columns
+
+
+def _chances(found: Findings) -> dict[str, list[int | None]]:
+    """The chances against no SE of each trial, in whole percents that add up to 100; None where there are none."""
+    names = ("better", "same", "worse")
+    rows = found.complete[["trial", *(f"p_{name}" for name in names)]].itertuples(index=False)
+    known = {trial: percents(*shares) for trial, *shares in rows if np.isfinite(shares[0])}
+    return {name: [known[t.number][k] if t.number in known else None for t in found.trials]
+            for k, name in enumerate(names)}  # fmt: skip
 
 
 def _rounded(value: float) -> float | None:

@@ -131,7 +131,7 @@ def recommend_front(
         ``lower``, ``upper`` (90 % interval of the true accuracy, in the study's units and direction); ``p_front``;
         ``cost`` (``cost_0``, ``cost_1``, ... if there are several); ``observed`` (mean of the raw values, NaN without),
         ``observed_min``, ``observed_max``, ``trainings``; ``tied_with`` (row of the cheaper member that this one cannot
-        be told apart from, <NA> if there is none), ``p_better`` (probability to beat that row, or else the last
+        be told apart from, <NA> if there is none), ``p_beats`` (probability to beat that row, or else the last
         recommended one) and ``recommended`` (not tied: among placements that cannot be told apart the cheaper one).
 
     Raises
@@ -170,5 +170,5 @@ def _table(
         table[name] = [float(summary(v)) if len(v) else np.nan for v in observed]
     table["trainings"] = [len(v) for v in observed]
     table["tied_with"] = pd.Series(front.tied_with, dtype="Int64").where(front.tied_with >= 0, pd.NA)
-    table["p_better"], table["recommended"] = front.better, front.tied_with < 0
+    table["p_beats"], table["recommended"] = front.better, front.tied_with < 0
     return table

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.special import stdtr, stdtrit
 
 from se_nas.core.errors import DataError
 from se_nas.samplers.features import GROUPS, Array, Features
+from se_nas.samplers.marginals import Marginals
 from se_nas.space.levels import Codes
 
 #: Standard deviation of the effect of SE everywhere over that of the noise; 0 is "no effect".
@@ -96,21 +96,22 @@ class Posterior:
             centre[rows], variance[rows] = phi @ mean, quadratic(phi, cov)
         return centre, np.sqrt(variance)
 
+    def marginals(self, phi: Array) -> Marginals:
+        """What is believed of the products of the coefficients with each row of ``phi`` (``n x p``)."""
+        scale = np.sqrt(np.stack([quadratic(phi, cov) for cov in self.cov]))
+        return Marginals(weight=self.weight, centre=self.mean @ phi.T, scale=scale, degrees=self.degrees)
+
+    def differences(self, codes: Codes, *, minus: Codes) -> Marginals:
+        """What is believed of the differences of ``n x d`` codes from those of ``minus`` (``1 x d`` or ``n x d``)."""
+        return self.marginals(self._contrast(codes, minus))
+
     def interval(self, codes: Codes, *, level: float = 0.9, minus: Codes | None = None) -> tuple[Array, Array]:
-        """Equal-tailed credible interval, two arrays of ``n``; exact quantiles of the mixture, by bisection."""
-        if not 0 < level < 1:
-            raise DataError(f"an interval has a level between 0 and 1, not {level}.")
-        centre, scale = self._components(codes, minus)
-        reach = scale * stdtrit(self.degrees, 0.5 + level / 2)
-        tails = ((1 - level) / 2, (1 + level) / 2)
-        low, high = (self._quantile(q, centre, scale, reach) for q in tails)
-        return low, high
+        """Equal-tailed credible interval, two arrays of ``n``; see `Marginals.interval`."""
+        return self.marginals(self._contrast(codes, minus)).interval(level)
 
     def probability_above(self, codes: Codes, *, minus: Codes) -> Array:
         """Probability that each placement is truly better than ``minus`` (``1 x d`` or ``n x d``): ``n`` numbers."""
-        centre, scale = self._components(codes, minus)
-        above: Array = 1.0 - self._cdf(np.zeros(centre.shape[1]), centre, scale)
-        return above
+        return self.differences(codes, minus=minus).above(0.0)
 
     def samples(self, codes: Codes, *, size: int, rng: np.random.Generator) -> Array:
         """Joint draws of the accuracies: ``size x n``."""
@@ -130,30 +131,6 @@ class Posterior:
     def _contrast(self, codes: Codes, minus: Codes | None) -> Array:
         phi = self.features(codes)
         return phi if minus is None else phi - self.features(minus)
-
-    def _components(self, codes: Codes, minus: Codes | None) -> tuple[Array, Array]:
-        """Location and scale of every component: two arrays ``k x n``."""
-        phi = self._contrast(codes, minus)
-        return self.mean @ phi.T, np.sqrt(np.stack([quadratic(phi, cov) for cov in self.cov]))
-
-    def _cdf(self, at: Array, centre: Array, scale: Array) -> Array:
-        """Mixture distribution function at ``n`` points; a component of scale 0 is a step."""
-        z = np.where(at > centre, np.inf, np.where(at < centre, -np.inf, 0.0))
-        # "No effect" puts a point mass on 0: it counts as "not above", so that a tie is never a win.
-        z[z == 0] = np.inf
-        wide = scale > 1e-9 * max(float(scale.max()), 1e-300)
-        z[wide] = ((at - centre) / np.where(wide, scale, 1.0))[wide]
-        cdf: Array = self.weight @ stdtr(self.degrees, z)
-        return cdf
-
-    def _quantile(self, q: float, centre: Array, scale: Array, reach: Array) -> Array:
-        low, high = (centre - 3 * reach).min(axis=0), (centre + 3 * reach).max(axis=0)
-        for _ in range(40):
-            middle = (low + high) / 2
-            below = self._cdf(middle, centre, scale) < q
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        middle_: Array = (low + high) / 2
-        return middle_
 
 
 def fit(features: Features, codes: Codes, y: Array, *, extra_variance: Array | None = None) -> Posterior:

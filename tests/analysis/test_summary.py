@@ -16,7 +16,7 @@ from se_nas.analysis.summary import Network, Summary, as_json, provisional_verdi
 from se_nas.core.trial import INTERRUPTED, LOST, Objective
 from se_nas.space.space import Space
 
-NO_SE = network_of("none", 0.5, 0.0, trial=0, placement="none", costs={"params": 1000, "macs": 2000})
+NO_SE = network_of("none", 0.5, 0.0, role="baseline", trial=0, placement="none", costs={"params": 1000, "macs": 2000})
 NETWORK = network_of("16", 0.625, 0.95, trial=1, placement="stage1=16", costs={"params": 1100, "macs": 3000})
 CONFIRM = "Only fresh seeds and the sealed test part can tell. Next: se-nas confirm RUN"
 
@@ -26,7 +26,8 @@ def summary_of(*front: Network, direction: Any = "maximize", **more: Any) -> Sum
     facts: dict[str, Any] = {
         "folder": "RUN", "ended": "", "budget": 9, "trained": 8, "failed": 0, "complete": 7, "unit": "share",
         "front": front, "best": max(front, key=lambda n: sign * n.value, default=None),
-        "references": {"baseline": NO_SE},
+        "references": {"baseline": NO_SE}, "margin": 0.003,
+        "likeliest": max((n for n in front if n.role != "baseline"), key=lambda n: n.p_better or 0.0, default=None),
         "objective": Objective(metric="val_accuracy", direction=direction, cost="macs"),
     }  # fmt: skip
     return Summary(**{**facts, **more})
@@ -45,14 +46,14 @@ class TestProvisionalWords:
         verdict, text = told(NETWORK)
         assert (verdict.claim, verdict.network) == ("use", "16")
         assert text == (
-            "Provisional: SE with r=16 in stage 1 looks better than the backbone without SE: +12.50 points by all 7 "
-            "trainings together (90 % interval 2.50 to 22.50, 95 % chance to be better) for 10 % more parameters and "
-            "50 % more MACs."
+            "Provisional: SE with r=16 in stage 1 looks better than the backbone without SE for 10 % more parameters "
+            "and 50 % more MACs. By all 7 trainings together: +12.50 points (90 % interval +2.50 to +22.50); better "
+            "95 %, no difference worth it 5 %, worse 0 %, by a margin of 0.30 points."
         )
-        numbers = {"gain": 0.125, "lower": 0.025, "upper": 0.225, "chance": 0.95}
-        assert verdict.sentences[0].numbers == pytest.approx(numbers)
+        numbers = {"gain": 0.125, "lower": 0.025, "upper": 0.225, "better": 0.95, "same": 0.05, "worse": 0.0}
+        assert verdict.sentences[0].numbers == pytest.approx({**numbers, "margin": 0.003})
         by_params = Objective(metric="val_accuracy", direction="maximize", cost="params")
-        assert told(NETWORK, objective=by_params)[1].endswith("to be better) for 10 % more parameters.")
+        assert "without SE for 10 % more parameters. By all" in told(NETWORK, objective=by_params)[1]
 
     def test_of_the_best_where_none_is_recommended(self) -> None:
         verdict, text = told(replace(NETWORK, recommended=False))
@@ -62,47 +63,68 @@ class TestProvisionalWords:
     def test_a_cost_that_no_se_does_not_have_is_no_price(self) -> None:
         for costs in ({"params": 1000}, {"params": 1000, "macs": 0}):
             _, text = told(NETWORK, references={"baseline": replace(NO_SE, costs=costs)})
-            assert text.endswith("to be better) for 10 % more parameters.")
+            assert "without SE for 10 % more parameters. By all" in text
 
-    @pytest.mark.parametrize("chance", [0.89, None])
-    def test_of_one_that_may_be_better_or_not(self, chance: float | None) -> None:
-        verdict, text = told(replace(NETWORK, p_gain=chance))
+    def test_of_one_that_may_be_better_or_not(self) -> None:
+        verdict, text = told(replace(NETWORK, p_better=0.894, p_same=0.09, p_worse=0.016))
+        assert (verdict.claim, verdict.network) == ("undecided", "none")
+        assert text == (
+            "Provisional: nothing here can be told from the backbone without SE. The likeliest to be better, SE with "
+            "r=16 in stage 1: +12.50 points (90 % interval +2.50 to +22.50); better 89 %, no difference worth it 9 %, "
+            "worse 2 %, by a margin of 0.30 points."
+        )
+        assert verdict.sentences[0].numbers["better"] == 0.894
+
+    def test_of_one_that_is_hardly_worth_it(self) -> None:
+        """The interval says where it ends at the point mass."""
+        verdict, text = told(replace(NETWORK, gain=0.002, gain_low=0.0, p_better=0.1, p_same=0.88, p_worse=0.02))
         assert (verdict.claim, verdict.network) == ("without", "none")
         assert text == (
-            "Provisional: nothing here can be told from the backbone without SE. The best so far, SE with r=16 in "
-            f"stage 1: +12.50 points (90 % interval 2.50 to 22.50), {89 if chance else 0} % chance to be better at all."
+            "Provisional: nothing here looks worth its cost. The likeliest to be better, SE with r=16 in stage 1: "
+            "+0.20 points (90 % interval no effect to +22.50); better 10 %, no difference worth it 88 %, worse 2 %, by "
+            "a margin of 0.30 points."
         )
-        assert verdict.sentences[0].numbers["chance"] == chance
 
-    def test_the_best_so_far_is_the_best_of_all_even_if_a_cheaper_one_is_recommended(self) -> None:
+    def test_the_likeliest_to_be_better_is_named_even_if_a_cheaper_one_is_recommended(self) -> None:
         cheap = network_of("8", 0.55, 0.2, placement="stage2=8")
-        verdict, text = told(cheap, replace(NETWORK, recommended=False, p_gain=0.5))
-        assert (verdict.claim, verdict.network) == ("without", "none")
-        assert "The best so far, SE with r=16 in stage 1: +12.50 points" in text
+        verdict, text = told(cheap, replace(NETWORK, recommended=False, p_better=0.5))
+        assert (verdict.claim, verdict.network) == ("undecided", "none")
+        assert "The likeliest to be better, SE with r=16 in stage 1: +12.50 points" in text
 
     def test_of_a_loss(self) -> None:
         """A gain is a smaller loss; its interval turns round."""
         less = replace(NETWORK, mean=0.375, gain=-0.125, gain_low=-0.25, gain_high=-0.05)
-        for chance, words in ((0.95, "looks better"), (0.5, "The best so far")):
-            verdict, text = told(replace(less, p_gain=chance), direction="minimize", unit="nats")
+        for chance, words in ((0.95, "looks better"), (0.5, "The likeliest to be better")):
+            verdict, text = told(replace(less, p_better=chance), direction="minimize", unit="nats")
             assert words in text
             assert "+0.125 nats" in text
-            assert "90 % interval 0.05 to 0.25" in text
-            numbers = {"gain": 0.125, "lower": 0.05, "upper": 0.25, "chance": chance}
-            assert verdict.sentences[0].numbers == pytest.approx(numbers)
+            assert "90 % interval +0.05 to +0.25" in text
+            numbers = verdict.sentences[0].numbers
+            assert [numbers[name] for name in ("gain", "lower", "upper", "better")] == pytest.approx(
+                [0.125, 0.05, 0.25, chance]
+            )
 
     def test_of_no_se_itself(self) -> None:
-        verdict, text = told(replace(NO_SE, p_gain=None))
-        assert (verdict.claim, verdict.network) == ("without", "none")
+        verdict, text = told(replace(NO_SE, p_better=None))
+        assert (verdict.claim, verdict.network) == ("undecided", "none")
         assert text == (
             "Provisional: nothing here can be told from the backbone without SE. "
-            "By all trainings together it is the best itself."
+            "By all trainings together the backbone without SE is the best itself."
         )
         assert verdict.sentences[0].numbers["gain"] == 0
+        worse = replace(NETWORK, mean=0.4, gain=-0.1, gain_low=-0.2, gain_high=-0.01, p_better=0.0, p_worse=0.95)
+        verdict, text = told(NO_SE, replace(worse, p_same=0.05, recommended=False))
+        assert (verdict.claim, verdict.network) == ("without", "none")
+        assert text == (
+            "Provisional: nothing here looks worth its cost. The likeliest to be better, SE with r=16 in stage 1: "
+            "-10.00 points (90 % interval -20.00 to -1.00); better 0 %, no difference worth it 5 %, worse 95 %, by a "
+            "margin of 0.30 points. By all trainings together the backbone without SE is the best itself."
+        )
 
     def test_without_an_interval_it_is_0(self) -> None:
         verdict, _ = told(replace(NETWORK, gain_low=None, gain_high=None))
-        assert verdict.sentences[0].numbers == pytest.approx({"gain": 0.125, "lower": 0, "upper": 0, "chance": 0.95})
+        numbers = verdict.sentences[0].numbers
+        assert [numbers["gain"], numbers["lower"], numbers["upper"]] == pytest.approx([0.125, 0, 0])
 
     def test_of_too_few_trainings(self) -> None:
         few = "Provisional: 8 trainings are too few to say whether SE helps here."
@@ -235,7 +257,7 @@ class TestGained:
             assert rival.costs["gflops"] < found.best.costs["gflops"]
             assert found.gained[1] == (
                 f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
-                f"{100 * found.best.p_better:.0f} % chance to be better."
+                f"it beats it with {100 * found.best.p_beats:.0f} %, and 90 % is asked for."
             )
         assert ties > 0
 

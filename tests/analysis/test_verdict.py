@@ -11,7 +11,7 @@ from test_decisions import networks_of
 
 from se_nas.analysis.confirmation import Confirmation, Difference, Verdict
 from se_nas.analysis.power import seeds_to_decide
-from se_nas.analysis.summary import LIKELY, Network, Summary, provisional_verdict
+from se_nas.analysis.summary import LIKELY, UNLIKELY, Network, Summary, provisional_verdict
 from se_nas.analysis.verdict import added_costs, final_verdict, price_text
 from se_nas.core.trial import CostValue, Direction, Objective
 
@@ -331,11 +331,12 @@ class TestPrices:
         assert any(s.startswith("Cheaper") for s in words(priced(priced(by_macs, "1", macs=5), "2", macs=4)))
 
 
-def network_of(key: str, mean: float, p_gain: float, **more: Any) -> Network:
-    """A network of a search's summary."""
+def network_of(key: str, mean: float, p_better: float, **more: Any) -> Network:
+    """A network of a search's summary; what it is not better it is without a difference."""
     facts: dict[str, Any] = {
         "trial": 0, "role": "", "metric": 0.5, "key": key, "placement": f"stage1={key}", "mean": mean,
-        "gain": mean - 0.5, "gain_low": mean - 0.6, "gain_high": mean - 0.4, "p_gain": p_gain,
+        "gain": mean - 0.5, "gain_low": mean - 0.6, "gain_high": mean - 0.4,
+        "p_better": p_better, "p_same": 1.0 - p_better, "p_worse": 0.0,
         "costs": {"params": 1000}, "posterior_front": True, "recommended": True,
     }  # fmt: skip
     return Network(**{**facts, **more})
@@ -357,6 +358,7 @@ class TestProvisional:
                 objective=Objective(metric="val_accuracy", direction=direction, cost="params"),
                 best=max(front, key=lambda n: sign * n.value),
                 references={"baseline": network_of("none", 0.5, 0.0)},
+                likeliest=max((n for n in front if n.key != "none"), key=lambda n: n.p_better or 0.0, default=None),
             )
         )
 
@@ -368,7 +370,7 @@ class TestProvisional:
         )  # fmt: skip
         assert (verdict.claim, verdict.network) == ("use", "b")
         assert verdict.sentences[0].numbers["gain"] == pytest.approx(0.2)
-        assert verdict.sentences[0].numbers["chance"] == 0.99
+        assert verdict.sentences[0].numbers["better"] == 0.99
 
     def test_smaller_is_better_where_the_metric_is_minimised(self) -> None:
         verdict = self.told(network_of("a", 0.4, 0.99), network_of("b", 0.3, 0.99), direction="minimize")
@@ -376,11 +378,29 @@ class TestProvisional:
         assert verdict.sentences[0].numbers["gain"] == pytest.approx(0.2)
         assert verdict.sentences[0].numbers["lower"] == pytest.approx(0.1)
 
-    @pytest.mark.parametrize(("chance", "claim", "network"), [(LIKELY, "use", "a"), (LIKELY - 0.01, "without", "none")])
+    @pytest.mark.parametrize(
+        ("chance", "claim", "network"),
+        [
+            (LIKELY, "use", "a"),
+            (LIKELY - 0.01, "undecided", "none"),
+            (UNLIKELY + 0.01, "undecided", "none"),
+            (UNLIKELY, "without", "none"),
+        ],
+    )
     def test_needs_a_chance_of_nine_in_ten(self, chance: float, claim: str, network: str) -> None:
         verdict = self.told(network_of("none", 0.5, 0.0), network_of("a", 0.6, chance))
         assert (verdict.claim, verdict.network) == (claim, network)
 
+    def test_of_those_that_are_likely_to_be_worth_it_the_best_is_recommended(self) -> None:
+        """One that is surely better, but perhaps by less than the margin, is not worth its cost yet."""
+        verdict = self.told(network_of("a", 0.6, 0.92), network_of("b", 0.61, 0.5))
+        assert (verdict.claim, verdict.network) == ("use", "a")
+
+    def test_one_that_may_be_worth_it_leaves_it_open_wherever_it_stands(self) -> None:
+        verdict = self.told(network_of("none", 0.5, 0.0), network_of("a", 0.4, 0.5, posterior_front=False))
+        assert (verdict.claim, verdict.network) == ("undecided", "none")
+        assert verdict.sentences[0].numbers["better"] == 0.5
+
     def test_no_se_may_be_the_best_itself(self) -> None:
-        verdict = self.told(network_of("none", 0.5, 1.0))
-        assert (verdict.claim, verdict.network) == ("without", "none")
+        verdict = self.told(network_of("none", 0.5, 0.0))
+        assert (verdict.claim, verdict.network) == ("undecided", "none"), "nothing else was trained"

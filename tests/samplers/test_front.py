@@ -40,7 +40,7 @@ def test_the_table_rises_in_cost_and_claim(direction: str) -> None:
     assert (better * np.diff(table["mean"]) > 0).all()
     assert ((table["lower"] < table["mean"]) & (table["mean"] < table["upper"])).all()
     assert table["p_front"].between(0, 1).all()
-    assert {"a", "b", "observed", "trainings", "tied_with", "p_better", "recommended"} <= set(table.columns)
+    assert {"a", "b", "observed", "trainings", "tied_with", "p_beats", "recommended"} <= set(table.columns)
     assert table["p_front"].iloc[0] == 1.0, "the cheapest placement is always on the front"
     best = table[table["recommended"]].iloc[-1]
     assert best["a"] > 0
