@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from se_nas.analysis.looks import Looks
 from se_nas.core.errors import RunError
 from se_nas.core.files import write_atomically
 from se_nas.core.placement import Placement
@@ -75,6 +76,8 @@ class Confirmed:
     against: dict[str, Difference] = field(default_factory=dict)
     failed: int = 0
     """Seeds with which every attempt failed."""
+    stopped_after: int | None = None
+    """After so many seeds it was trained no more, since it was settled or beaten; None if it had all seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """A confirm that added seeds until the answer stood: after which it could end, and why it ended where it did."""
+
+    looks: Looks
+    ended: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """All that a confirm found."""
 
@@ -129,6 +140,8 @@ class Confirmation:
     """0 if only the trainer knows."""
     openings: int
     winner: str | None = None
+    rounds: Rounds | None = None
+    """How the number of seeds came about; None if it was fixed beforehand."""
     margin: float = 0.0
     """The smallest gain that is worth its cost, in the metric's unit."""
     seed_seconds: float = 0.0

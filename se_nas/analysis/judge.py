@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from se_nas.analysis.confirmation import Confirmed, Difference, Estimate, Noise
+from se_nas.analysis.looks import Boundary, Looks, boundary
 from se_nas.analysis.statistics import (
     FAMILY_ERROR,
     Differences,
@@ -32,40 +34,119 @@ class Judgement:
     noise: Noise | None
 
 
-def judge(networks: Sequence[Confirmed], scores: Mapping[str, Mapping[int, Array]], direction: Direction) -> Judgement:
+def judge(
+    networks: Sequence[Confirmed],
+    scores: Mapping[str, Mapping[int, Array]],
+    direction: Direction,
+    looks: Looks | None = None,
+) -> Judgement:
     """Compare confirmed networks.
 
     All but the backbone without SE are one family of claims against it. Against SE everywhere the others are a second
     family, in which a network only counts as better if it beats the backbone without SE too. The winner is chosen by
-    the mean on validation.
+    the validation part.
 
     Parameters
     ----------
     networks:
-        With validation values by seed; everything else is filled in.
+        With validation values by seed; everything else is filled in. One that was stopped after some seeds is compared
+        by these.
     scores:
         Key -> seed -> scores on the test part, in the metric's own sign (see `se_nas.engine.exam`). Networks and
         seeds that others lack are left out of the comparison, so that it is balanced.
+    looks:
+        After which numbers of seeds the confirm might have ended; None if the number was fixed.
     """
     sign = -1.0 if direction == "minimize" else 1.0
-    seeds, compared = _balanced(networks, scores)
-    judged = {n.key: replace(n, validation=n.validation, test=_estimate(scores.get(n.key, {}))) for n in networks}
-    family = tuple(n.key for n in compared if n.role != "baseline")
+    judged = {n.key: replace(n, test=_estimate(scores.get(n.key, {}))) for n in networks}
+    groups = _groups(networks, scores)
+    known = [group for group in groups if len(group.seeds) >= 2 and len(group.networks) >= 2]
     noise = None
-    if len(seeds) >= 2 and len(compared) >= 2:
-        table = sign * np.stack([[scores[n.key][seed] for seed in seeds] for n in compared])
-        found = variances(table)
-        for row, network in enumerate(compared):
-            judged[network.key] = _with_interval(judged[network.key], mean_reach(found, row))
-        judged, noise = _with_differences(judged, compared, table, found, sign)
-    else:
-        judged = _bare_differences(judged, compared)
-    judged = _with_validation(judged, seeds)
+    if known:
+        compared = _Compared(known, scores, sign)
+        for n in compared.networks:
+            group = compared.of(n)
+            reach = mean_reach(group.noise, group.row(n))
+            judged[n.key] = _with_interval(judged[n.key], reach)
+        judged, noise = _with_differences(judged, compared, looks, sign)
+    elif groups:
+        judged = _bare_differences(judged, groups[0].networks)
+    judged = _with_validation(judged)
     ranked = [n for n in judged.values() if n.role != "baseline"]
-    winner = max(ranked, key=lambda n: sign * n.validation.mean, default=None)
+    base = next((n for n in judged.values() if n.role == "baseline"), None)
+    winner = max(ranked, key=lambda n: sign * _gain(n, base), default=None)
+    family = {n.key: None for group in groups for n in group.networks if n.role != "baseline"}
     return Judgement(
-        networks=tuple(judged.values()), family=family, winner=None if winner is None else winner.key, noise=noise
-    )
+        networks=tuple(judged.values()), family=tuple(family), winner=None if winner is None else winner.key,
+        noise=noise,
+    )  # fmt: skip
+
+
+def _gain(network: Confirmed, base: Confirmed | None) -> float:
+    """Over the backbone without SE on the validation part, by the seeds that both have."""
+    shared = [] if base is None else [seed for seed in network.validation.values if seed in base.validation.values]
+    if base is None or not shared:
+        return network.validation.mean
+    return float(np.mean([network.validation.values[seed] - base.validation.values[seed] for seed in shared]))
+
+
+@dataclass(kw_only=True)
+class _Group:
+    """Networks that all have scores with the same seeds: those that had so many, and all that had more."""
+
+    stopped: float
+    seeds: list[int]
+    networks: list[Confirmed]
+    table: Array = field(default_factory=lambda: np.empty(0))
+    noise: Variances = field(init=False)
+
+    def row(self, network: Confirmed) -> int:
+        return next(row for row, n in enumerate(self.networks) if n.key == network.key)
+
+
+def _stayed(network: Confirmed) -> float:
+    return math.inf if network.stopped_after is None else network.stopped_after
+
+
+def _groups(networks: Sequence[Confirmed], scores: Mapping[str, Mapping[int, Array]]) -> list[_Group]:
+    """The smallest number of seeds first, so that the first group has all networks."""
+    found = []
+    for stopped in sorted({_stayed(n) for n in networks}):
+        own = {seed for n in networks if _stayed(n) == stopped for seed in scores.get(n.key, {})}
+        members = [n for n in networks if _stayed(n) >= stopped]
+        kept = {n.key: {seed: v for seed, v in scores.get(n.key, {}).items() if seed in own} for n in members}
+        seeds, compared = _balanced(members, kept)
+        found.append(_Group(stopped=stopped, seeds=seeds, networks=compared))
+    return found
+
+
+class _Compared:
+    """Groups with their tables of scores (``networks x seeds x images``, larger is better) and their noise.
+
+    The noise of the seeds is pooled over all networks and seeds.
+    """
+
+    def __init__(self, groups: Sequence[_Group], scores: Mapping[str, Mapping[int, Array]], sign: float) -> None:
+        self.groups = groups
+        self.networks = list({n.key: n for group in groups for n in group.networks}.values())
+        every = sorted({seed for group in groups for seed in group.seeds})
+        values = np.full((len(self.networks), len(every)), np.nan)
+        for row, network in enumerate(self.networks):
+            for seed in self.of(network).seeds:
+                values[row, every.index(seed)] = sign * scores[network.key][seed].mean()
+        self.by_seeds = seed_noise(values)
+        for group in groups:
+            group.table = sign * np.stack([[scores[n.key][seed] for seed in group.seeds] for n in group.networks])
+            group.noise = variances(group.table, self.by_seeds)
+
+    def of(self, *networks: Confirmed) -> _Group:
+        """The group with the most seeds that has all these networks."""
+        keys = {n.key for n in networks}
+        return [group for group in self.groups if keys <= {n.key for n in group.networks}][-1]
+
+    def pairs(self, role: str) -> list[tuple[Confirmed, Confirmed]]:
+        """What is compared with a reference point: all others, but the backbone without SE with nothing."""
+        return _pairs(self.networks, role)
 
 
 def _balanced(
@@ -106,13 +187,14 @@ def _with_interval(network: Confirmed, reach: float) -> Confirmed:
     return replace(network, test=replace(network.test, interval=interval))
 
 
-def _with_validation(judged: dict[str, Confirmed], seeds: Sequence[int]) -> dict[str, Confirmed]:
-    """Intervals on validation, by the seeds that all networks have."""
-    shared = [n for n in judged.values() if all(str(seed) in n.validation.values for seed in seeds)]
-    if len(seeds) < 2 or not shared:
+def _with_validation(judged: dict[str, Confirmed]) -> dict[str, Confirmed]:
+    """Intervals on the validation part."""
+    repeated = [n for n in judged.values() if len(n.validation.values) >= 2]
+    if not repeated:
         return judged
-    noise = seed_noise(np.array([[n.validation.values[str(seed)] for seed in seeds] for n in shared]))
-    for network in shared:
+    every = sorted({seed for n in repeated for seed in n.validation.values})
+    noise = seed_noise(np.array([[n.validation.values.get(seed, np.nan) for seed in every] for n in repeated]))
+    for network in repeated:
         mean, reach = network.validation.mean, seed_reach(noise, len(network.validation.values))
         judged[network.key] = replace(
             network, validation=replace(network.validation, interval=(mean - reach, mean + reach))
@@ -120,37 +202,45 @@ def _with_validation(judged: dict[str, Confirmed], seeds: Sequence[int]) -> dict
     return judged
 
 
-def _pairs(compared: Sequence[Confirmed], role: str) -> list[tuple[int, int]]:
-    """Rows to compare with a reference point: all others, but the backbone without SE with nothing."""
-    other = next((row for row, n in enumerate(compared) if n.role == role), None)
-    return [
-        (row, other) for row, n in enumerate(compared) if other is not None and row != other and n.role != "baseline"
-    ]
+def _pairs(networks: Sequence[Confirmed], role: str) -> list[tuple[Confirmed, Confirmed]]:
+    other = next((n for n in networks if n.role == role), None)
+    return [(n, other) for n in networks if other is not None and n is not other and n.role != "baseline"]
 
 
 def _with_differences(
-    judged: dict[str, Confirmed], compared: Sequence[Confirmed], table: Array, found: Variances, sign: float
+    judged: dict[str, Confirmed], compared: _Compared, looks: Looks | None, sign: float
 ) -> tuple[dict[str, Confirmed], Noise | None]:
     errors: list[float] = []
     for role in ("baseline", "reference"):
-        pairs = _pairs(compared, role)
-        if not pairs:
-            continue
-        result = differences(table, found, pairs)
-        errors += list(result.image_error)
-        for k, (row, _) in enumerate(pairs):
-            network = judged[compared[row].key]
-            first = network.against.get("baseline")
-            gate = role == "baseline" or (first is not None and first.beats)
-            against = {**network.against, role: _difference(result, k, sign, gate=gate)}
-            judged[network.key] = replace(network, against=against)
-    by_seeds = found.by_seeds
-    by_images = None if found.shape[2] == 1 else float(np.median(errors)) if errors else 0.0
+        pairs = compared.pairs(role)
+        bounds = None if looks is None or not pairs else _boundary(compared, pairs, looks)
+        for group in compared.groups:
+            mine = [k for k, pair in enumerate(pairs) if compared.of(*pair) is group]
+            if not mine:
+                continue
+            rows = [(group.row(one), group.row(other)) for one, other in (pairs[k] for k in mine)]
+            result = differences(group.table, group.noise, rows, None if bounds is None else bounds.only(mine))
+            errors += list(result.image_error)
+            for k, (one, _) in enumerate(pairs[k] for k in mine):
+                network = judged[one.key]
+                first = network.against.get("baseline")
+                gate = role == "baseline" or (first is not None and first.beats)
+                against = {**network.against, role: _difference(result, k, sign, gate=gate)}
+                judged[network.key] = replace(network, against=against)
+    by_seeds = compared.by_seeds
+    by_images = None if compared.groups[0].table.shape[2] == 1 else float(np.median(errors)) if errors else 0.0
     noise = Noise(
         seed_sd=float(np.sqrt(by_seeds.total)), image_sd=by_images,
         seed_correlation=by_seeds.correlation, degrees=by_seeds.degrees,
     )  # fmt: skip
     return judged, noise
+
+
+def _boundary(compared: _Compared, pairs: Sequence[tuple[Confirmed, Confirmed]], looks: Looks) -> Boundary:
+    """For all comparisons and looks, whether a network stayed so long or not."""
+    first = compared.groups[0]
+    rows = [(first.row(one), first.row(other)) for one, other in pairs]
+    return boundary(looks, training=compared.by_seeds.interaction, images=first.noise.images, pairs=rows)
 
 
 def _difference(result: Differences, k: int, sign: float, *, gate: bool) -> Difference:
@@ -172,8 +262,8 @@ def _difference(result: Differences, k: int, sign: float, *, gate: bool) -> Diff
 def _bare_differences(judged: dict[str, Confirmed], compared: Sequence[Confirmed]) -> dict[str, Confirmed]:
     """Without an estimate of the noise a difference is a number and no claim."""
     for role in ("baseline", "reference"):
-        for row, other in _pairs(compared, role):
-            one, two = judged[compared[row].key], judged[compared[other].key]
+        for network, other in _pairs(compared, role):
+            one, two = judged[network.key], judged[other.key]
             if one.test is not None and two.test is not None:
                 against = {**one.against, role: Difference(mean=one.test.mean - two.test.mean)}
                 judged[one.key] = replace(one, against=against)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from se_nas.analysis.looks import Boundary
 from se_nas.core.errors import DataError
 from se_nas.samplers.features import Array
 
@@ -97,26 +98,43 @@ def seed_noise(values: Array) -> SeedNoise:
     """From values ``networks x seeds``, at least 1 and 2: the mean squares of a two-way layout.
 
     With network x seed as the residual, the mean squares of seed and residual are ``seed n + rest`` and ``rest``.
+    Values are NaN where a network was not trained with a seed.
     """
     n, s = values.shape
-    common = float(n * values.mean(axis=0).var(ddof=1))
+    there = np.isfinite(values)
+    count = int(there.sum())
+    within = float(np.nansum((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))
     if n == 1:
-        return SeedNoise(total=common, total_degrees=s - 1.0, interaction=common, degrees=s - 1.0, correlation=0.0)
-    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
-    interaction = float((rest**2).sum() / ((n - 1) * (s - 1)))
-    total = (common + (n - 1) * interaction) / n
-    squares = (common**2 + (n - 1) * interaction**2) / (s - 1)
+        total = within / (s - 1)
+        return SeedNoise(total=total, total_degrees=s - 1.0, interaction=total, degrees=s - 1.0, correlation=0.0)
+    degrees = float(count - n - s + 1)
+    interaction = float((_rest(values, there) ** 2).sum() / degrees)
+    total = within / (count - n)
+    common = max(n * total - (n - 1) * interaction, 0.0)
+    squares = (common**2 + (n - 1) * interaction**2) / (count / n - 1)
     return SeedNoise(
         total=total,
-        total_degrees=(n * total) ** 2 / squares if squares > 0 else float(n * (s - 1)),
+        total_degrees=(n * total) ** 2 / squares if squares > 0 else float(count - n),
         interaction=interaction,
-        degrees=float((n - 1) * (s - 1)),
+        degrees=degrees,
         correlation=(common - interaction) / (n * total) if total > 0 else 0.0,
     )
 
 
-def variances(scores: Array) -> Variances:
+def _rest(values: Array, there: Array) -> Array:
+    """What is left of the values that are there without the best effects of networks and seeds (least squares)."""
+    if there.all():
+        return np.asarray(values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean())
+    network, seed = np.nonzero(there)
+    design = np.hstack([np.eye(values.shape[0])[network], np.eye(values.shape[1])[seed]])
+    known = values[there] - values[there].mean()
+    return np.asarray(known - design @ np.linalg.lstsq(design, known, rcond=None)[0])
+
+
+def variances(scores: Array, by_seeds: SeedNoise | None = None) -> Variances:
     """Estimate the noise from scores ``networks x seeds x images``: at least 2, 2 and 1; DataError otherwise.
+
+    What is known of the seeds from further trainings may be given.
 
     The mean over images is the value of a training. Where a metric is no mean over images, the last axis holds
     jackknife pseudo-values of groups of images instead. With one score for each training the noise is that of the seeds
@@ -126,7 +144,7 @@ def variances(scores: Array) -> Variances:
     if min(n, s) < 2 or m < 1:
         raise DataError(f"noise cannot be estimated from {n} networks, {s} seeds and {m} images")
     values = scores.mean(axis=2)
-    by_seeds = seed_noise(values)
+    by_seeds = by_seeds or seed_noise(values)
     if m == 1:
         nothing = np.zeros((n, n))
         return Variances(by_seeds=by_seeds, images=nothing, image_terms=(nothing, nothing), shape=(n, s, m))
@@ -158,8 +176,13 @@ def mean_reach(noise: Variances, row: int) -> float:
     return float(np.sqrt(variance) * stdtrit(degrees, (1 + LEVEL) / 2))
 
 
-def differences(scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]]) -> Differences:
-    """Compare pairs ``(network, other)`` of rows of ``scores`` (larger is better), which together are one family."""
+def differences(
+    scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]], boundary: Boundary | None = None
+) -> Differences:
+    """Compare pairs ``(network, other)`` of rows of ``scores`` (larger is better), which together are one family.
+
+    Where the number of seeds was not fixed beforehand, `boundary` holds the looks that were planned, and the family.
+    """
     n, s, _ = scores.shape
     contrast = np.zeros((len(pairs), n))
     for k, (one, other) in enumerate(pairs):
@@ -174,12 +197,17 @@ def differences(scores: Array, noise: Variances, pairs: Sequence[tuple[int, int]
         [_satterthwaite(error[k] ** 2, [2 * by_seeds, *(t[k] for t in terms)], noise, count) for k in range(len(pairs))]
     )
     t = _ratio(mean, error)
-    largest = _largest_of_family(_correlation(cov, error), float(degrees.min()))
-    p = stdtr(degrees, -t)
-    above = len(largest) - np.searchsorted(largest, t, side="left")
-    # By Bonferroni's bound far out in the tail, where hardly a draw falls.
-    family_p = np.clip(np.minimum((above + 1) / (len(largest) + 1), len(pairs) * p), p, 1.0)
-    reach, family_reach = error * stdtrit(degrees, (1 + LEVEL) / 2), error * np.quantile(largest, 1 - FAMILY_ERROR)
+    if boundary is None:
+        largest = _largest_of_family(_correlation(cov, error), float(degrees.min()))
+        p = stdtr(degrees, -t)
+        above = len(largest) - np.searchsorted(largest, t, side="left")
+        # By Bonferroni's bound far out in the tail, where hardly a draw falls.
+        family_p = np.clip(np.minimum((above + 1) / (len(largest) + 1), len(pairs) * p), p, 1.0)
+        own, family = stdtrit(degrees, (1 + LEVEL) / 2), np.full(len(pairs), np.quantile(largest, 1 - FAMILY_ERROR))
+    else:
+        p, family_p = boundary.p(t, degrees, s)
+        own, family = boundary.reach(degrees, s, FAMILY_ERROR)
+    reach, family_reach = error * own, error * family
     return Differences(
         mean=mean, error=error, image_error=np.sqrt(np.clip(error**2 - 2 * by_seeds, 0.0, None)),
         degrees=degrees, low=mean - reach, high=mean + reach,

@@ -59,7 +59,7 @@ def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:
         first = _not_worth_it(confirmation, ceiling) if decided else _undecided(confirmation)
         sentences = [first, _shown_best(confirmation, winner, difference, sign)]
         if not decided:
-            sentences.append(_what_would_decide(confirmation, difference, sign, run))
+            sentences.append(_what_would_decide(confirmation, winner, difference, sign, run))
         claim = "without" if decided else "undecided"
         return Verdict(
             phase="confirm",
@@ -99,8 +99,8 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
         Sentence(
             text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
             f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
-            f"{len(c.seeds)} seeds, {_images(c)}).",
-            numbers={"p": difference.family_p, "seeds": len(c.seeds), "test_images": c.test_images},
+            f"{_seeds_of(c, chosen)} seeds, {_images(c)}).",
+            numbers={"p": difference.family_p, "seeds": _seeds_of(c, chosen), "test_images": c.test_images},
         ),
     ]
     if (against := chosen.against.get("reference")) is not None and against.interval is not None:
@@ -158,15 +158,15 @@ def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign
     gain, low, high = _gain(difference, sign)
     return Sentence(
         text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-        f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {len(c.seeds)} seeds, "
+        f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {_seeds_of(c, winner)} seeds, "
         f"{_images(c)}).",
         numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
     )
 
 
-def _what_would_decide(c: Confirmation, difference: Difference, sign: float, run: str) -> Sentence:
+def _what_would_decide(c: Confirmation, winner: Confirmed, difference: Difference, sign: float, run: str) -> Sentence:
     """How many seeds would decide, with their time and their command; or that no number of them does."""
-    seeds = seeds_to_decide(difference, seeds=len(c.seeds), margin=c.margin, sign=sign)
+    seeds = seeds_to_decide(difference, seeds=_seeds_of(c, winner), margin=c.margin, sign=sign)
     if seeds is None:
         images = amount(difference.image_error or 0.0, c.unit, signed=False)
         return Sentence(
@@ -174,7 +174,8 @@ def _what_would_decide(c: Confirmation, difference: Difference, sign: float, run
             f"uncertain by {images} (one standard error). A larger test part would, or another --margin.",
             numbers={"image_error": difference.image_error},
         )
-    minutes = (seeds - len(c.seeds)) * c.seed_seconds / 60
+    missing = sum(max(seeds - len(n.validation.values), 0) for n in c.networks) / len(c.networks)
+    minutes = missing * c.seed_seconds / 60
     return Sentence(
         text=f"If the true gain is what was seen, {seeds} seeds would decide with {100 * PROBABILITY:.0f} % "
         f"probability, about {max(minutes, 0.1):.1f} more minutes: se-nas confirm {run} --seeds {seeds}",
@@ -200,12 +201,35 @@ def _only_seeds(c: Confirmation) -> bool:
     return c.noise is not None and c.noise.image_sd is None
 
 
+def _seeds_of(c: Confirmation, network: Confirmed) -> int:
+    return len(c.seeds) if network.stopped_after is None else network.stopped_after
+
+
 def _images(c: Confirmation) -> str:
     return f"{c.test_images:,} test images" if c.test_images else "the trainer's own test images"
 
 
 def _limits(c: Confirmation) -> list[Sentence]:
-    """What the intervals leave out."""
+    """How the confirm came to its end, and what the intervals leave out."""
+    found = []
+    if c.rounds is not None:
+        looks = listed([str(k) for k in c.rounds.looks.seeds])
+        text = (
+            f"Seeds were added in rounds, judged by the validation part after {looks}; {len(c.seeds)} were enough: "
+            f"{c.rounds.ended}. Intervals and p hold wherever it had ended."
+        )
+        found.append(Sentence(text=text, numbers={"seeds": len(c.seeds), "most": c.rounds.looks.last}))
+    if c.openings > 1:
+        chance = min(5 * c.openings, 100)
+        text = (
+            f"The test part was opened {c.openings} times: each time gives a false claim its chance, which is "
+            f"{chance} % at most for all together."
+        )
+        found.append(Sentence(text=text, numbers={"openings": c.openings, "chance": chance / 100}))
+    return [*found, *_only_these_images(c)]
+
+
+def _only_these_images(c: Confirmation) -> list[Sentence]:
     if not _only_seeds(c):
         return []
     text = (

@@ -2,9 +2,10 @@
 
 ::
 
-    run -> finalists and reference points -> train each with each seed   (finalists, driver)
-        -> test part, once -> scores image by image                      (exam)
-        -> differences, with their noise -> verdict                      (judgement, verdict)
+    run -> finalists and reference points                         (finalists)
+        -> train with fresh seeds until the answer stands         (rounds: by the validation part alone)
+        -> test part, once -> scores image by image               (exam)
+        -> differences, with their noise -> verdict               (judge, verdict)
 
 Trainings are trials of a second study in the run's storage; what is there already is not trained again. Test values are
 in files of their own and reach no study, so no proposal and no posterior ever sees them.
@@ -17,45 +18,43 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from se_nas.analysis.confirmation import Confirmation, Confirmed, Estimate, Verdict, write_confirmed
-from se_nas.analysis.judge import estimate, judge
+from se_nas.analysis.confirmation import Confirmation, Rounds, Verdict, write_confirmed
+from se_nas.analysis.judge import judge
 from se_nas.analysis.margin import margin_of
 from se_nas.analysis.verdict import final_verdict
 from se_nas.commands.results import conclude, existing_run, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, DataError, RunError
-from se_nas.core.files import weights_file
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import checksum
-from se_nas.core.trial import Result, Target, Trial
+from se_nas.core.trial import Target, Trial
 from se_nas.data.store import open_test
-from se_nas.engine.driver import Driver
-from se_nas.engine.exam import exam_file, examine, read_exam
-from se_nas.engine.finalists import TOP, Finalist, Plan, choose_finalists, fresh_seeds
+from se_nas.engine.confirming import Confirming, without_schedule
+from se_nas.engine.exam import exam_file
+from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
 from se_nas.engine.problem import Problem, prepare
+from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
-from se_nas.executors.build import open_executor
 from se_nas.report.terminal import View
 from se_nas.training.provenance import commit, versions
 
-CONFIRM = "confirm"
-"""Name of the study, in the storage of the run."""
+MAX_SEEDS = 20
+"""Fresh seeds, at most, if nothing else is asked for."""
 
 
 def confirm(
     run: str | Path,
     *,
     top: int = TOP,
-    seeds: int = 5,
+    seeds: int | None = None,
+    max_seeds: int | None = None,
     margin: float | None = None,
     epochs: int | None = None,
     workers: int | None = None,
@@ -72,7 +71,11 @@ def confirm(
     top:
         Finalists: so many members of the front, best first. Both reference points are always confirmed.
     seeds:
-        Fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
+        A fixed number of fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
+        Default: seeds are added in rounds until the answer stands, for the networks that they are of use for; looking
+        after each round is paid for (`se_nas.analysis.looks`).
+    max_seeds:
+        The most that may be added; default 20.
     margin:
         The smallest gain that is worth its cost: in points (hundredths) where the metric is a share, else in the
         metric's own unit; default that of the search (`se_nas.analysis.margin`). "Not worth it" is only said where such
@@ -87,10 +90,7 @@ def confirm(
     SeNasError
         For anything that the user can mend; what was finished before is kept.
     """
-    if top < 1:
-        raise ConfigError(f"top is {top}", allowed=["a whole number from 1"], hint="one finalist at least is confirmed")
-    if seeds < 1:
-        raise ConfigError(f"seeds is {seeds}", allowed=["a whole number from 1"], hint="5 is a good number")
+    _check(top, seeds, max_seeds)
     if margin is not None and not margin > 0:
         raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
@@ -108,17 +108,51 @@ def confirm(
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
         networks = choose_finalists(alone, study.space, top)
-        chosen = fresh_seeds(problem.config.seed, seeds)
-        trials = _train(problem, folder, networks, chosen, shown)
+        margin = config.margin if margin is None else margin
+        confirming = Confirming.of(problem, folder, networks, shown)
+        done = _trained(confirming, seeds, MAX_SEEDS if max_seeds is None else max_seeds, margin)
         if problem.recipe.epochs == study.facts["train"]["epochs"]:
-            _feed(study, trials)
-        openings = _examine(problem, folder, trials, shown)
-        result = _assembled(problem, study, folder, networks, chosen, trials, openings)
-        result = _judged(result, config.margin if margin is None else margin, run=str(run))
+            _feed(study, done.trials)
+        openings = _tested(confirming, done.trials)
+        result = _assembled(confirming, study, done, openings)
+        result = _judged(result, margin, run=str(run))
         result = replace(result, seconds=round(time.monotonic() - started, 1))
         write_confirmed(folder.path, result)
         conclude(folder, study, "confirmed")
         return result
+
+
+def _check(top: int, seeds: int | None, max_seeds: int | None) -> None:
+    if top < 1:
+        raise ConfigError(f"top is {top}", allowed=["a whole number from 1"], hint="one finalist at least is confirmed")
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds is {seeds}", allowed=["a whole number from 1"], hint="5 is a good number")
+    if max_seeds is not None and max_seeds < 2:
+        raise ConfigError(f"max_seeds is {max_seeds}", allowed=["a whole number from 2"], hint=f"{MAX_SEEDS} is usual")
+    if seeds is not None and max_seeds is not None:
+        raise ConfigError(
+            "seeds and max_seeds are both given",
+            hint="--seeds trains so many in any case, --max-seeds ends as soon as the answer stands: give one of them",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """What was trained: the seeds that might be used, and with how many of them each network was trained, by key."""
+
+    trials: Sequence[Trial]
+    seeds: Sequence[int]
+    planned: Mapping[str, int]
+    rounds: Rounds | None = None
+
+
+def _trained(confirming: Confirming, seeds: int | None, max_seeds: int, margin: float | None) -> _Done:
+    chosen = fresh_seeds(confirming.problem.config.seed, max_seeds if seeds is None else seeds)
+    if seeds is None:
+        trials, planned, rounds = train_in_rounds(confirming, chosen, margin)
+        return _Done(trials=trials, seeds=chosen, planned=planned, rounds=rounds)
+    planned = {n.placement.key: seeds for n in confirming.networks}
+    return _Done(trials=train_fixed(confirming, chosen), seeds=chosen, planned=planned)
 
 
 def _config(
@@ -145,50 +179,14 @@ def _config(
 def _problem(study: Study, run: RunFolder, config: SearchConfig) -> Problem:
     """The problem of the search again; RunError if anything but the schedule has changed."""
     problem = prepare(config, run.path)
-    facts = {**_without_schedule(problem.facts), "space": problem.facts["space"]}
-    if changed := differences({**_without_schedule(study.facts), "space": study.facts["space"]}, facts):
+    facts = {**without_schedule(problem.facts), "space": problem.facts["space"]}
+    if changed := differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts):
         raise RunError(
             "what was searched is not there any more as it was:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),
             hint="bring data, backbone and code back as they were, or search again with another --out",
         )
     return problem
-
-
-def _train(
-    problem: Problem, run: RunFolder, networks: Sequence[Finalist], seeds: Sequence[int], view: View
-) -> list[Trial]:
-    """Train what is missing; the complete trainings of these networks and seeds."""
-    facts = _without_schedule(problem.facts)
-    study = Study(problem.config.storage or run.storage, CONFIRM, problem.objective, facts)
-    if changed := differences(study.facts, facts):
-        raise RunError("an earlier confirm was of something else:\n  " + "\n  ".join(changed[:12]), where=str(run.path))
-    plan = Plan(problem, study, run.owner, networks, seeds)
-    missing = len(plan.missing())
-    total = len(networks) * len(seeds)
-    times = [t.trial.seconds / t.trial.identity.epochs for t in networks if t.trial is not None]
-    left = missing * problem.recipe.epochs * float(np.mean(times)) / len(problem.devices) if times else 0.0
-    view.say(
-        f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}) x {len(seeds)} fresh seeds, "
-        f"{problem.recipe.epochs} epochs: {total} trainings, {missing} to do, about {left / 60:.1f} min; "
-        "then the test part"
-    )
-    spent = sum(t.counts for t in study.trials())
-    paid = replace(
-        problem, config=replace(problem.config, budget=max(1, spent + missing), max_time=None, early_stopping=False)
-    )
-    ended = Driver(paid, run, study, view, plan).drive() if missing else ""
-    if ended == "interrupted":
-        view.say("interrupted; the same command goes on where this one stopped")
-        raise KeyboardInterrupt
-    wanted = {(network.placement.key, seed) for network in networks for seed in seeds}
-    return [t for t in plan.trials() if t.state == "complete" and (t.placement.key, t.identity.seed) in wanted]
-
-
-def _without_schedule(facts: dict[str, Any]) -> dict[str, Any]:
-    """What all trials of a confirm's study share: they may have other schedules, and the search a wider space."""
-    train = {name: value for name, value in facts["train"].items() if name != "epochs"}
-    return {**{name: value for name, value in facts.items() if name != "space"}, "train": train}
 
 
 def _feed(study: Study, trials: Sequence[Trial]) -> None:
@@ -199,61 +197,30 @@ def _feed(study: Study, trials: Sequence[Trial]) -> None:
     study.keep_repeats(values)
 
 
-def _examine(problem: Problem, run: RunFolder, trials: Sequence[Trial], view: View) -> int:
-    """Open the test part and have each trained network's scores in a file; how often the part was opened so far."""
+def _tested(confirming: Confirming, trials: Sequence[Trial]) -> int:
+    """Open the test part and have each trained network examined on it; how often the part was opened so far."""
     purpose = "confirm " + checksum(sorted([t.identity.key, t.identity.seed, t.identity.epochs] for t in trials))
-    openings = open_test(run.path, purpose=purpose)
-    waiting = [t for t in trials if not exam_file(run.path, t.number).is_file()]
-    if not waiting:
-        return openings
-    if gone := [t for t in waiting if not weights_file(run.path, t.number, "confirm").is_file()]:
-        raise RunError(
-            f"{len(gone)} trained networks cannot be examined: their weights are gone (confirm-{gone[0].number})",
-            where=str(run.path / "weights"),
-            hint="bring the files back, or confirm with --epochs one more: that trains again",
+    openings = open_test(confirming.run.path, purpose=purpose)
+    if waiting := confirming.waiting(trials, "test"):
+        confirming.view.say(
+            f"test part opened (opening {openings} of this run): {len(waiting)} trained networks are examined"
         )
-    view.say(f"test part opened (opening {openings} of this run): {len(waiting)} trained networks are examined")
-    executor = open_executor(problem.config.executor, problem.devices)
-    done = False
-    try:
-        requests = [problem.request(trial, run.path) for trial in waiting]
-        futures: list[Future[Result]] = [executor.submit(examine, r, lambda *_: "continue") for r in requests]
-        wait(futures)
-        done = True
-    finally:
-        executor.shutdown(wait=done)
-    failed = [(t, f.result().reason) for t, f in zip(waiting, futures, strict=True) if f.result().state == "failed"]
-    if failed:
-        trial, reason = failed[0]
-        raise RunError(
-            f"{len(failed)} networks could not be examined; {trial.placement.label}: {reason}",
-            where=str(run.path),
-            hint="the same command goes on where this one stopped",
-        )
+    confirming.examine(trials, "test")
     return openings
 
 
-def _assembled(
-    problem: Problem,
-    study: Study,
-    run: RunFolder,
-    networks: Sequence[Finalist],
-    seeds: Sequence[int],
-    trials: Sequence[Trial],
-    openings: int,
-) -> Confirmation:
+def _assembled(confirming: Confirming, study: Study, done: _Done, openings: int) -> Confirmation:
+    problem, trials = confirming.problem, done.trials
     objective, same = problem.objective, problem.recipe.epochs == study.facts["train"]["epochs"]
-    skeletons, scores = [], {}
-    for network in networks:
-        own = {t.identity.seed: t for t in trials if t.placement.key == network.placement.key}
-        if not own:
-            continue
-        scores[network.placement.key] = {seed: read_exam(exam_file(run.path, t.number))[0] for seed, t in own.items()}
-        skeletons.append(_skeleton(network, own, objective.metric, len(seeds), same=same, sign=_sign(problem)))
-    _check_sizes(problem, scores, run)
-    judged = judge(skeletons, scores, objective.direction)
+    scores = confirming.scores(trials, "test")
+    _check_sizes(problem, scores, confirming.run)
+    judged = judge(
+        confirming.confirmed(trials, done.planned, same=same), scores, objective.direction,
+        None if done.rounds is None else done.rounds.looks,
+    )  # fmt: skip
     units = {t.metrics[objective.metric].unit for t in trials}
     first = next(iter(trials), None)
+    used = done.seeds[: max(done.planned.values())]
     return Confirmation(
         metric=objective.metric,
         direction=objective.direction,
@@ -261,12 +228,13 @@ def _assembled(
         cost=objective.cost,
         epochs=problem.recipe.epochs,
         search_epochs=study.facts["train"]["epochs"],
-        seeds=tuple(seeds),
+        seeds=tuple(used),
         family=judged.family,
         test_images=_number_of_images(problem, scores),
         openings=openings,
         winner=judged.winner,
-        seed_seconds=sum(t.seconds for t in trials) / max(1, len(seeds)) / len(problem.devices),
+        rounds=done.rounds,
+        seed_seconds=len(done.planned) * sum(t.seconds for t in trials) / max(1, len(trials)) / len(problem.devices),
         noise=judged.noise,
         networks=tuple(sorted(judged.networks, key=lambda n: n.costs[objective.cost].value)),
         verdict=Verdict(phase="confirm", claim="unknown"),
@@ -304,35 +272,3 @@ def _check_sizes(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]
             where=str(exam_file(run.path, 0).parent),
             hint="remove that folder and confirm again: the networks are examined anew, not trained",
         )
-
-
-def _sign(problem: Problem) -> float:
-    return -1.0 if problem.objective.direction == "minimize" else 1.0
-
-
-def _skeleton(
-    network: Finalist, own: dict[int, Trial], metric: str, seeds: int, *, same: bool, sign: float
-) -> Confirmed:
-    """What is known of a network before it is compared with others."""
-    validation: Estimate = estimate({seed: t.metrics[metric].value for seed, t in own.items()})
-    observed = None if network.trial is None else network.trial.metrics[metric].value
-
-    def optimism(promise: float | None) -> float | None:
-        return None if promise is None or not same else sign * (promise - validation.mean)
-
-    trial: Any = network.trial or next(iter(own.values()))
-    return Confirmed(
-        key=network.placement.key,
-        label=network.placement.label,
-        placement=network.placement,
-        role=network.role,
-        trial=None if network.trial is None else network.trial.number,
-        trials={str(seed): t.number for seed, t in own.items()},
-        costs=trial.costs,
-        validation=validation,
-        promised=network.promised,
-        observed=observed,
-        optimism=optimism(network.promised),
-        observed_optimism=optimism(observed),
-        failed=seeds - len(own),
-    )

@@ -131,7 +131,11 @@ def _add_confirm(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("run", type=str, help="run folder of a search")
     add("--top", type=int, default=3, help="finalists: members of the front, best first")
-    add("--seeds", type=int, default=5, help="fresh seeds, the same for all networks")
+    add("--seeds", type=int | None, default=None, help="a fixed number of fresh seeds, the same for all networks")
+    add(
+        "--max_seeds", type=int | None, default=None,
+        help="default: seeds are added until the answer stands, up to so many (20)",
+    )  # fmt: skip
     add(
         "--margin", type=float | None, default=None,
         help="smallest gain that is worth its cost: points of a share, else in the metric's unit; default as searched",
@@ -154,6 +158,7 @@ def _confirm(given: Namespace) -> int:
         given.run,
         top=given.top,
         seeds=given.seeds,
+        max_seeds=given.max_seeds,
         margin=given.margin,
         epochs=given.epochs,
         workers=given.workers,

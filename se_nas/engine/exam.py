@@ -1,4 +1,6 @@
-"""The exam: a trained network on the sealed test part, image by image. Only `confirm` holds one."""
+"""The exam: a trained network image by image, on the sealed test part or on the validation part.
+
+Only `confirm` opens the test part, once, at its end; what it looks at before that is validation."""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from se_nas.core.errors import RunError, TrainingError, reason_of
 from se_nas.core.files import atomically, weights_file
 from se_nas.core.protocols import Channel, Task
 from se_nas.core.trial import Request, Result
-from se_nas.data.base import DataInfo
+from se_nas.data.base import DataInfo, PartName
 from se_nas.data.batches import Batches
 from se_nas.data.datamodule import AnyDataModule
 from se_nas.data.shards import devices_of
@@ -34,13 +36,13 @@ GROUPS = 20
 """Of test images, where a metric is no mean over images: each is left out once (delete-a-group jackknife)."""
 
 
-def exam_file(folder: Path, trial: int) -> Path:
-    """Where the test of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
-    return folder / "confirm" / f"test-{trial}.npz"
+def exam_file(folder: Path, trial: int, part: PartName = "test") -> Path:
+    """Where the exam of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
+    return folder / "confirm" / f"{part}-{trial}.npz"
 
 
 def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
-    """Scores and metrics of a network on the test part; RunError if the file is broken."""
+    """Scores and metrics of a network on a part; RunError if the file is broken."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             metrics = dict(zip(archive["names"].tolist(), archive["values"].tolist(), strict=True))
@@ -51,10 +53,10 @@ def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
         ) from error
 
 
-def examine(request: Request, channel: Channel) -> Result:
+def examine(request: Request, channel: Channel, *, part: PartName = "test") -> Result:
     """Test the trained network of a request; its scores are in `exam_file` when this returns ``complete``.
 
-    The scores are one number for each test image, whose mean is the metric; for a metric that is no mean over
+    The scores are one number for each image of the part, whose mean is the metric; for a metric that is no mean over
     images, pseudo-values of `GROUPS` groups of images (Kott, "The delete-a-group jackknife", Journal of Official
     Statistics 17, 2001). A module says what an image contributes by a method ``image_scores(batch)`` that returns
     tensors (batch,) by metric.
@@ -64,8 +66,8 @@ def examine(request: Request, channel: Channel) -> Result:
     result = Result(trial=request.trial, attempt=request.attempt, state="complete")
     try:
         with threads(request.threads):
-            scores, metrics = _examine(request, folder)
-        with atomically(exam_file(folder, request.trial)) as temporary:
+            scores, metrics = _examine(request, folder, part)
+        with atomically(exam_file(folder, request.trial, part)) as temporary:
             names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
             np.savez_compressed(temporary, scores=scores, names=names, values=values)
     except OSError:  # the disk, not the network
@@ -75,7 +77,7 @@ def examine(request: Request, channel: Channel) -> Result:
     return replace(result, seconds=time.perf_counter() - start)
 
 
-def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, float]]:
+def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray, dict[str, float]]:
     identity, info = request.identity, read_info(folder)
     candidate = build_candidate(
         request.backbone, request.units, request.placement,
@@ -93,23 +95,21 @@ def _examine(request: Request, folder: Path) -> tuple[np.ndarray, dict[str, floa
     }  # fmt: skip
     module = task.module(candidate, identity.recipe, **facts)
     per_image = PerImage(task.metric)
-    part = _TestPart(info, folder, _device(request), request.channels_last)
+    part = _ExamPart(info, folder, name, _device(request), request.channels_last)
     metrics = _validate(module, part, request, per_image)
     if task.metric not in metrics:
-        raise TrainingError(f"the task did not log {task.metric!r} on the test part", allowed=sorted(metrics))
+        raise TrainingError(
+            f"the task did not log {task.metric!r} on the {'test' if name == 'test' else 'validation'} part",
+            allowed=sorted(metrics),
+        )
     if per_image.found:
         return np.concatenate(per_image.found), metrics
-    return _jackknife(module, task, info, folder, request, metrics[task.metric]), metrics
+    return _jackknife(module, task, part, request, metrics[task.metric]), metrics
 
 
-def _jackknife(
-    module: pl.LightningModule, task: Task, info: DataInfo, folder: Path, request: Request, whole: float
-) -> np.ndarray:
+def _jackknife(module: pl.LightningModule, task: Task, part: _ExamPart, request: Request, whole: float) -> np.ndarray:
     """Pseudo-values ``g whole - (g - 1) value without the group``, one for each group of images."""
-    values = []
-    for group in range(GROUPS):
-        part = _TestPart(info, folder, _device(request), request.channels_last, without=group)
-        values.append(_validate(module, part, request)[task.metric])
+    values = [_validate(module, part.leaving_out(group), request)[task.metric] for group in range(GROUPS)]
     return GROUPS * whole - (GROUPS - 1) * np.array(values, dtype=np.float64)
 
 
@@ -132,35 +132,33 @@ class PerImage(pl.Callback):
             self.found.append(values[self.metric].detach().double().cpu().numpy())
 
 
-class _TestPart(pl.LightningDataModule):
-    """The test part where Lightning looks for validation data, so that the same metrics are logged.
+class _ExamPart(pl.LightningDataModule):
+    """A part where Lightning looks for validation data, so that the same metrics are logged."""
 
-    `without` leaves out one of `GROUPS` groups: images by turns, or whole batches of a data module.
-    """
-
-    def __init__(
-        self, info: DataInfo, folder: Path, device: torch.device, channels_last: bool, without: int | None = None
-    ) -> None:
+    def __init__(self, info: DataInfo, folder: Path, name: PartName, device: torch.device, channels_last: bool) -> None:
         super().__init__()
-        self.info, self.folder, self.place, self.channels_last, self.without = (
-            info,
-            folder,
-            device,
-            channels_last,
-            without,
-        )
+        self.info, self.folder, self.part = info, folder, name
+        self.place, self.channels_last = device, channels_last
+        self.without: int | None = None
         self.inner = AnyDataModule(open_source(info.target)[0]) if info.kind == "module" else None
+
+    def leaving_out(self, group: int) -> _ExamPart:
+        """The part without one of `GROUPS` groups: images by turns, or whole batches of a data module."""
+        others = _ExamPart(self.info, self.folder, self.part, self.place, self.channels_last)
+        others.without = group
+        return others
 
     def setup(self, stage: str) -> None:
         if self.inner is not None:
             self.inner.inner.prepare_data()
-            self.inner.inner.setup("test")
+            self.inner.inner.setup("test" if self.part == "test" else "fit")
 
     def val_dataloader(self) -> Any:
         if self.inner is not None:
-            loader = self.inner.inner.test_dataloader()
+            inner = self.inner.inner
+            loader = inner.test_dataloader() if self.part == "test" else inner.val_dataloader()
             return loader if self.without is None else _Others(loader, self.without)
-        part = open_part(self.folder, "test")
+        part = open_part(self.folder, self.part)
         if self.without is not None:
             kept = np.arange(len(part.labels)) % GROUPS != self.without
             part = replace(part, images=part.images[kept], labels=part.labels[kept])
@@ -187,7 +185,7 @@ class _Others:
 
 
 def _validate(
-    module: pl.LightningModule, data: _TestPart, request: Request, *callbacks: pl.Callback
+    module: pl.LightningModule, data: _ExamPart, request: Request, *callbacks: pl.Callback
 ) -> dict[str, float]:
     settings = DeviceSettings(device=_device(request), precision=request.identity.precision)
     trainer = make_trainer(request.identity.recipe, settings, *callbacks)

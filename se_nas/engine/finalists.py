@@ -75,16 +75,15 @@ def fresh_seeds(seed: int, number: int) -> list[int]:
 
 
 class Plan:
-    """Hands out each network with each seed until all are trained: what the driver of a confirm trains.
+    """Hands out networks with seeds until all are trained: what the driver of a confirm trains.
 
-    Seeds are the outer loop, so that what is there after an interruption is balanced.
+    Seeds should be the outer loop, so that what is there after an interruption is balanced.
     """
 
     phase: Phase = "confirm"
 
-    def __init__(self, problem: Problem, study: Study, owner: str, networks: Sequence[Finalist], seeds: Sequence[int]):
-        self.problem, self.study, self.owner = problem, study, owner
-        self.jobs = [(network, seed) for seed in seeds for network in networks]
+    def __init__(self, problem: Problem, study: Study, owner: str, jobs: Sequence[tuple[Finalist, int]]) -> None:
+        self.problem, self.study, self.owner, self.jobs = problem, study, owner, jobs
 
     def begin(self, trials: list[Trial]) -> None:
         """Nothing to prepare: jobs are enqueued one by one."""

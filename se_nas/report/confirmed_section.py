@@ -12,7 +12,7 @@ from se_nas.report.page import Head, Section, Table
 
 def confirmed_figures(found: Confirmation, chosen: Confirmed, metric: Metric) -> list[tuple[str, str, str]]:
     """What the confirm recommends, and its numbers on the test part."""
-    seeds = f"confirmed with {len(found.seeds)} fresh seeds"
+    seeds = f"confirmed with {len(chosen.validation.values)} fresh seeds"
     figures = [("Recommended", headline(chosen.label), seeds)]
     if chosen.test is not None:
         span = "" if chosen.test.interval is None else f"{metric.span(*chosen.test.interval)} (90 %)"
@@ -74,8 +74,8 @@ def confirmed_section(found: Confirmation, metric: Metric, costs: Sequence[str])
     heads += [Head(label=cost_name(n), number=True) for n in costs]
     images = f"{found.test_images:,} images" if found.test_images else "the trainer's own images"
     text = [
-        f"Trained again with {len(found.seeds)} fresh seeds, the same for all, for {found.epochs} "
-        f"{'epoch' if found.epochs == 1 else 'epochs'}. Chosen on "
+        f"Trained again with {'' if found.rounds is None else 'up to '}{len(found.seeds)} fresh seeds, the same for "
+        f"all, for {found.epochs} {'epoch' if found.epochs == 1 else 'epochs'}. Chosen on "
         f"the validation part; the test part ({images}) was opened {found.openings} "
         f"{'time' if found.openings == 1 else 'times'} in this run."
     ]

@@ -183,9 +183,10 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
     say = functools.partial(console.print, highlight=False, markup=False)
     images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
-    title = f"Confirmed: {len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
+    up_to = "" if result.rounds is None else "up to "
+    title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
     table = Table(title=title, title_justify="left")
-    names = ("placement", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
+    names = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
              "to SE everywhere", "p", "promised", "too good by")  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
@@ -204,15 +205,14 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         say(sentence.text)
     if (chosen := result.network(result.verdict.network)) is not None and chosen.trial is not None:
         say(f"Recommended {recommended_by(result.verdict)}: {chosen.label} (trial {chosen.trial}).")
-    if result.openings > 1:
-        say(f"The test part of this run was opened {result.openings} times: choose nothing by its values.")
     say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")
 
 
 def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
     unit = result.unit
     role = {"baseline": " (no SE)", "reference": " (reference)"}.get(network.role, "")
-    cells = [network.label.replace(",", " ") + role, level_of(network.validation.mean, unit)]
+    cells = [network.label.replace(",", " ") + role, str(len(network.validation.values))]
+    cells.append(level_of(network.validation.mean, unit))
     test = network.test
     cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(test.interval, unit)]
     for role in ("baseline", "reference"):
