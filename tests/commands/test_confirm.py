@@ -16,7 +16,7 @@ from se_nas.analysis.confirmation import Confirmed, Verdict, read_confirmed
 from se_nas.analysis.judge import estimate, judge
 from se_nas.analysis.verdict import final_verdict
 from se_nas.cli import main
-from se_nas.commands.confirm import confirm, read_exam
+from se_nas.commands.confirm import confirm
 from se_nas.commands.results import existing_run, stored
 from se_nas.commands.search import search
 from se_nas.core.config import SearchConfig
@@ -25,7 +25,7 @@ from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Target
 from se_nas.core.words import in_words
 from se_nas.data.store import OPENINGS, openings
-from se_nas.engine.exam import exam_file
+from se_nas.engine.exam import exam_file, read_exam
 from se_nas.engine.finalists import fresh_seeds
 from se_nas.engine.study import Study
 
@@ -162,6 +162,78 @@ class TestConfirm:
         assert json.loads(capsys.readouterr().out)["verdict"]["phase"] == "confirm"
         assert main(["confirm", str(copy), "--top", "2", "--seeds", "2"]) == 0
         assert "(no SE)" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def in_rounds(run, tmp_path_factory):
+    folder = shutil.copytree(run, tmp_path_factory.mktemp("rounds") / "run")
+    for name in ("confirm", "confirm.json", OPENINGS):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return folder, confirm(folder, top=1, max_seeds=4)
+
+
+class TestRounds:
+    """Seeds are added until the answer stands; between rounds the validation part is looked at, never the test part."""
+
+    def test_each_network_has_its_own_number_of_seeds(self, in_rounds):
+        folder, result = in_rounds
+        assert result.rounds.looks.seeds == (3, 4)
+        assert len(result.seeds) in (3, 4)
+        assert result.rounds.ended
+        for network in result.networks:
+            expected = len(result.seeds) if network.stopped_after is None else network.stopped_after
+            assert len(network.trials) == expected
+            assert set(network.test.values) == {str(seed) for seed in result.seeds[:expected]}
+        assert result.of_role("baseline").stopped_after is None
+        assert read_confirmed(folder) == result
+        text = " ".join(sentence.text for sentence in result.verdict.sentences)
+        assert "judged by the validation part after 3 and 4" in text
+        assert result.rounds.ended in text
+
+    def test_the_test_part_is_opened_once_and_at_the_end(self, in_rounds, monkeypatch):
+        folder, result = in_rounds
+        trained = {t for n in result.networks for t in n.trials.values()}
+        assert len(openings(folder)) == 1
+        assert all(exam_file(folder, t).is_file() and exam_file(folder, t, "val").is_file() for t in trained)
+        for t in trained:
+            scores, metrics = read_exam(exam_file(folder, t, "val"))
+            assert scores.mean() == pytest.approx(metrics["val_accuracy"])
+        for network in result.networks:
+            for seed, trial in network.trials.items():
+                scores, _ = read_exam(exam_file(folder, trial, "val"))
+                assert scores.mean() == pytest.approx(network.validation.values[seed])
+
+    def test_again_is_the_same_and_nothing_is_trained(self, in_rounds):
+        folder, result = in_rounds
+        again = confirm(folder, top=1, max_seeds=4)
+        assert again.verdict == result.verdict
+        assert [n.trials for n in again.networks] == [n.trials for n in result.networks]
+        assert again.openings == 1
+
+    def test_more_seeds_open_the_test_part_again_and_the_verdict_says_what_that_means(self, in_rounds, tmp_path):
+        folder = shutil.copytree(in_rounds[0], tmp_path / "run")
+        found = confirm(folder, top=1, seeds=5)
+        assert (found.rounds, len(found.seeds), found.openings) == (None, 5, 2)
+        if found.verdict.claim != "unknown":
+            assert "opened 2 times" in " ".join(s.text for s in found.verdict.sentences)
+
+    def test_a_loss_and_a_metric_that_is_no_mean_over_images(self, tmp_path):
+        folder = searched(tmp_path, metric="val_f1", budget=3)
+        result = confirm(folder, top=1, max_seeds=3)
+        assert result.verdict.claim in ("use", "without", "undecided")
+        scores, metrics = read_exam(exam_file(folder, 0, "val"))
+        assert len(scores) == 20
+        assert scores.mean() == pytest.approx(metrics["val_f1"], abs=0.2)
+
+    def test_command_line(self, copy, capsys):
+        assert main(["confirm", str(copy), "--top", "1", "--max-seeds", "3"]) == 0
+        said = capsys.readouterr()
+        assert "until the answer stands (looked at after 3)" in said.out + said.err
+        assert main(["confirm", str(copy), "--seeds", "3", "--max-seeds", "3"]) == 2
+        assert "seeds and max_seeds are both given" in capsys.readouterr().err
+        assert main(["confirm", str(copy), "--max-seeds", "1"]) == 2
+        assert "max_seeds is 1" in capsys.readouterr().err
 
 
 class TestBadInput:
