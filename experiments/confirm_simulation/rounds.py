@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Verdict
 from se_nas.analysis.judge import estimate, judge
@@ -152,7 +152,25 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "trainings_se": round(group["trainings"].sem(), 2), "seeds": round(group["seeds"].mean(), 1),
             }
         )  # fmt: skip
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).assign(share=lambda table: _share(table))
+
+
+def _share(table: pd.DataFrame) -> list[float]:
+    """Trainings as a share of those with which a fixed number of seeds has the same power.
+
+    That number lies between those that were simulated: power grows along a straight line in probit and log seeds. Not
+    known where it lies outside them.
+    """
+    shares = []
+    for _, row in table.iterrows():
+        fixed = table[(table["effect"] == row["effect"]) & table["design"].str.endswith("seeds")]
+        powers = fixed["power"].clip(0.001, 0.999)
+        inside = row["design"] == "rounds" and row["effect"] > 0 and powers.min() <= row["power"] <= powers.max()
+        seeds = (
+            np.exp(np.interp(norm.ppf(row["power"]), norm.ppf(powers), np.log(fixed["seeds"]))) if inside else np.nan
+        )
+        shares.append(round(float(row["trainings"] / (seeds * len(ROLES))), 3))
+    return shares
 
 
 def main() -> None:
