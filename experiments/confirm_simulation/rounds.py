@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("confirms", type=int)
     parser.add_argument("--effect", type=float, help="points; one of them only, and nothing is kept")
     given = parser.parse_args()
-    file = HERE / "rounds.csv"
+    file = HERE / "rounds.csv.gz"
     kept = pd.read_csv(file) if file.is_file() and given.effect is None else pd.DataFrame({"effect": [], "seed": []})
     for effect in EFFECTS if given.effect is None else (given.effect,):
         start, done = time.monotonic(), set(kept.loc[kept["effect"] == effect, "seed"])
