@@ -26,13 +26,16 @@ class Classification:
     """One class for each image. The metric is the share of validation images whose class is found.
 
     Logged beside it, and to be compared on demand: ``val_top5`` (the class is among the five likeliest; with more than
-    five classes), ``val_f1`` (F1 score, mean over classes) and ``val_loss`` (cross-entropy in nats).
+    five classes), ``val_f1`` (F1 score, mean over classes) and ``val_loss`` (cross-entropy in nats). ``train_loss`` and
+    ``train_accuracy`` are means over the training images as they were seen in the epoch: augmented, in batches, with
+    the weights of that moment.
     """
 
     metric = "val_accuracy"
     direction: Direction = "maximize"
     units: Mapping[str, str] = MappingProxyType(
-        {"val_accuracy": "share", "val_top5": "share", "val_f1": "share", "val_loss": "nats", "train_loss": "nats"}
+        dict.fromkeys(("val_accuracy", "val_top5", "val_f1", "train_accuracy"), "share")
+        | dict.fromkeys(("val_loss", "train_loss"), "nats")
     )
 
     def check(self, data: DataInfo) -> None:
@@ -74,6 +77,7 @@ class ClassificationModule(pl.LightningModule):
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1))
         self.register_buffer("class_weights", weights, persistent=False)
         self._train_loss = torch.zeros(())
+        self._train_found, self._train_seen = torch.zeros(()), 0
         self._totals = torch.zeros(2)  # over validation images: cross-entropy, classes among the five likeliest
         self._found: list[Tensor] = []  # the likeliest class of each validation image
         self._labels: list[Tensor] = []
@@ -87,13 +91,17 @@ class ClassificationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._train_loss = torch.zeros((), device=self.device)
+        self._train_found, self._train_seen = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, labels = batch[:2]
+        logits = self(images)
         loss = functional.cross_entropy(
-            self(images), labels, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing
+            logits, labels, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing
         )
         self._train_loss += loss.detach()
+        self._train_found += (logits.detach().argmax(1) == labels).sum()
+        self._train_seen += len(labels)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -130,6 +138,7 @@ class ClassificationModule(pl.LightningModule):
             self.log("val_top5", in_top5 / number)
         self.log("val_loss", loss / number)
         self.log("train_loss", float(self._train_loss) / max(1, self.trainer.num_training_batches), sync_dist=True)
+        self.log("train_accuracy", float(self._train_found) / max(1, self._train_seen), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.candidate, self.recipe, fused=self.device.type in ("cpu", "cuda"))
