@@ -2,6 +2,7 @@ from .analysis.confirmation import Confirmation as Confirmation
 from .backbones.build import list_backbones as list_backbones
 from .commands.confirm import confirm as confirm
 from .commands.export import export as export
+from .commands.plan import plan as plan
 from .commands.results import SearchResult as SearchResult
 from .commands.search import search as search
 from .core.config import SearchConfig as SearchConfig

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
-from se_nas.core.config import SearchConfig, TrainConfig
+from se_nas.core.config import SearchConfig, TrainConfig, first_line
 from se_nas.core.errors import ConfigError
 from se_nas.core.overrides import build, configured, grouped, target_of
 from se_nas.core.serialization import to_plain
@@ -60,6 +61,10 @@ def _add_display(parser: ArgumentParser) -> None:
 def _add_search(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_class_arguments(SearchConfig, None)
+    parser.add_argument(
+        "--plan", action="store_true",
+        help="only say what the search would do, take and be able to tell; nothing is trained",
+    )  # fmt: skip
     _add_display(parser)
 
 
@@ -67,8 +72,15 @@ def _search(given: Namespace) -> int:
     from se_nas.executors.local import warm_up  # the workers load their libraries while we load ours
 
     config = configured(None, _settings(given, SearchConfig))
+    if not (given.quiet or given.json):  # what follows takes seconds to load
+        print(first_line(config), file=sys.stderr, flush=True)
     if config.executor.target == "local":
         warm_up()
+    if given.plan:
+        from se_nas.commands.plan import plan
+        from se_nas.report.plan_text import plan_lines
+
+        return _shown(given, plan(config), lambda found: print("\n".join(plan_lines(found))))
     from se_nas.commands.search import search
     from se_nas.report.terminal import View, show_result
 

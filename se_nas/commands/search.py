@@ -3,6 +3,7 @@
 ::
 
     config -> data, backbone -> units -> space -> exact costs     (engine.problem)
+           -> plan: trainings, time, what can be told             (engine.planning)
            -> propose -> evaluate, in an executor -> tell         (engine.driver)
            -> front, best network                                 (commands.results)
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
+from se_nas.commands.plan import announced
 from se_nas.commands.results import SearchResult, conclude
 from se_nas.core.config import SearchConfig
 from se_nas.core.overrides import SearchSettings, configured
@@ -56,5 +58,6 @@ def search(
         shown.say(*problem.notes)
         study = open_study(problem, run, shown)
         proposer = open_proposer(problem, run, study)
-        ended = Driver(problem, run, study, shown, proposer, on_trial).drive()
+        before = None if shown.quiet else announced(problem, run, study, proposer, shown)
+        ended = Driver(problem, run, study, shown, proposer, on_trial).drive(before)
         return conclude(run, study, ended)

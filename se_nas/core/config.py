@@ -280,6 +280,25 @@ def as_command(config: SearchConfig, *, out: str) -> list[str]:
     return [*words, "--out", out]
 
 
+def first_line(config: SearchConfig) -> str:
+    """What a search is, from its settings alone.
+
+    >>> first_line(SearchConfig(budget=8))
+    'Plan: resnet20 on digits, at most 8 trainings of 10 epochs (batch 128, sgd, lr 0.1), space stagewise'
+    """
+    own = config.trainer.target != LIGHTNING
+    epochs = f"{config.train.epochs:,} epoch{'s' * (config.train.epochs != 1)}"
+    recipe = f"trained by {config.trainer.target}" if own else (
+        f"batch {config.train.batch_size}, {config.train.optimizer}, lr {config.train.lr:g}"
+    )  # fmt: skip
+    data = "" if own and config.data == SearchConfig().data else f" on {config.data.target}"
+    space = "given as a mapping" if config.space.startswith("{") else config.space
+    return (
+        f"Plan: {config.backbone.target}{data}, at most {config.budget:,} training{'s' * (config.budget != 1)} of "
+        f"{epochs} ({recipe}), space {space}"
+    )
+
+
 def _changed(prefix: str, given: object, default: object) -> Iterator[tuple[str, object]]:
     """Option and value of each field that differs from its default, nested ones with a point."""
     for item in fields(given):  # type: ignore[arg-type]  # every caller has a dataclass

@@ -188,3 +188,26 @@ def level_text(setting: str, level: str) -> str:
     if setting != "reduction":
         return f"{setting}: {level}"
     return "any r" if level == ANY else f"r = {level}" if level[:1].isdigit() else level
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> duration(7.6), duration(192), duration(7_500)
+    ('8 s', '3 min 12 s', '2 h 05 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size_text(number: float) -> str:
+    """Bytes as one says them.
+
+    >>> size_text(3_200), size_text(61.4 * 2**20), size_text(5 * 2**30), size_text(float("nan"))
+    ('0.0 MiB', '61 MiB', '5.0 GiB', 'not known')
+    """
+    if not math.isfinite(number):
+        return "not known"
+    mib = number / 2**20
+    return f"{mib / 1024:,.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"

@@ -62,8 +62,11 @@ class Driver:
         """Of running trials of other drivers: the lease, and when it was first seen."""
         self._said = False
 
-    def drive(self) -> str:
-        """Train until the budget is spent or something else ends the search; returns why, in words."""
+    def drive(self, first: Callable[[Executor], object] | None = None) -> str:
+        """Train until the budget is spent or something else ends the search; returns why, in words.
+
+        `first` is called with the executor before anything is trained.
+        """
         with self.study.turn:
             self._recover()
             trials = self.study.trials()
@@ -76,6 +79,8 @@ class Driver:
         clean = False
         try:
             with _interruptible(self._interrupt), contextlib.suppress(KeyboardInterrupt):
+                if first is not None:
+                    first(executor)
                 while self._fill(executor) or self.running:
                     self._collect()
                 clean = True

@@ -36,13 +36,7 @@ def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> S
     study = Study.latest(storage, STUDY)
     if study is None:
         study = Study(storage, STUDY, problem.objective, problem.facts)
-    elif changed := differences(study.facts, problem.facts):
-        if not is_wider(study.facts, problem.facts):
-            raise RunError(
-                "the run is of something else, and cannot go on with this:\n  " + "\n  ".join(changed[:12]),
-                where=str(run.path),
-                hint="give another --out, or the settings that the run was made with",
-            )
+    elif check_same(study, problem, run):
         others = [t for t in study.trials() if t.state == "running" and not run.owned_by_us(t.owner)]
         if any(t.lease > time.time() for t in others):
             raise RunError(
@@ -57,6 +51,18 @@ def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> S
     study.optuna.set_user_attr("config", to_plain(config))
     study.optuna.set_user_attr("data", to_plain(problem.data))
     return study
+
+
+def check_same(study: Study, problem: Problem, run: RunFolder) -> bool:
+    """Whether the space is wider than that of the study; RunError, with the differences, if all else is not equal."""
+    changed = differences(study.facts, problem.facts)
+    if changed and not is_wider(study.facts, problem.facts):
+        raise RunError(
+            "the run is of something else, and cannot go on with this:\n  " + "\n  ".join(changed[:12]),
+            where=str(run.path),
+            hint="give another --out, or the settings that the run was made with",
+        )
+    return bool(changed)
 
 
 def open_proposer(problem: Problem, run: RunFolder, study: Study) -> Proposer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,6 +27,16 @@ ENUMERABLE = 20_000
 
 DRAWS = 5_000
 """Random draws in vain after which a larger space counts as exhausted."""
+
+
+def listed(space: Space, costs: Pricing, limits: Limits) -> dict[str, dict[str, int]]:
+    """The different networks of a space that are within the limits: key -> levels of the first assignment."""
+    found: dict[str, dict[str, int]] = {}
+    for levels in space.levels():
+        placement = space.placement(levels)
+        if costs.over_limit(placement, limits) is None:
+            found.setdefault(placement.key, levels)
+    return found
 
 
 class Proposals(Protocol):
@@ -74,13 +84,12 @@ class Proposer:
         self.limits = limits
         self.record = record
         self._generator = random.Random(random_stream(seed, "propose", len(study.trials())))  # noqa: S311
-        self._listed: dict[str, dict[str, int]] | None = None
-        if space.size <= ENUMERABLE:
-            self._listed = {}
-            for levels in space.levels():
-                placement = space.placement(levels)
-                if self.over_limit(placement) is None:
-                    self._listed.setdefault(placement.key, levels)
+        self._listed = listed(space, costs, limits) if space.size <= ENUMERABLE else None
+
+    @property
+    def allowed(self) -> Collection[str] | None:
+        """Keys of the networks that may be proposed; None for a space too large to list."""
+        return None if self._listed is None else self._listed.keys()
 
     def begin(self, trials: list[Trial]) -> None:
         """Have the reference points trained first, if they are not yet.

@@ -19,7 +19,7 @@ from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary, recommended_by, summarize
 from se_nas.core.trial import BLAMELESS, Objective, Trial
-from se_nas.core.words import amount, level_of
+from se_nas.core.words import amount, duration, level_of
 from se_nas.report.compare_page import Comparison
 from se_nas.report.front_table import front_display
 
@@ -100,7 +100,7 @@ class View:
         else:
             outcome = f"{trial.state}: {trial.reason}"
         left = status.seconds_left
-        eta = "" if left is None else f", about {_duration(left)} left"
+        eta = "" if left is None else f", about {duration(left)} left"
         self.say(
             f"[{status.trained}/{status.budget}] trial {trial.number} {trial.placement.label}: {outcome} "
             f"({trial.seconds:.1f} s{eta})"
@@ -117,8 +117,8 @@ class View:
         )
         left = status.seconds_left
         parts = [f"{len(status.running)} running", f"{status.failed} failed"]
-        parts.append(f"{_duration(time.monotonic() - self._start)} gone")
-        parts.append("" if left is None else f"about {_duration(left)} left")
+        parts.append(f"{duration(time.monotonic() - self._start)} gone")
+        parts.append("" if left is None else f"about {duration(left)} left")
         progress.add_task(", ".join(p for p in parts if p), total=status.budget, completed=status.trained)
         running = [
             f"  trial {t.number} {t.placement.label}: epoch {status.epochs.get(t.number, 0)}/{t.identity.epochs}"
@@ -235,12 +235,6 @@ def _p(difference: Difference) -> str:
 
 def _range(interval: tuple[float, float] | None, unit: str) -> str:
     return "" if interval is None else " to ".join(amount(end, unit, signed=False, name=False) for end in interval)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def show_comparison(found: Comparison) -> None:

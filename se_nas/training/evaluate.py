@@ -140,7 +140,7 @@ def _train_own(request: Request, channel: Channel, checkpoints: Checkpoints) -> 
     loop = loop_of(request)
     assert loop is not None  # noqa: S101  # the caller has looked
     data, seed = read_info(Path(request.folder)), _seed(request)
-    candidate = _candidate(request, data, seed, None)
+    candidate = candidate_of(request, data, seed)
     end = train_own(loop, candidate, request, seed, channel)
     checkpoints.notes += end.notes
     return Trained(candidate=candidate, curve=end.curve, stopped=end.stopped, metrics=end.metrics)
@@ -176,7 +176,7 @@ def train_candidate(
     """Build and train the candidate of a request: on its device, on its devices together, or as one of their ranks."""
     identity, folder = request.identity, Path(request.folder)
     data, seed = read_info(folder), _seed(request)
-    candidate = _candidate(request, data, seed, rank)
+    candidate = candidate_of(request, data, seed, rank)
     if rank is None and len(devices_of(request.device)) > 1:
         with Ranks(request, pieces=pieces) as ranks:
             curve, stopped = ranks.train(channel)
@@ -202,7 +202,7 @@ def train_candidate(
     return Trained(candidate=candidate, curve=curve, stopped=stopped, way=prepared.way)
 
 
-def _candidate(request: Request, data: DataInfo, seed: int, rank: Rank | None) -> nn.Module:
+def candidate_of(request: Request, data: DataInfo, seed: int, rank: Rank | None = None) -> nn.Module:
     """The candidate of a request, from its start weights if it has some."""
     folder, identity = Path(request.folder), request.identity
     start = start_file(folder, identity.start_weights) if identity.initialisation == "weights" else None

@@ -1,0 +1,95 @@
+"""The plan of a search, without the search: what it would train, what that takes, and what it could find out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Unpack
+
+from se_nas.analysis.search_plan import SearchPlan
+from se_nas.core.config import SearchConfig
+from se_nas.core.overrides import SearchSettings, configured
+from se_nas.core.protocols import Executor
+from se_nas.core.trial import Trial
+from se_nas.engine.opening import check_same
+from se_nas.engine.planning import allowed_keys, plan_of, timed
+from se_nas.engine.problem import Problem, prepare
+from se_nas.engine.proposer import Proposer
+from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors, default_folder
+from se_nas.engine.study import Study
+from se_nas.executors.build import open_executor
+from se_nas.report.plan_text import cost_lines, what_lines
+from se_nas.report.terminal import View
+
+
+def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings]) -> SearchPlan:
+    """What `se_nas.search` with these settings would do: images, networks, trainings, time, memory, disk, and effect.
+
+    Nothing is trained but a few steps, which are timed and forgotten. The run folder is read, not written; data are
+    prepared in a folder of their own, which is gone afterwards.
+
+    Raises
+    ------
+    SeNasError
+        Where the search itself would not begin.
+    """
+    config = configured(config, settings)
+    run = RunFolder(Path(config.out) if config.out else default_folder(config))
+    with clear_errors(run.path.parent), _scratch(run.path) as scratch:
+        problem = prepare(config, scratch)
+        trials = _trials(problem, run)
+        if problem.costs.measurer is not None:  # limits on latency need predictions
+            problem.costs.prepare()
+        found = plan_of(problem, run.path, trials, allowed=allowed_keys(problem), data_folder=scratch)
+        if not found.trainings or found.timing is not None or found.untimed:
+            return found
+        executor = open_executor(problem.config.executor, problem.devices)
+        done = False
+        try:
+            found = timed(found, problem, scratch, executor)
+            done = True
+        finally:
+            executor.shutdown(wait=done)
+        return found
+
+
+def _trials(problem: Problem, run: RunFolder) -> list[Trial]:
+    """The trials that the run has already; RunError if they are of something else."""
+    storage = problem.config.storage or (run.storage if (run.path / "study.db").is_file() else None)
+    study = None if storage is None else Study.latest(storage, STUDY)
+    if study is None:
+        return []
+    check_same(study, problem, run)
+    return study.trials()
+
+
+@contextlib.contextmanager
+def _scratch(run: Path) -> Iterator[Path]:
+    """A folder on the disk of the run, with what the run has prepared already; gone at the end."""
+    there = next(path for path in run.parents if path.is_dir())
+    where = there if os.access(there, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".se-nas-plan-", dir=where, ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        if (run / "data" / "data.json").is_file():
+            (scratch / "data").mkdir()
+            with contextlib.suppress(OSError):  # then they are prepared anew
+                for file in (run / "data").iterdir():
+                    (scratch / "data" / file.name).hardlink_to(file)
+        yield scratch
+
+
+def announced(
+    problem: Problem, run: RunFolder, study: Study, proposer: Proposer, view: View
+) -> Callable[[Executor], object]:
+    """Say what a search is about to do; the rest of its plan is said by what is returned, once there are workers."""
+    found = plan_of(problem, run.path, study.trials(), allowed=proposer.allowed)
+    view.say(*what_lines(found))
+
+    def say_the_rest(executor: Executor) -> None:
+        known = found.timing is not None or found.untimed
+        view.say(*cost_lines(found if known else timed(found, problem, run.path, executor)))
+
+    return say_the_rest
