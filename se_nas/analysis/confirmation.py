@@ -112,6 +112,15 @@ class Verdict:
     network: str | None = None
     """Key of the network that is recommended."""
     sentences: tuple[Sentence, ...] = ()
+    cautions: tuple[Sentence, ...] = ()
+    """Why the trainings may say little, whatever the claim is: to be read before it."""
+    reasons: tuple[Sentence, ...] = ()
+    """Why SE may not have helped, where the claim is that it did not, or that nobody can tell."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of it in the order in which it is to be read."""
+        return tuple(sentence.text for sentence in (*self.cautions, *self.sentences, *self.reasons))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +170,7 @@ class Confirmation:
         head = (
             f"Confirmation({len(self.networks)} networks x {len(self.seeds)} seeds, {self.test_images:,} test images)"
         )
-        return "\n  ".join((head, *(sentence.text for sentence in self.verdict.sentences)))
+        return "\n  ".join((head, *self.verdict.texts))
 
     def network(self, key: str | None) -> Confirmed | None:
         """The network of a key."""

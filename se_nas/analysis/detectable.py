@@ -56,7 +56,7 @@ def detectable_effect(
     for _ in range(DESIGNS):
         placements = _design(space, min(number, MOST), generator)
         codes = np.array([_codes(space, levels, p) for p in placements], dtype=np.int64)
-        effect = np.array([_share(space, p) for p in placements])
+        effect = np.array([space.share_with_se(p) for p in placements])
         for _ in range(draws):
             outcomes = _Outcomes(features=features, codes=codes, effect=effect, noise=noise.normal(size=len(codes)))
             told.append(outcomes.told_from(level, margin))
@@ -79,13 +79,6 @@ def _codes(space: Space, levels: LevelSpace, placement: Placement) -> list[int]:
     found = space.find(placement)
     assert found is not None  # noqa: S101  # reference points and what the space itself has drawn
     return [found[name] for name in levels.names]
-
-
-def _share(space: Space, placement: Placement) -> float:
-    """The share of decisions that have SE."""
-    on = [any(placement.choices[u.name].kind != "none" for u in d.units if u.name in placement.choices)
-          for d in space.decisions]  # fmt: skip
-    return sum(on) / len(on)
 
 
 @dataclass(frozen=True, kw_only=True)

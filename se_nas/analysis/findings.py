@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from se_nas.analysis.checks import Check
+from se_nas.analysis.confirmation import Sentence
 from se_nas.analysis.effects import effects_table
 from se_nas.analysis.estimates import Fitted, fitted
 from se_nas.analysis.margin import margin_of
 from se_nas.analysis.tables import best_row, complete_table, curves_table, front_table, trials_table
+from se_nas.analysis.trained_enough import Trainings, cautions, training_checks
 from se_nas.core.trial import Objective, Trial
+from se_nas.data.base import DataInfo
 from se_nas.space.space import Space
 
 
@@ -21,13 +25,15 @@ class Findings:
     """The trials of a study with all that follows from them; nothing is computed before it is asked for, nor twice.
 
     Without the space of the study there is no posterior, and single runs stand for themselves. `asked` is the margin
-    that was asked for, None for the default; see `se_nas.analysis.margin`.
+    that was asked for, None for the default; see `se_nas.analysis.margin`. Without `data` nothing is said of whether
+    the trainings were long enough.
     """
 
     trials: Sequence[Trial]
     objective: Objective
     space: Space | None = None
     asked: float | None = None
+    data: DataInfo | None = None
 
     @functools.cached_property
     def told(self) -> Fitted | None:
@@ -63,6 +69,20 @@ class Findings:
     def effects(self) -> pd.DataFrame | None:
         """What each stage and reduction does; None where there is no posterior. See `effects_table`."""
         return None if self.space is None else effects_table(self.told, self.space, margin=self.margin)
+
+    @functools.cached_property
+    def training_checks(self) -> tuple[Check, ...]:
+        """Whether the trainings were long and good enough to compare networks; see `se_nas.analysis.trained_enough`."""
+        if self.data is None:
+            return ()
+        done = tuple(t for t in self.trials if t.state == "complete")
+        trainings = Trainings(trials=done, objective=self.objective, data=self.data, margin=self.margin, unit=self.unit)
+        return training_checks(trainings)
+
+    @property
+    def cautions(self) -> tuple[Sentence, ...]:
+        """What is to be read before any recommendation."""
+        return cautions(self.training_checks)
 
     @property
     def estimated(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from se_nas.analysis.checks import Check
 from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.tables import plain_row
@@ -89,6 +90,8 @@ class Summary:
     gained: tuple[str, ...] = ()
     """What the best network has over the reference points, in sentences."""
     verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
+    reasons: tuple[Check, ...] = ()
+    """What was tested as a reason that SE did not help; empty where there is nothing to explain."""
     recommended: Network | None = None
     """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
 
@@ -100,6 +103,12 @@ class Summary:
     def estimated(self) -> bool:
         """Whether the model of all trainings says something of the networks."""
         return self.best is not None and self.best.mean is not None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All of it in sentences: what to be careful of, what was gained, the verdict, and the recommendation."""
+        cautions = tuple(sentence.text for sentence in self.verdict.cautions)
+        return (*cautions, *self.gained, *self.verdict.texts[len(cautions) :], self.recommendation)
 
     @property
     def recommendation(self) -> str:
@@ -136,7 +145,9 @@ def summarize(
         margin=found.margin,
         likeliest=_likeliest(found.complete),
     )
-    verdict = provisional_verdict(summary) if confirmation is None else confirmation.verdict
+    named = tuple(replace(s, text=s.text.replace(" RUN ", f" {folder or 'RUN'} ")) for s in found.cautions)
+    provisional = replace(provisional_verdict(summary), cautions=named)
+    verdict = provisional if confirmation is None else confirmation.verdict
     summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
     return replace(summary, recommended=_recommended(summary, found))
 

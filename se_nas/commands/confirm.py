@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from se_nas.analysis.confirmation import Confirmation, Rounds, Verdict, write_confirmed
+from se_nas.analysis.confirmation import Confirmation, Rounds, Sentence, Verdict, write_confirmed
 from se_nas.analysis.judge import judge
 from se_nas.analysis.margin import margin_of
+from se_nas.analysis.trained_enough import Trainings, cautions, training_checks
 from se_nas.analysis.verdict import final_verdict
 from se_nas.commands.results import conclude, existing_run, stored
 from se_nas.core.config import SearchConfig
@@ -116,9 +117,12 @@ def confirm(
         openings = _tested(confirming, done.trials)
         result = _assembled(confirming, study, done, openings)
         result = _judged(result, margin, run=str(run))
+        result = replace(result, verdict=replace(result.verdict, cautions=_cautions(problem, done.trials, result)))
         result = replace(result, seconds=round(time.monotonic() - started, 1))
         write_confirmed(folder.path, result)
-        conclude(folder, study, "confirmed")
+        concluded = conclude(folder, study, "confirmed")
+        result = replace(result, verdict=concluded.summary.verdict)  # with the reasons, if it did not help
+        write_confirmed(folder.path, result)
         return result
 
 
@@ -252,6 +256,14 @@ def _judged(result: Confirmation, margin: float | None, *, run: str) -> Confirma
     mean = None if base is None or base.test is None else base.test.mean
     result = replace(result, margin=margin_of(margin, unit=result.unit, baseline=mean))
     return replace(result, verdict=final_verdict(result, run=run))
+
+
+def _cautions(problem: Problem, trials: Sequence[Trial], result: Confirmation) -> tuple[Sentence, ...]:
+    """Whether these trainings were long and good enough to compare networks."""
+    trainings = Trainings(
+        trials=trials, objective=problem.objective, data=problem.data, margin=result.margin, unit=result.unit
+    )
+    return cautions(training_checks(trainings))
 
 
 def _number_of_images(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]]) -> int:

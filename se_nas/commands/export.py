@@ -170,7 +170,10 @@ def _advice(summary: Summary, trial: Trial) -> Advice:
         recommended=recommended is not None and recommended.key == trial.placement.key,
         instead="" if recommended is None else f"{recommended.placement} (trial {recommended.trial})",
         # What leaves the house names the run, not where it lies on this machine.
-        verdict=tuple(s.text.replace(summary.folder, Path(summary.folder).name) for s in summary.verdict.sentences),
+        verdict=tuple(
+            sentence.text.replace(summary.folder, Path(summary.folder).name)
+            for sentence in (*summary.verdict.cautions, *summary.verdict.sentences)
+        ),
     )
 
 

@@ -211,6 +211,10 @@ def _add_report(parser: ArgumentParser) -> None:
         "--figures", type=str | None, default=None,
         help="folder for figures (PNG, SVG, PDF) and tables (CSV, Markdown, LaTeX) of front and effects",
     )  # fmt: skip
+    add(
+        "--probe_lr", action="store_true",
+        help="first train no SE and SE everywhere, shortly, at a third of the learning rate, at it, and at 3 times it",
+    )  # fmt: skip
     add("--json", action="store_true", help="print the result as JSON")
 
 
@@ -222,6 +226,12 @@ def _report(given: Namespace) -> int:
     figures = None if given.figures is None else Path(given.figures)
     if given.every <= 0:
         raise ConfigError(f"every is {given.every}", allowed=["a number of seconds above 0"])
+    if given.probe_lr:
+        from se_nas.commands.probe import probe_learning_rate
+
+        if given.watch:
+            raise ConfigError("probe_lr trains, and watch looks at a search that does", hint="give one of the two")
+        probe_learning_rate(Path(given.run), view=View(quiet=given.json))
     if given.watch:
         result = watch(Path(given.run), every=given.every, view=View(quiet=given.json), figures=figures)
     else:

@@ -18,6 +18,7 @@ from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Network, Summary, as_json, summarize
 from se_nas.analysis.tables import best_row
+from se_nas.commands.diagnosis import explained
 from se_nas.core.config import SearchConfig, of_before
 from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
@@ -98,13 +99,14 @@ class SearchResult:
 
     def __repr__(self) -> str:
         """The folder and what was found, on one screen."""
-        lines = [f"Ended: {self.ended}.", *self.summary.gained, *(s.text for s in self.summary.verdict.sentences)]
-        lines.append(self.summary.recommendation)
+        lines = (f"Ended: {self.ended}.", *self.summary.lines)
         return "\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the sentences of the report, the figure and the front."""
-        sentences = "".join(f"<p>{html.escape(line)}</p>" for line in (f"Ended: {self.ended}.", *self.summary.gained))
+        cautions = (caution.text for caution in self.summary.verdict.cautions)
+        lines = (f"Ended: {self.ended}.", *cautions, *self.summary.gained)
+        sentences = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         if self.front.empty:
             return sentences
         file = io.StringIO()
@@ -129,6 +131,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     write_views(run.path, found)
     confirmation = read_confirmed(run.path)
     summary = summarize(found, folder=str(run.path), budget=config.budget, ended=ended, confirmation=confirmation)
+    summary = explained(summary, run, study, found, config, confirmation)
     if note := _write_best(run, study, found, summary, shared=config.storage is not None):
         summary = replace(summary, gained=(*summary.gained, note))
     write_run_page(run, study, found, summary)

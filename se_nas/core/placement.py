@@ -203,10 +203,14 @@ class Placement:
     label: str = ""
     """Short form for people, such as ``stage1=16, stage2=none``."""
 
+    @property
+    def blocks(self) -> int:
+        """How many units have an SE block."""
+        return sum(choice.kind != "none" for choice in self.choices.values())
+
     def __repr__(self) -> str:
         """The short form and the key: all choices of a large network would fill screens."""
-        blocks = sum(choice.kind != "none" for choice in self.choices.values())
-        return f"Placement({self.label!r}, {blocks} of {len(self.choices)} units with SE, key={self.key!r})"
+        return f"Placement({self.label!r}, {self.blocks} of {len(self.choices)} units with SE, key={self.key!r})"
 
     @functools.cached_property
     def key(self) -> str:

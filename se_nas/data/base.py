@@ -61,6 +61,8 @@ class DataInfo:
     """Whether the training part has the images of the validation part, too."""
     cut: tuple[PartName, ...] = ()
     """Parts that the source lacks, and that were split off from its training part."""
+    val_counts: tuple[int, ...] = ()
+    """Validation images of each class; empty where targets are no class numbers, or were not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,7 +234,13 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
         checksum=_content_checksum([train, val]),
         split=split_checksum(plan),
         cut=tuple(part for part in PARTS if part != "train" and plan[part][0] == "train"),
+        val_counts=_counts(val.labels, len(source.classes)),
     )
+
+
+def _counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
+    """Images of each class; empty if labels are no class numbers."""
+    return tuple(np.bincount(labels, minlength=classes).tolist()) if is_class_number(labels) else ()
 
 
 def cut_note(info: DataInfo) -> str | None:

@@ -23,6 +23,7 @@ from se_nas.core.errors import RunError
 from se_nas.core.placement import Unit
 from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.trial import CostValue, Objective, Trial
+from se_nas.data.base import DataInfo
 from se_nas.engine.storage import open_storage, reading, shown, study_names, turn
 from se_nas.samplers.observations import REPEATS
 from se_nas.space.levels import distributions
@@ -132,7 +133,14 @@ class Study:
     def findings(self) -> Findings:
         """What all trials say by now."""
         asked = self.optuna.user_attrs.get("config", {}).get("margin")
-        return Findings(trials=self.trials(), objective=self.objective, space=self.space, asked=asked)
+        data = self.optuna.user_attrs.get("data")
+        return Findings(
+            trials=self.trials(),
+            objective=self.objective,
+            space=self.space,
+            asked=asked,
+            data=None if data is None else from_plain(data, DataInfo, where=f"study {self.name}"),
+        )
 
     def _check(self, record: Trial) -> None:
         """RunError if a complete trial lacks what the study compares."""

@@ -20,6 +20,7 @@ from se_nas.core.serialization import to_plain
 from se_nas.core.words import cost_name, reference_name
 from se_nas.data.base import DataInfo
 from se_nas.report.charts import curves_chart, effects_chart, effects_rows, progress_chart
+from se_nas.report.checks_section import checks_sections
 from se_nas.report.confirmed_section import confirmed_figures, confirmed_section, headline
 from se_nas.report.figures import cost_columns
 from se_nas.report.front_chart import front_chart, runs_chart
@@ -54,6 +55,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     sections = [_verdict(summary)]
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
+    sections += checks_sections(found.training_checks, summary.reasons, lambda text: _anywhere(text, summary))
     if len(found.complete):
         sections += _front_sections(found, costs, metric, recommended)
     curves = curves_chart(found.trials, metric, _named(summary, recommended))
@@ -141,11 +143,14 @@ def _figures(summary: Summary, confirmation: Confirmation | None, metric: Metric
 
 def _verdict(summary: Summary) -> Section:
     """The verdict in sentences: that of a confirm if there was one, else the provisional one of the search."""
-    # The page may be handed on: it names the run, not where it lies on this machine.
-    name = Path(summary.folder).name
-    text = [s.text.replace(summary.folder, name) for s in summary.verdict.sentences] or list(summary.gained)
+    text = [_anywhere(text, summary) for text in summary.verdict.texts] or list(summary.gained)
     title = "Verdict" if summary.verdict.phase == "confirm" else "Verdict so far"
     return Section(id="verdict", title=title, short="Verdict", text=[*text, summary.recommendation])
+
+
+def _anywhere(text: str, summary: Summary) -> str:
+    """Text of a page that may be handed on: it names the run, not where it lies on this machine."""
+    return text.replace(summary.folder, Path(summary.folder).name)
 
 
 def _effects(found: Findings, metric: Metric) -> Section:

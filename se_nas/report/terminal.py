@@ -147,7 +147,7 @@ def show_result(summary: Summary) -> None:
             else "single runs"
         )
         console.print(front_display(summary, title=f"Pareto front ({what})"))
-    for line in (*summary.gained, *(s.text for s in summary.verdict.sentences), summary.recommendation):
+    for line in summary.lines:
         say(line)
     best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights
     say(f"Files: {summary.folder} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
@@ -201,8 +201,8 @@ def show_confirmed(result: Confirmation, run: str) -> None:
             f"finite test part {by_images}, correlation of equal seeds "
             f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
         )
-    for sentence in result.verdict.sentences:
-        say(sentence.text)
+    for text in result.verdict.texts:
+        say(text)
     if (chosen := result.network(result.verdict.network)) is not None and chosen.trial is not None:
         say(f"Recommended {recommended_by(result.verdict)}: {chosen.label} (trial {chosen.trial}).")
     say(f"Files: {run}/confirm.json, {run}/test_openings.jsonl")

@@ -273,6 +273,12 @@ class Space:
             levels[f"{decision.name}.reduction"] = level
         return self.placement(levels)
 
+    def share_with_se(self, placement: Placement) -> float:
+        """The share of decisions in which some unit has an SE block, 0 to 1."""
+        chosen = placement.choices
+        on = [any(chosen[u.name].kind != "none" for u in d.units if u.name in chosen) for d in self.decisions]
+        return sum(on) / len(on)
+
     def parse(self, text: str) -> Placement:
         """A placement as people write it: ``none``, ``keep``, ``all:16``, ``stage1=16,stage3=4``, or a JSON file.
 

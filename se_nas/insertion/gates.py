@@ -1,0 +1,177 @@
+"""What the gates of a network's SE blocks are on images: one number for each image and channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from se_nas.core.placement import Placement, Unit
+from se_nas.insertion.block import SEBlock, SEGate
+
+Kind = Literal["block", "gate"]
+"""Of an SE block that the network had already: its module gives the rescaled tensor, or only the gate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockGates:
+    """The gates of one SE block over images.
+
+    ``block`` is the path of its module; ``mean``, ``sd``, ``low`` and ``high`` are tensors (channels,): mean, standard
+    deviation, least and greatest gate over the images.
+    """
+
+    block: str
+    images: int
+    mean: Tensor
+    sd: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def variation(self) -> float:
+        """How much gates depend on the image: root mean square of `sd` over that of `mean`; 0 for a fixed rescaling."""
+        size = float(self.mean.square().mean().sqrt())
+        return float(self.sd.square().mean().sqrt()) / size if size > 0 else 0.0
+
+    @property
+    def between_channels(self) -> float:
+        """Standard deviation of `mean` over the channels."""
+        return float(self.mean.std(correction=0))
+
+
+def gate_statistics(gates: Mapping[str, Tensor]) -> tuple[BlockGates, ...]:
+    """Statistics of what `collect_gates` found, block by block in the order of the forward pass."""
+    return tuple(
+        BlockGates(
+            block=block,
+            images=len(values),
+            mean=values.mean(0),
+            sd=values.std(0, correction=0),
+            low=values.amin(0),
+            high=values.amax(0),
+        )
+        for block, values in gates.items()
+    )
+
+
+def collect_gates(
+    network: nn.Module, batches: Iterable[Tensor], *, kept: Mapping[str, Kind] | None = None
+) -> dict[str, Tensor]:
+    """The gates of every SE block of a network, by the path of its module: tensors (images, channels), float32.
+
+    The network runs in eval mode, without gradients, and is left as it was. A block that runs several times for an
+    image is there several times: ``path``, ``path (2)``, ...
+
+    Parameters
+    ----------
+    batches:
+        Images as the network takes them: tensors (batch, channels, *size), on its device.
+    kept:
+        SE blocks that the network had already, by path; see `kept_blocks`. Their gates are worked out from what goes in
+        and comes out: where a whole channel of an image is 0, the gate is not known, and counts as the mean of the
+        others.
+    """
+    found: dict[str, list[Tensor]] = {}
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), ExitStack() as stack:
+            calls = [stack.enter_context(_watched(name, block, found)) for name, block in _own(network)]
+            for path, kind in (kept or {}).items():
+                calls.append(stack.enter_context(_watched(path, network.get_submodule(path), found, kind)))
+            for images in batches:
+                for call in calls:
+                    call.clear()
+                network(images)
+    finally:
+        network.train(training)
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+@contextmanager
+def fixed_gates(
+    network: nn.Module, gates: Mapping[str, Tensor], *, kept: Mapping[str, Kind] | None = None
+) -> Iterator[None]:
+    """While the context lasts, blocks rescale by the same gates for every image: the mean of what was collected.
+
+    What the network then does differently, its gates do by looking at the image.
+
+    Parameters
+    ----------
+    gates:
+        As `collect_gates` gives them, of all blocks or of some. Of a block that runs several times, the mean of all.
+    kept:
+        As for `collect_gates`.
+    """
+    means: dict[str, list[Tensor]] = {}
+    for name, values in gates.items():
+        means.setdefault(name.partition(" (")[0], []).append(values.mean(0))
+    with ExitStack() as stack:
+        for path, each in means.items():
+            mean, module = torch.stack(each).mean(0), network.get_submodule(path)
+            only_gate = isinstance(module, SEGate) or (kept or {}).get(path) == "gate"
+            stack.callback(module.register_forward_hook(_fixing(mean, only_gate)).remove)
+        yield
+
+
+def _fixing(mean: Tensor, only_gate: bool) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    def fix(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        u: Tensor = args[0]
+        fixed = mean.to(device=u.device, dtype=u.dtype).reshape((1, -1) + (1,) * (u.dim() - 2))
+        return fixed.expand(output.shape) if only_gate else u * fixed
+
+    return fix
+
+
+def kept_blocks(units: Iterable[Unit], placement: Placement) -> dict[str, Kind]:
+    """The SE blocks that the network had already and that a placement keeps; without those that are no module."""
+    kept: dict[str, Kind] = {}
+    for unit in units:
+        choice = placement.choices.get(unit.name)
+        if unit.existing is None or choice is None or choice.kind != "keep":
+            continue
+        edge = unit.sites[0].edge
+        if edge == "block" or edge == "gate":
+            kept[unit.sites[0].module] = edge
+    return kept
+
+
+def _own(network: nn.Module) -> Iterator[tuple[str, SEBlock]]:
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, SEBlock))
+
+
+@contextmanager
+def _watched(
+    name: str, module: nn.Module, found: dict[str, list[Tensor]], kind: Kind | None = None
+) -> Iterator[list[int]]:
+    """While the context lasts, the gates of a module are added to what is found; gives the calls of this batch."""
+    calls: list[int] = []
+
+    def seen(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, SEBlock):
+            gates = module.gates(args[0])
+        else:
+            gates = output if kind == "gate" else _ratio(args[0], output)
+        calls.append(1)
+        key = name if len(calls) == 1 else f"{name} ({len(calls)})"
+        found.setdefault(key, []).append(gates.flatten(1).float().cpu())
+
+    handle = module.register_forward_hook(seen)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _ratio(u: Tensor, output: Tensor) -> Tensor:
+    """The factor by which each channel of each image was multiplied: the projection of the output on the input."""
+    u, output = u.flatten(2).float(), output.flatten(2).float()
+    squares = u.square().sum(2)
+    ratio = (u * output).sum(2) / squares
+    known = squares > 0
+    return torch.where(known, ratio, ratio[known].mean() if bool(known.any()) else 1.0)
