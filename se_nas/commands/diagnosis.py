@@ -18,7 +18,10 @@ from se_nas.core.errors import reason_of
 from se_nas.core.trial import Trial
 from se_nas.engine.confirming import CONFIRM
 from se_nas.engine.gates import measure_gates, network_to_look_at
+from se_nas.engine.confirming import CONFIRM
+from se_nas.engine.gates import measure_gates, network_to_look_at
 from se_nas.engine.run_folder import RunFolder
+from se_nas.engine.storage import study_names
 from se_nas.engine.study import Study
 
 
@@ -57,9 +60,9 @@ def _evidence(
 
 def _confirmed(study: Study, confirmation: Confirmation | None) -> list[Trial]:
     """The trainings of the confirm, in the order of its networks, the winner first."""
-    if confirmation is None or (confirm := Study.latest(study.url, CONFIRM)) is None:
+    if confirmation is None or CONFIRM not in study_names(study.url):
         return []
-    trials = {trial.number: trial for trial in confirm.trials()}
+    trials = {trial.number: trial for trial in Study(study.url, CONFIRM, study.objective, {}).trials()}
     networks = sorted(confirmation.networks, key=lambda network: network.key != confirmation.winner)
     return [trials[number] for network in networks for number in network.trials.values() if number in trials]
 

@@ -74,10 +74,13 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
         paged = trial_heads(costs, metric, columns)
         sections.append(Section(id="trials", title="All trials", short="Trials", paged=paged, text=[text]))
     sections.append(_what_ran(found, facts))
+    cautions = (_anywhere(caution.text, summary) for caution in summary.verdict.cautions)
     state = "A search that is running" if refresh else "confirmed" if confirmation is not None else summary.ended
     return Page(
         title=f"SE search: {_short(config.backbone.target)} on {_short(facts.data.target.target)}",
-        lead=f"{state[:1].upper()}{state[1:]}.",
+        lead=" ".join(
+            [f"{state[:1].upper()}{state[1:]}.", *(_anywhere(c.text, summary) for c in summary.verdict.cautions)]
+        ),
         sections=sections,
         figures=_figures(summary, confirmation, metric),
         columns=columns,
