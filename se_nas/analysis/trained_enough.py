@@ -21,6 +21,9 @@ from se_nas.data.base import DataInfo
 NEAR = 0.05
 """Share of the way from chance to the best value within which a network has learned next to nothing."""
 
+LEARNED = 0.25
+"""The same of training images, from which on a network has learned these by heart."""
+
 ERRORS = 3.0
 """Within so many standard errors of a share on the validation images a value is chance, too."""
 
@@ -114,30 +117,30 @@ def _near_chance(t: Trainings) -> Check:
             return check(holds=False, text=text, numbers=numbers)
         text = (
             f"{number} of {len(values)} trainings failed to learn: their {metric} is near chance ({by_chance}), which "
-            f"makes their networks look worse than they are. Give a smaller --lr than {t.recipe.lr:g}."
+            "makes their networks look worse than they are."
         )
-        return check(holds=True, text=text, numbers=numbers)
-    text = (
-        f"Not trained yet: {metric} is near chance ({level_of(mean, t.unit)} on average of {len(values)} trainings; "
-        f"{by_chance}). {_what_to_change(t)}"
-    )
-    return check(holds=True, text=text, numbers=numbers)
+        # While all still learn, the next check says for how much longer.
+        advice = "" if _counts(t, _rise(t)) else f" Give a smaller --lr than {t.recipe.lr:g}."
+        return check(holds=True, text=f"{text}{advice}", numbers=numbers)
+    text = f"{metric} is near chance ({level_of(mean, t.unit)} on average of {len(values)} trainings; {by_chance})"
+    return check(holds=True, text=_what_to_change(t, text), numbers=numbers)
 
 
-def _what_to_change(t: Trainings) -> str:
+def _what_to_change(t: Trainings, near: str) -> str:
     """Of trainings near chance: labels, epochs or the learning rate."""
     fitted = _train_accuracy(t)
     chance = chance_of("val_accuracy", t.data)
-    if fitted is not None and chance is not None and fitted.mean() - chance.value > NEAR * chance.room + 0.2:
+    if fitted is not None and chance is not None and fitted.mean() > chance.value + LEARNED * chance.room:
         return (
-            f"On training images the accuracy is {level_of(float(fitted.mean()), 'share')}: the networks learn these "
-            "by heart and nothing that holds for others. Look at the labels, or bring more images."
+            f"Nothing is learned that holds for other images: {near}, and on training images the accuracy is "
+            f"{level_of(float(fitted.mean()), 'share')}. Look at the labels, or bring more images."
         )
     rise = _rise(t)
     if rise is not None and _counts(t, rise):
-        return f"Curves still rise: give --epochs {_more_epochs(t, rise)}."
+        return f"Not trained yet: {near}. Curves still rise: give --epochs {_more_epochs(t, rise)}."
     return (
-        f"Try another --lr than {t.recipe.lr:g}: se-nas report RUN --probe-lr trains with a third and three times it."
+        f"Not trained yet: {near}. Try another --lr than {t.recipe.lr:g}: se-nas report RUN --probe-lr trains with a "
+        "third and three times it."
     )
 
 

@@ -18,8 +18,6 @@ from se_nas.core.errors import reason_of
 from se_nas.core.trial import Trial
 from se_nas.engine.confirming import CONFIRM
 from se_nas.engine.gates import measure_gates, network_to_look_at
-from se_nas.engine.confirming import CONFIRM
-from se_nas.engine.gates import measure_gates, network_to_look_at
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.storage import study_names
 from se_nas.engine.study import Study

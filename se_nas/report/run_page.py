@@ -78,9 +78,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     state = "A search that is running" if refresh else "confirmed" if confirmation is not None else summary.ended
     return Page(
         title=f"SE search: {_short(config.backbone.target)} on {_short(facts.data.target.target)}",
-        lead=" ".join(
-            [f"{state[:1].upper()}{state[1:]}.", *(_anywhere(c.text, summary) for c in summary.verdict.cautions)]
-        ),
+        lead=" ".join((f"{state[:1].upper()}{state[1:]}.", *cautions)),
         sections=sections,
         figures=_figures(summary, confirmation, metric),
         columns=columns,

@@ -178,8 +178,8 @@ class TestChance:
 
     def test_what_to_change_is_labels_epochs_or_the_learning_rate(self) -> None:
         text = checks(flat(end=0.1), train=0.99)["chance"].text
-        assert "On training images the accuracy is 99.00 %" in text
-        assert "Look at the labels" in text
+        assert text.startswith("Nothing is learned that holds for other images: val_accuracy is near chance (10.0")
+        assert "on training images the accuracy is 99.00 %. Look at the labels" in text
         still = [[0.1] * 9 + [0.105 + 0.0001 * n] for n in range(5)]
         assert "se-nas report RUN --probe-lr" in checks(still, train=0.1)["chance"].text
         rising = [[0.02 * e for e in range(1, 7)] for _ in range(9)]
@@ -192,6 +192,9 @@ class TestChance:
         found = checks([*flat(n=9), [0.1] * 10])["chance"]
         assert found.holds
         assert found.text.startswith("1 of 10 trainings failed to learn")
+        assert found.text.endswith("Give a smaller --lr than 0.1.")
+        rising = checks([*flat(n=9, rise=0.1), [0.1] * 10])["chance"].text
+        assert rising.endswith("look worse than they are."), "more epochs come first"
 
     def test_losses_near_the_entropy_of_the_classes(self) -> None:
         curves = [[2.3 + 0.001 * n] * 4 for n in range(4)]
