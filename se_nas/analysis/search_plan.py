@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from se_nas.core.serialization import to_plain
+from se_nas.core.words import amount, duration
 
 GUESS = 0.004
 """Standard deviation of one training where nothing is known: 0.15 to 0.6 points were measured on CIFAR-10, CIFAR-100
@@ -112,6 +113,12 @@ class SearchPlan:
     """Of the weights that are kept."""
     room: Room | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """What it takes and what it can tell, on one line."""
+        took = "not timed" if self.seconds is None else f"about {duration(self.seconds)}"
+        told = "not known" if self.effect is None else amount(self.effect, self.unit, signed=False)
+        return f"SearchPlan({self.trainings:,} trainings of {self.networks:,} networks, {took}, effect {told})"
 
     def as_json(self) -> dict[str, Any]:
         """What ``se-nas search --plan --json`` prints: all fields, and what follows from them."""
