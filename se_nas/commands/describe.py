@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -18,6 +16,7 @@ from se_nas.core.placement import Site, Unit
 from se_nas.core.trial import Target
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
+from se_nas.report.console import console
 from se_nas.space.exact_cost import CostModel, se_cost
 from se_nas.space.space import Space
 from se_nas.space.spec import Reduction, read_space
@@ -155,20 +154,20 @@ def _costs(model: nn.Module, units: tuple[Unit, ...], shape: tuple[int, ...]) ->
 
 def show_sites(catalogue: Catalogue) -> None:
     """Print the units as a table, and the range of what all placements cost."""
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(_sites_table(catalogue))
+    out = console(soft_wrap=False, width=140, highlight=False)
+    out.print(_sites_table(catalogue))
     space, costs = catalogue.space, catalogue.costs
     if isinstance(costs, CostError):
-        console.print(f"{len(space.units)} units, {space.size:,} placements; no prices: {costs.what}")
+        out.print(f"{len(space.units)} units, {space.size:,} placements; no prices: {costs.what}")
         return
     base = costs.backbone
     if space.size <= TABULATED:
         table = costs.table(space)
         params, gflops = table["params"], table["gflops"]
-        console.print(
+        out.print(
             f"from {params.min():,} to {params.max():,} params and {gflops.min():.6f} to {gflops.max():.6f} GFLOPs"
         )
-    console.print(
+    out.print(
         f"{len(space.units)} units, {space.size:,} placements; without SE {base.params:,} params, "
         f"{base.gflops:.6f} GFLOPs"
     )
@@ -206,12 +205,12 @@ def _sites_table(catalogue: Catalogue) -> Table:
 
 def show_cost(content: dict[str, Any]) -> None:
     """Print a cost as people read it, with the difference to the backbone without SE."""
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{content['backbone']}, {content['placement']} (key {content['key']})")
+    out = console(soft_wrap=True, highlight=False)
+    out.print(f"{content['backbone']}, {content['placement']} (key {content['key']})")
     for name in COUNTS:
         base, added = content["without_se"][name], content["added"][name]
         share = f"{100 * added / base:+.3f} %" if base else ""
-        console.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) over no SE")
-    console.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
+        out.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) over no SE")
+    out.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
     widths = ", ".join(f"{unit} {width}" for unit, width in content["squeeze_channels"].items())
-    console.print(f"  squeeze channels: {widths or 'none'}")
+    out.print(f"  squeeze channels: {widths or 'none'}")

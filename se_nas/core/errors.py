@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
+from se_nas.core.plain_text import visible
+
 
 class SeNasError(Exception):
     """A mistake in what the user gave, or something that the machine refused.
@@ -47,7 +49,7 @@ class SeNasError(Exception):
             lines.append(f"  allowed: {', '.join(self.allowed) or 'nothing'}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders; the default would drop the keyword-only parts.

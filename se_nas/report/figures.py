@@ -13,6 +13,7 @@ from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.findings import Findings
 from se_nas.core.costs import SHOWN
 from se_nas.core.files import atomically, write_atomically
+from se_nas.core.plain_text import as_cell
 from se_nas.core.trial import Objective
 from se_nas.core.words import (
     ANY,
@@ -42,8 +43,7 @@ def write_views(folder: Path, found: Findings) -> list[Path]:
     """Write ``trials.csv``, ``curves.csv``, ``front.csv``, ``front.png`` and ``front.svg``; return their paths."""
     files = [folder / "trials.csv", folder / "curves.csv", folder / "front.csv"]
     for frame, file in zip((found.table, found.curves, found.front), files, strict=True):
-        with atomically(file) as temporary:
-            frame.to_csv(temporary, index=False)
+        write_atomically(file, csv_of(frame).encode())
     if not found.front.empty:
         files += save_figure(draw_front(found), folder / "front", ("png", "svg"))
     return files
@@ -76,7 +76,7 @@ def save_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """A table of text as ``stem.csv``, ``stem.md`` and ``stem.tex`` (booktabs; ``\\usepackage{booktabs}``)."""
     left = "".join("l" if frame[name].map(_is_word).any() else "r" for name in frame)
     texts = {
-        "csv": frame.to_csv(index=False),
+        "csv": csv_of(frame),
         "md": frame.map(lambda text: str(text).replace("|", "\\|")).to_markdown(
             index=False, colalign=["left" if side == "l" else "right" for side in left], disable_numparse=True
         )
@@ -88,6 +88,13 @@ def save_table(frame: pd.DataFrame, stem: Path) -> list[Path]:
         files.append(stem.with_name(f"{stem.name}.{suffix}"))
         write_atomically(files[-1], text.encode())
     return files
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A table as CSV in which no cell is a formula for a spreadsheet."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{str(name): texts[name].map(as_cell) for name in texts})
+    return safe.rename(columns=as_cell).to_csv(index=False)
 
 
 def _is_word(text: str) -> bool:

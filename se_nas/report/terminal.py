@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -21,6 +20,7 @@ from se_nas.analysis.summary import Summary, recommended_by, summarize
 from se_nas.core.trial import BLAMELESS, Objective, Trial
 from se_nas.core.words import amount, duration, level_of
 from se_nas.report.compare_page import Comparison
+from se_nas.report.console import console
 from se_nas.report.front_table import front_display
 
 
@@ -65,7 +65,7 @@ class View:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
+        self.console = console(stderr=True)
         self._live: Live | None = None
         self._start = time.monotonic()
 
@@ -136,8 +136,8 @@ class View:
 
 def show_result(summary: Summary) -> None:
     """Print the end of a search: why it ended, the front, what was gained, and where the files are."""
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
-    say = functools.partial(console.print, highlight=False, markup=False)
+    out = console(width=180)
+    say = functools.partial(out.print, highlight=False, markup=False)
     failed = f", {summary.failed} trainings failed" if summary.failed else ""
     say(f"Ended: {summary.ended} ({summary.trained} trained{failed}).")
     if summary.front:
@@ -146,7 +146,7 @@ def show_result(summary: Summary) -> None:
             if summary.estimated
             else "single runs"
         )
-        console.print(front_display(summary, title=f"Pareto front ({what})"))
+        out.print(front_display(summary, title=f"Pareto front ({what})"))
     for line in summary.lines:
         say(line)
     best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights
@@ -155,7 +155,7 @@ def show_result(summary: Summary) -> None:
 
 def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
     """Print the proof of each exported file, and the folder as the last line."""
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    out = console(width=180)
     first = proofs[0]
     table = Table(title=f"Proven on {first['images']} validation images, each file in a process of its own",
                   title_justify="left")  # fmt: skip
@@ -171,17 +171,17 @@ def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
             "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
             f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
         )
-    console.print(table)
+    out.print(table)
     if first["trained_accuracy"] is not None:
-        console.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
+        out.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
                       highlight=False)  # fmt: skip
-    console.print(folder, highlight=False, markup=False)
+    out.print(folder, highlight=False, markup=False)
 
 
 def show_confirmed(result: Confirmation, run: str) -> None:
     """Print what a confirm found: the table of networks, the verdict, and where the files are."""
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
-    say = functools.partial(console.print, highlight=False, markup=False)
+    out = console(width=180)
+    say = functools.partial(out.print, highlight=False, markup=False)
     images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
     up_to = "" if result.rounds is None else "up to "
     title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
@@ -192,7 +192,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
     for network in result.networks:
         table.add_row(*_confirmed_cells(network, result))
-    console.print(table)
+    out.print(table)
     if result.noise is not None:
         finite = result.noise.image_sd
         by_images = "unknown" if finite is None else amount(finite, result.unit, signed=False)
@@ -239,7 +239,7 @@ def _range(interval: tuple[float, float] | None, unit: str) -> str:
 
 def show_comparison(found: Comparison) -> None:
     """Print what `se_nas.commands.compare.compare` found."""
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 180)
+    out = console(width=180)
     table = Table(title=f"{found.metric} against {found.cost}", title_justify="left")
     values = (found.metric, found.cost, "hypervolume")
     for name in ("run", "backbone", "data", "sampler", "trained", "best network", *values):
@@ -249,9 +249,7 @@ def show_comparison(found: Comparison) -> None:
             row.run, row.backbone, row.data, row.sampler, str(row.trained), row.best.replace(",", " "),
             f"{row.value:.4f}", f"{row.cost:.5g}", f"{row.hypervolume:.4f}",
         )  # fmt: skip
-    console.print(table)
+    out.print(table)
     for note in found.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(
-        f"Files: {found.out} (compare.html, .png, .svg, .pdf, .csv, .md, .tex)", highlight=False, markup=False
-    )
+        out.print(note, highlight=False, markup=False)
+    out.print(f"Files: {found.out} (compare.html, .png, .svg, .pdf, .csv, .md, .tex)", highlight=False, markup=False)
