@@ -11,13 +11,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from se_nas.commands.options import COMMANDS
-from se_nas.core.config import TrainConfig
+from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
-from se_nas.core.overrides import SHORT, TARGETS, WORDS, names_of, read_config, wrong_value
+from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +99,10 @@ def _content(file: str, config: type | None) -> str:
 
 
 def _of_the_run(arguments: Sequence[str]) -> list[str]:
-    """The settings of the run that the placement file lies in, as a configuration that later options override."""
+    """The settings of the run that the placement file lies in, as a configuration that later options override.
+
+    PluginError if the run names code that may not be followed; see `se_nas.core.trust`.
+    """
     values = [a.partition("=")[2] or b for a, b in zip(arguments, [*arguments[1:], ""], strict=True)
               if a.partition("=")[0] == "--placement"]  # fmt: skip
     file = Path(values[-1]).expanduser() if values and values[-1].endswith(".json") else None
@@ -106,13 +110,24 @@ def _of_the_run(arguments: Sequence[str]) -> list[str]:
         return []
     for folder in (file.parent, file.parent.parent):
         if (folder / "config.yaml").is_file():
-            return ["--config", _content(str(folder / "config.yaml"), TrainConfig)]
+            return _followed(folder, read_config(str(folder / "config.yaml"), TrainConfig), arguments)
     try:
         raw = json.loads(file.read_text())
     except (OSError, ValueError):
         return []  # said where the placement is read
     there = isinstance(raw, dict) and "backbone" in raw
-    return ["--config", json.dumps({"backbone": raw["backbone"]})] if there else []
+    return _followed(file.parent, {"backbone": raw["backbone"]}, arguments) if there else []
+
+
+def _followed(folder: Path, settings: dict[str, Any], arguments: Sequence[str]) -> list[str]:
+    """Settings of a folder as a configuration, if the names in it may be followed; those given now count as such."""
+    from se_nas.engine.trusted import check_config  # its tables of plug-ins import torch, which a training needs anyway
+
+    options = {a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--")}
+    given = {name for name in (*TARGETS, "optimizer") if options & {f"{name}.target", f"train.{name}"}}
+    config = build(grouped(settings, SearchConfig), SearchConfig, base=SearchConfig())
+    check_config(config, where=folder, trust="trust" in options, given={*given, "sampler"})
+    return ["--config", json.dumps(settings)]
 
 
 def _clear(message: str, command: str) -> ConfigError:

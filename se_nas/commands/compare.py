@@ -12,7 +12,7 @@ from se_nas.commands.results import existing_run, stored
 from se_nas.core.config import OWN_DATA, SearchConfig
 from se_nas.core.errors import RunError
 from se_nas.core.words import cost_name, cost_text
-from se_nas.engine.run_folder import clear_errors
+from se_nas.engine.run_folder import RunFolder, clear_errors
 from se_nas.engine.storage import reading
 from se_nas.report.compare_page import ComparedRun, Comparison, Run, compare_page, compare_table
 from se_nas.report.figures import cost_columns, draw_fronts, save_figure, save_table
@@ -22,7 +22,9 @@ from se_nas.samplers.features import Array
 from se_nas.samplers.pareto import Index, hypervolume, rising_front
 
 
-def compare(folders: Sequence[Path], target: Path, *, cost: str | None = None) -> Comparison:
+def compare(
+    folders: Sequence[Path], target: Path, *, cost: str | None = None, storage: str | None = None
+) -> Comparison:
     """Compare runs: write ``compare.html``, figures (PNG, SVG, PDF) and tables (CSV, Markdown, LaTeX) into a folder.
 
     Runs of another metric, or of one metric in another direction, are refused. Runs on other data or with other epochs
@@ -32,8 +34,10 @@ def compare(folders: Sequence[Path], target: Path, *, cost: str | None = None) -
     ----------
     cost:
         The cost axis; default the first one of the first run.
+    storage:
+        The storage of those runs whose folder names one.
     """
-    runs = _opened(folders)
+    runs = _opened(folders, storage)
     cost = cost or runs[0].found.objective.cost
     for run in runs:
         if cost not in run.done or run.done[cost].isna().any():
@@ -66,7 +70,7 @@ def compare(folders: Sequence[Path], target: Path, *, cost: str | None = None) -
     return comparison
 
 
-def _opened(folders: Sequence[Path]) -> list[Run]:
+def _opened(folders: Sequence[Path], storage: str | None) -> list[Run]:
     """The runs, each with a complete training; RunError where they are too few, doubled or of other metrics."""
     paths = [folder.expanduser().absolute().resolve() for folder in folders]
     if len(paths) < 2:
@@ -75,7 +79,7 @@ def _opened(folders: Sequence[Path]) -> list[Run]:
         raise RunError(f"run {str(doubled)!r} is given twice", hint="name each run once")
     runs: list[Run] = []
     for path, name in zip(paths, _names(paths), strict=True):
-        _, study = existing_run(path)
+        _, study = existing_run(path, storage=storage if RunFolder(path).named_storage() else None)
         with reading(study.url):
             found, facts = study.findings(), study.facts
             config = stored(study, "config", SearchConfig)

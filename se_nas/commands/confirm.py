@@ -34,6 +34,7 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import checksum
+from se_nas.core.storage_url import words_shown
 from se_nas.core.trial import Target, Trial
 from se_nas.data.store import open_test
 from se_nas.engine.confirming import Confirming, without_schedule
@@ -43,6 +44,7 @@ from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
+from se_nas.engine.trusted import check_config
 from se_nas.report.terminal import View
 from se_nas.training.provenance import commit, versions
 
@@ -61,6 +63,8 @@ def confirm(
     workers: int | None = None,
     device: str | None = None,
     executor: str | Target | None = None,
+    trust: bool = False,
+    storage: str | None = None,
     view: View | None = None,
 ) -> Confirmation:
     """Confirm the finalists of a search, or go on with a confirm that was interrupted.
@@ -85,6 +89,10 @@ def confirm(
         Of the full schedule; default that of the search.
     workers, device, executor:
         As for the search; default as it was made.
+    trust:
+        Whether code that the folder names is run though you have not given its name on this machine.
+    storage:
+        The storage that the folder names, if its study is not in the folder itself.
 
     Raises
     ------
@@ -95,10 +103,12 @@ def confirm(
     if margin is not None and not margin > 0:
         raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
-    folder, _ = existing_run(Path(run))
+    folder, _ = existing_run(Path(run), storage=storage)
     with folder.locked(), view or View(quiet=True) as shown, clear_errors(folder.path):
-        _, study = existing_run(folder.path)
+        _, study = existing_run(folder.path, storage=storage, read_only=False)
         config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
+        given = () if executor is None else ("executor",)
+        check_config(config, where=folder.path, trust=trust, given=("sampler", *given))  # no sampler proposes here
         problem = _problem(study, folder, config)
         if (loop := problem.loop) is not None and loop.test is None:
             raise RunError(
@@ -173,6 +183,7 @@ def _config(
     return replace(
         config,
         out=str(run.path),
+        storage=None if study.url == run.storage else study.url,
         workers=config.workers if workers is None else workers,
         device=config.device if device is None else device,
         executor=config.executor if executor is None else target_of("executor", executor),
@@ -243,7 +254,9 @@ def _assembled(confirming: Confirming, study: Study, done: _Done, openings: int)
         networks=tuple(sorted(judged.networks, key=lambda n: n.costs[objective.cost].value)),
         verdict=Verdict(phase="confirm", claim="unknown"),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["se-nas", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("se-nas") else "",
+        command=shlex.join(["se-nas", *words_shown(sys.argv[1:])])
+        if Path(sys.argv[0]).name.startswith("se-nas")
+        else "",
         device="" if first is None else first.device,
         versions=versions(),
         commit=commit(),

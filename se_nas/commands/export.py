@@ -20,6 +20,7 @@ from se_nas.core.files import write_atomically
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import Trial
 from se_nas.data.base import DataInfo
+from se_nas.engine.trusted import check_config, check_data
 from se_nas.exports.bundle import (
     PLACEMENT,
     Advice,
@@ -65,6 +66,8 @@ def export(
     license: str = "",
     opset: int = OPSET,
     max_drop: float = MAX_DROP,
+    trust: bool = False,
+    storage: str | None = None,
 ) -> Export:
     """Write a network of a run to a folder, in formats that are each proven to give what the trained network gives.
 
@@ -91,6 +94,10 @@ def export(
         Version of the ONNX operator set.
     max_drop:
         Accuracy that half precision and quantisation may lose, between 0 and 1.
+    trust:
+        Whether code that the folder names is run though you have not given its name on this machine.
+    storage:
+        The storage that the folder names, if its study is not in the folder itself.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def export(
     names = check_formats(_listed(formats))
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}", allowed=["a number between 0 and 1"])
-    run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run))
+    run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run), storage=storage)
     found = study.findings()
     confirmation = read_confirmed(run_folder.path)
     trial = select_trial(found, select, confirmation)
@@ -109,10 +116,12 @@ def export(
     default = run_folder.path / f"export-{trial.placement.key}"
     target = default if to is None else Path(to).expanduser().absolute()
     _check_target(target, force=force)
-    data = stored(study, "data", DataInfo)
+    data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
+    check_config(config, where=run_folder.path, trust=trust, only=("backbone",))
+    check_data(data, where=run_folder.path, trust=trust)
     record = describe(
         trial,
-        backbone=stored(study, "config", SearchConfig).backbone,
+        backbone=config.backbone,
         units=study.space.units,
         data=data,
         estimate=_estimate(found, trial),
@@ -131,8 +140,14 @@ def export(
 
     try:
         with folder_whole(target) as temporary:
-            write_network(temporary, record, weights)
-            job = Job(network=load(temporary), record=record, folder=temporary, calibration=calibration, opset=opset)
+            write_network(temporary, record, weights, trust=trust)
+            job = Job(
+                network=load(temporary, trust=trust),
+                record=record,
+                folder=temporary,
+                calibration=calibration,
+                opset=opset,
+            )
             trained = observe(job.network, part_images(run_folder.path, data, "val"))
             _check_recorded(record, trained)
             proofs = _write_and_prove(names, job, trained, max_drop)

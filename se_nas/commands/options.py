@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from se_nas.core.config import SearchConfig, TrainConfig, first_line
 from se_nas.core.errors import ConfigError
 from se_nas.core.overrides import build, configured, grouped, target_of
+from se_nas.core.plain_text import visible
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
 
@@ -56,6 +57,19 @@ def _settings(given: Namespace, kind: type) -> dict[str, Any]:
 def _add_display(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+
+
+def _add_storage(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", type=str | None, default=None, help="the storage that the run folder names, if it names one"
+    )
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="run code that the folder names, though you have not given its name on this machine before",
+    )  # fmt: skip
 
 
 def _add_search(parser: ArgumentParser) -> None:
@@ -156,6 +170,8 @@ def _add_confirm(parser: ArgumentParser) -> None:
     add("--workers", type=int | None, default=None, help="trainings at a time; default as searched")
     add("--device", type=str | None, default=None, help="auto, cpu, cuda, cuda:N, mps, xpu; default as searched")
     add("--executor", type=Target | None, default=None, help="local, inline, ray; default as searched")
+    _add_trust(parser)
+    _add_storage(parser)
     _add_display(parser)
 
 
@@ -176,6 +192,8 @@ def _confirm(given: Namespace) -> int:
         workers=given.workers,
         device=given.device,
         executor=None if given.executor is None else target_of("executor", given.executor.as_dict()),
+        trust=given.trust,
+        storage=given.storage,
         view=View(quiet=given.quiet or given.json),
     )
     return _shown(given, to_plain(result), lambda _: show_confirmed(result, given.run))
@@ -184,6 +202,7 @@ def _confirm(given: Namespace) -> int:
 def _add_train(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of these options, or of a run")
     parser.add_class_arguments(TrainConfig, None)
+    _add_trust(parser)
     _add_display(parser)
 
 
@@ -199,7 +218,7 @@ def _train(given: Namespace) -> int:
         "validation": result.trial.metrics[result.metric].value, "test": result.test,
         "openings": result.openings, "note": result.note,
     }  # fmt: skip
-    return _shown(given, content, lambda _: print("\n".join(result.sentences)))
+    return _shown(given, content, lambda _: print(visible("\n".join(result.sentences))))
 
 
 def _add_report(parser: ArgumentParser) -> None:
@@ -215,6 +234,8 @@ def _add_report(parser: ArgumentParser) -> None:
         "--probe_lr", action="store_true",
         help="first train no SE and SE everywhere, shortly, at a third of the learning rate, at it, and at 3 times it",
     )  # fmt: skip
+    _add_trust(parser)
+    _add_storage(parser)
     add("--json", action="store_true", help="print the result as JSON")
 
 
@@ -233,9 +254,10 @@ def _report(given: Namespace) -> int:
             raise ConfigError("probe_lr trains, and watch looks at a search that does", hint="give one of the two")
         probe_learning_rate(Path(given.run), view=View(quiet=given.json))
     if given.watch:
-        result = watch(Path(given.run), every=given.every, view=View(quiet=given.json), figures=figures)
+        view = View(quiet=given.json)
+        result = watch(Path(given.run), every=given.every, view=view, figures=figures, storage=given.storage)
     else:
-        result = report_again(Path(given.run), figures=figures)
+        result = report_again(Path(given.run), figures=figures, storage=given.storage)
     return _shown(given, result, lambda found: show_result(found.summary))
 
 
@@ -244,6 +266,7 @@ def _add_compare(parser: ArgumentParser) -> None:
     add("runs", type=str, nargs="+", help="run folders, two or more")
     add("--cost", type=str | None, default=None, help="cost axis; default the first of the first run")
     add("--to", type=str, default="compare", help="folder for the page, the figures and the tables")
+    _add_storage(parser)
     add("--json", action="store_true", help="print the result as JSON")
 
 
@@ -251,7 +274,7 @@ def _compare(given: Namespace) -> int:
     from se_nas.commands.compare import compare
     from se_nas.report.terminal import show_comparison
 
-    content = compare([Path(run) for run in given.runs], Path(given.to), cost=given.cost)
+    content = compare([Path(run) for run in given.runs], Path(given.to), cost=given.cost, storage=given.storage)
     return _shown(given, content, show_comparison)
 
 
@@ -271,6 +294,8 @@ def _add_export(parser: ArgumentParser) -> None:
     add("--license", type=str, default="", help="license for the model card, such as apache-2.0")
     add("--opset", type=int, default=20, help="version of the ONNX operator set")
     add("--max_drop", type=float, default=0.02, help="accuracy that half precision and int8 may lose (0.02: 2 points)")
+    _add_trust(parser)
+    _add_storage(parser)
     add("--json", action="store_true", help="print folder and proofs as JSON")
 
 
@@ -287,6 +312,8 @@ def _export(given: Namespace) -> int:
         license=given.license,
         opset=given.opset,
         max_drop=given.max_drop,
+        trust=given.trust,
+        storage=given.storage,
     )
     content = {"folder": str(done.folder), "proofs": to_plain(done.proofs)}
     return _shown(given, content, lambda _: show_export(str(done.folder), content["proofs"]))

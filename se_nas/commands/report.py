@@ -15,7 +15,9 @@ from se_nas.report.terminal import View
 SHARE = 5
 
 
-def watch(folder: Path, *, every: float, view: View, figures: Path | None = None) -> SearchResult:
+def watch(
+    folder: Path, *, every: float, view: View, figures: Path | None = None, storage: str | None = None
+) -> SearchResult:
     """Write ``report.html`` every few seconds while a driver works in a run folder, and all views at its end.
 
     The search is not slowed down by more than this process takes: the study is read, never written. A run that has
@@ -29,7 +31,7 @@ def watch(folder: Path, *, every: float, view: View, figures: Path | None = None
     run, study, told = RunFolder(folder), None, False
     while run.busy:
         start = time.monotonic()
-        study = study or _begun(run)
+        study = study or _begun(run, storage)
         if study is not None:
             _write(run, study, every)
             if not told:
@@ -44,13 +46,13 @@ def watch(folder: Path, *, every: float, view: View, figures: Path | None = None
             if study is not None:
                 _write(run, study, None)
             raise
-    return report_again(folder, figures=figures)
+    return report_again(folder, figures=figures, storage=storage)
 
 
-def _begun(run: RunFolder) -> Study | None:
+def _begun(run: RunFolder, storage: str | None) -> Study | None:
     """The study of a run, or None before its driver has made it."""
     try:
-        _, study = existing_run(run.path)
+        _, study = existing_run(run.path, storage=storage)
     except Exception:
         if run.busy:
             return None

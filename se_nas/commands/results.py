@@ -22,7 +22,9 @@ from se_nas.commands.diagnosis import explained
 from se_nas.core.config import SearchConfig, of_before
 from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
+from se_nas.core.plain_text import visible
 from se_nas.core.serialization import from_plain
+from se_nas.core.storage_url import offer, without_password
 from se_nas.core.trial import Objective, Trial
 from se_nas.core.words import CHANCES_HEAD, chances_cell, chances_note
 from se_nas.data.base import DataInfo
@@ -90,17 +92,20 @@ class SearchResult:
         """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
         return draw_front(self.found)
 
-    def network(self, select: str = "recommended") -> nn.Module:
-        """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says."""
+    def network(self, select: str = "recommended", *, trust: bool = False) -> nn.Module:
+        """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says.
+
+        `trust` is that of `se_nas.load`.
+        """
         run, study = existing_run(self.folder)
         trial = select_trial(self.found, select, read_confirmed(self.folder))
         with tempfile.TemporaryDirectory() as folder:
-            return load(_export(run, study, trial, Path(folder) / "network"))
+            return load(_export(run, study, trial, Path(folder) / "network"), trust=trust)
 
     def __repr__(self) -> str:
         """The folder and what was found, on one screen."""
         lines = (f"Ended: {self.ended}.", *self.summary.lines)
-        return "\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines))
+        return visible("\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines)))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the sentences of the report, the figure and the front."""
@@ -125,7 +130,7 @@ class SearchResult:
 
 def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     """Write the views, the page and the best network, from the study alone; return the result."""
-    config = stored(study, "config", SearchConfig)
+    config = replace(stored(study, "config", SearchConfig), storage=None if study.url == run.storage else study.url)
     run.write_config(config)
     found = study.findings()
     write_views(run.path, found)
@@ -180,8 +185,8 @@ def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None)
     return SearchResult(folder=run.path, summary=summary, found=found)
 
 
-def report_again(folder: Path, *, figures: Path | None = None) -> SearchResult:
-    """Make all views of a run again, from its study alone.
+def report_again(folder: Path, *, figures: Path | None = None, storage: str | None = None) -> SearchResult:
+    """Make all views of a run again, from its study alone, which is only read.
 
     While a search works in the folder, its files are left to it: only the page is written, as of now.
 
@@ -189,8 +194,10 @@ def report_again(folder: Path, *, figures: Path | None = None) -> SearchResult:
     ----------
     figures:
         A folder for figures and tables as papers want them, see `se_nas.report.figures.write_paper`.
+    storage:
+        The storage that the folder names, if its study is not in the folder itself.
     """
-    run, study = existing_run(folder)
+    run, study = existing_run(folder, storage=storage)
     with reading(study.url), clear_errors(run.path if figures is None else figures):
         if run.busy:
             result = write_page_of(run, study)
@@ -218,11 +225,17 @@ def _export(run: RunFolder, study: Study, trial: Trial, target: Path) -> Path:
     )
 
 
-def existing_run(folder: Path) -> tuple[RunFolder, Study]:
-    """The folder of a run and its study; RunError if there is none."""
+def existing_run(folder: Path, *, storage: str | None = None, read_only: bool = True) -> tuple[RunFolder, Study]:
+    """The folder of a run and its study, which is not changed with `read_only`; RunError if there is none.
+
+    A storage that the folder names is opened only if the user gives it.
+    """
     run = RunFolder(folder)
-    storage = run.find_storage()
-    study = Study.latest(storage, STUDY) or Study.latest(storage, FINAL)
+    url = run.find_storage(storage)
+    if storage is not None:
+        offer(url)
+    found = (Study.latest(url, name, read_only=read_only) for name in (STUDY, FINAL))
+    study = next((study for study in found if study is not None), None)
     if study is None:
         raise RunError(f"the storage of {str(run.path)!r} has no search in it", hint="run se-nas search first")
     return run, study
@@ -232,7 +245,9 @@ def stored(study: Study, name: str, kind: type[T]) -> T:
     """What the search kept beside its trials: its ``config`` or its ``data``; RunError if it died before."""
     if name not in study.optuna.user_attrs:
         raise RunError(f"study {study.name!r} has no {name}: its search ended before it began", hint="search again")
-    kept = study.optuna.user_attrs[name]
-    if kind is SearchConfig and isinstance(kept, dict):
-        kept = {**EARLIER, **of_before(kept)}
-    return from_plain(kept, kind, where=f"study {study.name}")
+    content = study.optuna.user_attrs[name]
+    if kind is SearchConfig and isinstance(content, dict):
+        content = {**EARLIER, **of_before(content)}
+        if isinstance(storage := content.get("storage"), str):  # earlier versions kept the password
+            content["storage"] = without_password(storage)
+    return from_plain(content, kind, where=f"study {study.name}")

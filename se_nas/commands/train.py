@@ -15,6 +15,7 @@ from se_nas.core.files import write_atomically
 from se_nas.core.placement import Placement
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Phase, Trial
+from se_nas.core.trust import remember
 from se_nas.data.store import open_test, read_info
 from se_nas.engine.driver import Driver
 from se_nas.engine.exam import exam_file, examine, read_exam
@@ -22,6 +23,7 @@ from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import ATTEMPTS
 from se_nas.engine.run_folder import FINAL, RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
+from se_nas.engine.trusted import names_in
 from se_nas.executors.build import open_executor
 from se_nas.report.terminal import View
 
@@ -133,6 +135,7 @@ def _study(problem: Problem, run: RunFolder, placement: Placement) -> Study:
             hint="give another --out, or the settings that it was made with",
         )
     config: SearchConfig = replace(problem.config, train=replace(problem.recipe, precision=problem.precision))
+    remember(names_in(config))
     run.write_config(config)
     study.optuna.set_user_attr("config", to_plain(config))
     study.optuna.set_user_attr("data", to_plain(problem.data))

@@ -2,6 +2,8 @@
 
 A name is looked up in the table of built-ins, then among the entry points ``se_nas.<kind>``, then read as
 ``package.module:attribute`` or ``path/to/file.py:attribute``. Nothing is registered by being imported.
+
+Whoever follows a name that was read from a folder asks `se_nas.core.trust` before.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def resolve(
     PluginError, with the known names and the nearest, if there is none; `elsewhere` says how an unknown name must be
     given where it is known in another place.
     """
-    if name.startswith(LIVE):
+    if is_live(name):
         return _live(kind, name), None
     prefix, colon, rest = name.partition(":")
     if name in builtins and not colon:
@@ -59,7 +61,7 @@ def resolve(
         if not rest:
             raise PluginError(f"{kind} {name!r} needs something after the colon")
         return load(builtins[f"{prefix}:"]), rest
-    points = {point.name: point for point in importlib.metadata.entry_points(group=f"se_nas.{kind}")}
+    points = entry_points(kind)
     if name in points:
         return points[name].load(), None
     if colon:
@@ -80,8 +82,17 @@ def resolve(
 
 def known_names(kind: str, builtins: Mapping[str, str]) -> list[str]:
     """Names of built-in and installed plug-ins, without those that need something after a colon."""
-    points = importlib.metadata.entry_points(group=f"se_nas.{kind}")
-    return [*(name for name in builtins if not name.endswith(":")), *(point.name for point in points)]
+    return [*(name for name in builtins if not name.endswith(":")), *entry_points(kind)]
+
+
+def entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """Plug-ins that installed packages offer, by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=f"se_nas.{kind}")}
+
+
+def is_live(name: str) -> bool:
+    """Whether a name is that of an object of this process."""
+    return name.startswith(LIVE)
 
 
 def _made_in(file: str) -> list[str]:
@@ -178,7 +189,7 @@ def _forget_namesakes(folder: Path) -> None:
 
 def absolute(target: Target) -> Target:
     """The target with the path in it, if it has one, made absolute, so that it holds from any folder."""
-    if target.target.startswith(LIVE):
+    if is_live(target.target):
         return target
     head, colon, tail = target.target.rpartition(":")
     if head.endswith(".py"):

@@ -78,7 +78,7 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
             raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
         return keep_info(folder, describe_module(source, target))
     fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
-    if (known := _prepared(folder, fingerprint)) is not None:
+    if (known := _prepared(folder, target, fingerprint)) is not None:
         return known
     plan = split_plan(source, split)
     shape = _write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
@@ -87,13 +87,17 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
     return keep_info(folder, replace(info, includes_val=include_val))
 
 
-def _prepared(folder: Path, fingerprint: str) -> DataInfo | None:
-    """What is known of the data set if it is there, unchanged and whole; else nothing of it is left."""
+def _prepared(folder: Path, target: Target, fingerprint: str) -> DataInfo | None:
+    """What is known of the data set if it is there, unchanged and whole; else nothing of it is left.
+
+    The file must name the very data set that was asked for: workers follow the name in it.
+    """
     cache = folder / "data"
     if not (cache / "data.json").is_file():
         return None
     info = read_info(folder)
-    if info.fingerprint == fingerprint and _is_whole(folder):
+    same = info.kind == "arrays" and checksum([info.target, info.fingerprint]) == checksum([target, fingerprint])
+    if same and _is_whole(folder):
         return info
     shutil.rmtree(cache)
     return None

@@ -8,11 +8,14 @@ from dataclasses import replace
 
 from se_nas.core.errors import RunError
 from se_nas.core.serialization import to_plain
+from se_nas.core.storage_url import offer
+from se_nas.core.trust import remember
 from se_nas.engine.problem import Problem, is_wider
 from se_nas.engine.proposer import Proposer
-from se_nas.engine.run_folder import STUDY, RunFolder, differences
+from se_nas.engine.run_folder import STUDY, RunFolder, differences, kept
 from se_nas.engine.storage import reading, turn
 from se_nas.engine.study import Study
+from se_nas.engine.trusted import names_in
 from se_nas.report.terminal import View
 from se_nas.samplers.build import open_sampler
 
@@ -26,6 +29,8 @@ def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
     RunError, with the differences, if the study in the folder is of something else.
     """
     storage = problem.config.storage or run.storage
+    if problem.config.storage is not None:
+        offer(storage)
     with reading(storage):
         own_turn = turn(storage)
     with own_turn:
@@ -47,8 +52,9 @@ def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> S
         view.say("the space is wider than before: its trials are carried over")
         study = study.widen(problem.facts, problem.space)
     config = replace(problem.config, train=replace(problem.recipe, precision=problem.precision))
+    remember(names_in(config))
     run.write_config(config)
-    study.optuna.set_user_attr("config", to_plain(config))
+    study.optuna.set_user_attr("config", to_plain(kept(config)))
     study.optuna.set_user_attr("data", to_plain(problem.data))
     return study
 

@@ -22,6 +22,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from se_nas.core.config import LIGHTNING, SearchConfig
 from se_nas.core.errors import RunError
 from se_nas.core.files import write_atomically
 from se_nas.core.serialization import to_plain
+from se_nas.core.storage_url import offered, shown, without_password
 from se_nas.core.trial import Target
 
 STUDY = "search"
@@ -122,12 +124,12 @@ class RunFolder:
         return file.read_text()
 
     def write_config(self, config: SearchConfig) -> None:
-        """Keep the resolved configuration."""
-        text = yaml.safe_dump(to_plain(config), sort_keys=False)
+        """Keep the resolved configuration, without passwords."""
+        text = yaml.safe_dump(to_plain(kept(config)), sort_keys=False)
         write_atomically(self.config_file, text.encode())
 
-    def find_storage(self) -> str:
-        """The storage of the run that was made here; RunError if this is no run folder."""
+    def named_storage(self) -> str | None:
+        """The storage that the folder's configuration names; RunError if that cannot be read."""
         if self.config_file.is_file():
             try:
                 raw = yaml.safe_load(self.config_file.read_text())
@@ -135,9 +137,36 @@ class RunFolder:
                 raise RunError(f"not valid YAML: {error}", where=str(self.config_file)) from error
             if isinstance(raw, dict) and raw.get("storage"):
                 return str(raw["storage"])
+        return None
+
+    def find_storage(self, given: str | None = None) -> str:
+        """The storage of the run that was made here.
+
+        A folder that names a storage elsewhere is not followed there: somebody else may have written it.
+
+        RunError if this is no run folder, or its study is in a storage that the user has not given in this process.
+        """
+        if (named := self.named_storage()) is not None:
+            if (url := given or offered(named)) is not None:
+                return url
+            raise RunError(
+                f"the study of this run is in the storage {shown(named)!r}, which is opened only if you give it now",
+                where=str(self.path),
+                hint=f"--storage {without_password(named)} (in Python storage=...), if you know that it is yours",
+            )
+        if given is not None:
+            raise RunError(
+                f"the study of {str(self.path)!r} is in the folder itself, not in {shown(given)!r}",
+                hint="leave --storage out",
+            )
         if not (self.path / "study.db").is_file():
             raise RunError(f"{str(self.path)!r} is no run folder: it has no study.db", hint="run se-nas search first")
         return self.storage
+
+
+def kept(config: SearchConfig) -> SearchConfig:
+    """The configuration as it may be written: the URL of its storage without the password."""
+    return config if config.storage is None else replace(config, storage=without_password(config.storage))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -21,9 +22,10 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from se_nas.core.errors import RunError
+from se_nas.core.storage_url import PASSWORD, shown, with_password, without_secrets
 
 LOCK_WAIT = 60.0
 """Seconds to wait for another process that writes to an SQLite file."""
@@ -32,16 +34,20 @@ _KEY = 0x5E4A5
 """Number of the advisory lock: any that no other program of the database uses."""
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
+def open_storage(url: str, *, read_only: bool = False) -> optuna.storages.RDBStorage:
     """An Optuna storage; RunError if it cannot be opened.
 
     An SQLite file waits for a lock instead of failing at once, and is written ahead. A server's storage is opened once
-    in a process, and connections that broke meanwhile are replaced.
+    in a process, and connections that broke meanwhile are replaced. With `read_only` nothing is made or written: a
+    database that is not one of Optuna's is an error.
     """
     with reading(url):
         parsed = _parsed(url)
         if not _is_sqlite(parsed):
-            return _open_server(parsed)
+            return _open_server(parsed, read_only)
+        if read_only:
+            args = {"timeout": LOCK_WAIT, "factory": _ReadOnly}
+            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": args}, skip_table_creation=True)
         storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT}})
         event.listen(storage.engine, "connect", _write_ahead)
         storage.engine.dispose()  # connections made before the listener
@@ -49,8 +55,10 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 @functools.cache
-def _open_server(url: URL) -> optuna.storages.RDBStorage:
+def _open_server(url: URL, read_only: bool) -> optuna.storages.RDBStorage:
     text_url = url.render_as_string(hide_password=False)
+    if read_only:
+        return optuna.storages.RDBStorage(text_url, engine_kwargs={"pool_pre_ping": True}, skip_table_creation=True)
     with turn(text_url):  # two drivers that begin together would both make the tables
         return optuna.storages.RDBStorage(text_url, engine_kwargs={"pool_pre_ping": True})
 
@@ -61,10 +69,18 @@ def _write_ahead(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def study_names(storage: str) -> list[str]:
+class _ReadOnly(sqlite3.Connection):
+    """A connection to an SQLite file that refuses to write to it."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.execute("PRAGMA query_only=ON")
+
+
+def study_names(storage: str, *, read_only: bool = False) -> list[str]:
     """Names of the studies in a storage, oldest first."""
     with reading(storage):
-        return optuna.get_all_study_names(open_storage(storage))
+        return optuna.get_all_study_names(open_storage(storage, read_only=read_only))
 
 
 def turn(url: str) -> Turn:
@@ -136,7 +152,10 @@ def _engine(url: URL) -> Engine:
 
 
 def _parsed(url: str) -> URL:
-    parsed = make_url(url)
+    try:
+        parsed = with_password(make_url(url))
+    except ValueError as error:  # a port that is no number
+        raise ArgumentError(str(error)) from error
     # SQLAlchemy 2.0 would take psycopg2 for it, 2.1 takes psycopg.
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
@@ -151,7 +170,7 @@ def reading(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, ImportError, RuntimeError) as error:
-        said = _first_line(error)
+        said = without_secrets(_first_line(error), url)
         hint = next((hint for word, hint in _HINTS.items() if word in said), None)
         if isinstance(error, ImportError) and "psycopg" in str(error):
             hint = "pip install 'se-nas[postgresql]'"
@@ -160,6 +179,7 @@ def reading(url: str) -> Iterator[None]:
 
 _HINTS = {
     "database is locked": "another program holds the file: close it and give the same command again",
+    "password": f"give --storage with the password, or set the variable {PASSWORD}",
     "malformed": "the file is damaged: bring back a copy, or save its rows with sqlite3's command .recover",
 }
 """What to try, by a word of the database's own message."""
@@ -168,11 +188,3 @@ _HINTS = {
 def _first_line(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else None
     return (str(cause or error).splitlines() or [type(error).__name__])[0]
-
-
-def shown(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return make_url(url).render_as_string()
-    except SQLAlchemyError:
-        return url

@@ -22,9 +22,10 @@ from se_nas.analysis.findings import Findings
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Unit
 from se_nas.core.serialization import from_plain, to_plain
+from se_nas.core.storage_url import shown
 from se_nas.core.trial import CostValue, Objective, Trial
 from se_nas.data.base import DataInfo
-from se_nas.engine.storage import open_storage, reading, shown, study_names, turn
+from se_nas.engine.storage import open_storage, reading, study_names, turn
 from se_nas.samplers.observations import REPEATS
 from se_nas.space.levels import distributions
 from se_nas.space.space import Space
@@ -55,23 +56,30 @@ class Study:
         An Optuna storage URL.
     facts:
         What must be equal for the study to go on: kept with a new study, compared by the caller for an old one.
+    read_only:
+        Whether the study is there and nothing in its storage may change.
     """
 
     lease = LEASE
 
-    def __init__(self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, storage: str, name: str, objective: Objective, facts: Mapping[str, Any], *, read_only: bool = False
+    ) -> None:
         self.url = storage
-        self.storage = open_storage(storage)
+        self.storage = open_storage(storage, read_only=read_only)
         self.turn = turn(storage)
         """Held while several steps must be one for other drivers of the study."""
         self.name = name
         with reading(storage), _quiet():
-            self.optuna = optuna.create_study(
-                storage=self.storage,
-                study_name=name,
-                directions=[objective.direction, "minimize"],
-                load_if_exists=True,
-            )
+            if read_only:
+                self.optuna = optuna.load_study(study_name=name, storage=self.storage)
+            else:
+                self.optuna = optuna.create_study(
+                    storage=self.storage,
+                    study_name=name,
+                    directions=[objective.direction, "minimize"],
+                    load_if_exists=True,
+                )
             if not self.optuna.user_attrs:
                 self.optuna.set_metric_names([objective.metric, objective.cost])
                 self.optuna.set_user_attr("facts", dict(facts))
@@ -154,26 +162,33 @@ class Study:
             )
 
     @classmethod
-    def latest(cls, storage: str, name: str) -> Study | None:
-        """The study of this name, in the widest space that it was carried over to; None if there is none."""
+    def latest(cls, storage: str, name: str, *, read_only: bool = False) -> Study | None:
+        """The study of this name, in the widest space that it was carried over to; None if there is none.
+
+        One that was not carried over as a whole is deleted, since its driver died in the middle, or passed over where
+        nothing may be written.
+        """
         with reading(storage):
             begun = turn(storage)
         with begun:  # another driver may be making it
-            own = [n for n in study_names(storage) if n == name or n.startswith(f"{name}, space ")]
+            own = [n for n in study_names(storage, read_only=read_only) if n == name or n.startswith(f"{name}, space ")]
             for candidate in sorted(own, key=lambda n: (len(n), n), reverse=True):
-                study = cls._existing(storage, candidate)
+                study = cls._existing(storage, candidate, read_only)
                 if study.optuna.user_attrs.get("carried over", True):
                     return study
-                optuna.delete_study(study_name=candidate, storage=study.storage)  # its driver died in the middle
+                if not read_only:
+                    optuna.delete_study(study_name=candidate, storage=study.storage)
             return None
 
     @classmethod
-    def _existing(cls, storage: str, name: str) -> Study:
+    def _existing(cls, storage: str, name: str, read_only: bool) -> Study:
         with reading(storage):
-            attrs = optuna.load_study(study_name=name, storage=open_storage(storage)).user_attrs
+            opened = open_storage(storage, read_only=read_only)
+            attrs = optuna.load_study(study_name=name, storage=opened).user_attrs
         if "space" not in attrs.get("facts", {}) or "objective" not in attrs:
             raise RunError(f"study {name!r} was not made by se-nas search", where=shown(storage))
-        return cls(storage, name, from_plain(attrs["objective"], Objective), attrs["facts"])
+        objective = from_plain(attrs["objective"], Objective)
+        return cls(storage, name, objective, attrs["facts"], read_only=read_only)
 
     def widen(self, facts: Mapping[str, Any], space: Space) -> Study:
         """A new study in a wider space, with all trials under their numbers and keys.

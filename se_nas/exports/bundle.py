@@ -13,12 +13,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from se_nas.backbones.build import source_file
+from se_nas.backbones.build import BACKBONES, source_file
 from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file, write_atomically
 from se_nas.core.placement import Placement, Unit
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
 from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
+from se_nas.core.trust import Named, check_trust, is_trusted
 from se_nas.data.base import DataInfo
 from se_nas.exports.plain_call import source_files
 from se_nas.insertion.insert import build_candidate
@@ -125,9 +126,13 @@ def folder_whole(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_network(folder: Path, record: Exported, weights: Path) -> None:
-    """Write placement, weights, and the backbone's own file with what it imports from beside it."""
-    for relative, source in source_files(record.backbone).items():
+def write_network(folder: Path, record: Exported, weights: Path, *, trust: bool = False) -> None:
+    """Write placement, weights, and the backbone's own file with what it imports from beside it.
+
+    A file that only a folder names is not copied into it without `trust`: it may be any file of this machine.
+    """
+    mine = trust or is_trusted(_backbone(record.backbone))
+    for relative, source in source_files(record.backbone).items() if mine else ():
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, folder / relative)
     write_atomically(folder / PLACEMENT, to_json(record, indent=2))
@@ -166,13 +171,21 @@ def describe(
     )
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     """The network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
 
     A backbone from a Python file is taken from where it was, else from the copy in the folder.
 
+    Parameters
+    ----------
+    trust:
+        Whether code that the folder names is run, though it is neither built in nor installed as a plug-in, nor a name
+        that you searched or trained with on this machine. Read the folder's code before.
+
     Raises
     ------
+    PluginError
+        If the folder names code that is not trusted.
     RunError
         If a file is missing, broken, or does not fit the backbone.
     """
@@ -186,6 +199,7 @@ def load(folder: str | Path) -> nn.Module:
     if source is not None and not source.is_file():
         attribute = backbone.target.rpartition(":")[2]
         backbone = Target(target=f"{folder / source.name}:{attribute}", args=backbone.args)
+    check_trust([_backbone(backbone)], where=folder, trust=trust)
     network = build_candidate(
         backbone,
         record.units,
@@ -201,3 +215,7 @@ def load(folder: str | Path) -> nn.Module:
             f"{WEIGHTS} does not fit the network: {str(error).splitlines()[0]}", where=str(folder)
         ) from error
     return network.eval()
+
+
+def _backbone(target: Target) -> Named:
+    return Named(kind="backbone", target=target, builtins=BACKBONES)

@@ -15,7 +15,7 @@ from helpers import tiny
 import se_nas
 from se_nas.commands.results import existing_run
 from se_nas.commands.search import search
-from se_nas.core.errors import RunError, SpaceError
+from se_nas.core.errors import PluginError, RunError, SpaceError
 from se_nas.core.placement import Unit
 from se_nas.core.serialization import from_plain
 from se_nas.core.trial import Target
@@ -93,7 +93,9 @@ class TestLoad:
         expected = se_nas.load(result.folder / "best")(x)
         shutil.move(code, tmp_path / "moved")
         shutil.move(result.folder / "best", tmp_path / "shipped")
-        assert torch.equal(se_nas.load(tmp_path / "shipped")(x), expected)
+        with pytest.raises(PluginError, match=r"shipped/net\.py:Net"):  # the copy is not what was named
+            se_nas.load(tmp_path / "shipped")
+        assert torch.equal(se_nas.load(tmp_path / "shipped", trust=True)(x), expected)
 
     def test_nothing_is_a_pickle(self, finished: Path) -> None:
         for file in finished.rglob("*"):

@@ -87,7 +87,7 @@ def unfinished(mine: SearchResult, tmp_path_factory: pytest.TempPathFactory) -> 
     """A copy of the run, in which a third trial is still running."""
     folder = tmp_path_factory.mktemp("unfinished") / "run"
     shutil.copytree(mine.folder, folder)
-    study = existing_run(folder)[1]
+    study = existing_run(folder, read_only=False)[1]
     study.start(study.ask_nothing(), replace(study.trials()[1], number=-1, state="running", role="", metrics={}))
     return folder
 

@@ -307,7 +307,7 @@ class TestRecords:
 
     def test_a_study_from_before_trainers_goes_on(self, tmp_path: Path) -> None:
         result = search(tiny(tmp_path, budget=1))
-        study = existing_run(result.folder)[1]
+        study = existing_run(result.folder, read_only=False)[1]
         facts = study.optuna.user_attrs["facts"]
         study.optuna.set_user_attr("facts", {name: value for name, value in facts.items() if name != "trainer"})
         kept = study.optuna.user_attrs["config"]
