@@ -115,23 +115,30 @@ def _folder() -> Path:
 def _place(name: str) -> str:
     """Where the code of a name lies: a path that is a package of another folder today is another package."""
     head = name.rpartition(":")[0]
-    if head.endswith(".py"):
-        return str(Path(head).expanduser().resolve())
     try:
+        if head.endswith(".py"):
+            return str(Path(head).expanduser().resolve())
         spec = importlib.util.find_spec(head.partition(".")[0])
-    except (ImportError, ValueError):  # no name of a module; a module that was made by hand
+    except (ImportError, ValueError, OSError, RuntimeError):  # no path, no home, no name of a module
         return ""
     return "" if spec is None or spec.origin is None else spec.origin
 
 
 def _is_library_name(text: str) -> bool:
     """Whether a text names a network of a library, or one of a hub, and no file or address."""
-    return re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)?", text) is not None and not Path(text).exists()
+    return re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)?", text) is not None and not _is_there(text)
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, str):
-        return re.fullmatch(r"[\w ,.+-]*", value) is not None and not (value and Path(value).exists())
+        return re.fullmatch(r"[\w ,.+-]*", value) is not None and not (value and _is_there(value))
     return value is None or isinstance(value, bool | int | float)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a path
+        return False

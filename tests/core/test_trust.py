@@ -135,6 +135,14 @@ class TestCheck:
         assert "--trust (in Python trust=True)" in text
         check_trust(names, where=Path("/somewhere"), trust=True)
 
+    @pytest.mark.parametrize(
+        "name", ["~nobody-here/x.py:net", "a\0.py:net", "a\0:net", ":net", "..:x", "a:", "x" * 5000]
+    )
+    def test_nonsense_is_no_more_than_not_trusted(self, name: str) -> None:
+        with pytest.raises(PluginError, match="not run"):
+            check_trust([named("backbone", name)], where=Path(), trust=False)
+        assert not named("backbone", f"timm:{'x' * 5000}", word="y" * 5000).runs_code
+
     def test_a_name_as_long_as_a_book(self) -> None:
         with pytest.raises(PluginError) as raised:
             check_trust([named("backbone", f"os:{'x' * 100_000}")], where=Path(), trust=False)
