@@ -21,6 +21,7 @@ from se_nas.engine.gates import measure_gates, network_to_look_at
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.storage import study_names
 from se_nas.engine.study import Study
+from se_nas.engine.trusted import check_config
 
 
 def explained(
@@ -76,6 +77,7 @@ def _gates(
     if data is None:
         return None, "the run does not say what its data are"
     try:
+        check_config(config, where=run.path, trust=False, only={"backbone", "data"})
         with torch.random.fork_rng(devices=[]):
             return measure_gates(run.path, trial, backbone=config.backbone, units=study.space.units, data=data), ""
     except Exception as error:  # whatever the user's network or data raise: all else of the report is still true

@@ -252,7 +252,7 @@ def _report(given: Namespace) -> int:
 
         if given.watch:
             raise ConfigError("probe_lr trains, and watch looks at a search that does", hint="give one of the two")
-        probe_learning_rate(Path(given.run), view=View(quiet=given.json))
+        probe_learning_rate(Path(given.run), trust=given.trust, storage=given.storage, view=View(quiet=given.json))
     if given.watch:
         view = View(quiet=given.json)
         result = watch(Path(given.run), every=given.every, view=view, figures=figures, storage=given.storage)

@@ -19,6 +19,7 @@ from se_nas.engine.opening import check_same
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors
 from se_nas.engine.study import Study
+from se_nas.engine.trusted import check_config
 from se_nas.executors.build import open_executor
 from se_nas.report.terminal import View
 from se_nas.training.tasks import TASKS
@@ -30,16 +31,21 @@ SHORTER = 2
 FEWEST = 3
 
 
-def probe_learning_rate(folder: Path, *, view: View | None = None) -> Probe:
+def probe_learning_rate(
+    folder: Path, *, trust: bool = False, storage: str | None = None, view: View | None = None
+) -> Probe:
     """Train no SE and SE everywhere at each rate, with one seed, and keep what they reached in ``RUN/probe.json``.
 
-    RunError if the run is no search or at work; ConfigError if its trainings do not heed the learning rate.
+    `trust` and `storage` are those of `se_nas.confirm`. RunError if the run is no search or at work; ConfigError if its
+    trainings do not heed the learning rate.
     """
-    run, study = existing_run(folder)
+    run, study = existing_run(folder, storage=storage)
     if study.name.partition(",")[0] != STUDY:
         raise RunError(f"{str(run.path)!r} is a single training, not a search", hint="probe the run of a search")
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
-        config = replace(stored(study, "config", SearchConfig), out=str(run.path))
+        kept = stored(study, "config", SearchConfig)
+        config = replace(kept, out=str(run.path), storage=None if study.url == run.storage else study.url)
+        check_config(config, where=run.path, trust=trust, given=("sampler",))
         problem = prepare(config, run.path)
         check_same(study, problem, run)
         _check_heeds(problem)

@@ -65,7 +65,7 @@ def _is_alike(folder: Path, wanted: dict[str, Any]) -> bool:
 def _noise_of(folder: Path, problem: Problem) -> _Found | None:
     """What a run says; None if it is of something else, too short, or cannot be read."""
     try:
-        study = Study.latest(RunFolder(folder).storage, STUDY)
+        study = Study.latest(RunFolder(folder).storage, STUDY, read_only=True)
         if study is None:
             return None
         facts, ours = study.facts, problem.facts
