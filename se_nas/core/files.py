@@ -39,3 +39,8 @@ def weights_file(folder: Path, trial: int, phase: Phase = "search") -> Path:
 def trial_name(trial: int, phase: Phase) -> str:
     """What files of a trial are named by: each phase counts its trials from 0."""
     return str(trial) if phase == "search" else f"{phase}-{trial}"
+
+
+def path_text(path: Path | str) -> str:
+    """A path or a name as text that can be printed and kept: bytes that are no UTF-8 as ``\\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.data.base import PartName, chunks
+from se_nas.data.base import PartName, Plan, chunks, is_class_number
 
 Images = np.ndarray | Callable[[], np.ndarray]
 
@@ -24,11 +24,30 @@ class Reader:
 
 
 class Readers:
-    """A source from a reader for each part; classes are numbered by `numbered_classes` if they have no names."""
+    """A source from a reader for each part.
 
-    def __init__(self, parts: Mapping[PartName, Reader], *, classes: Sequence[str], fingerprint: str) -> None:
-        self._parts, self._fingerprint = parts, fingerprint
+    Classes without names are numbered: `numbered_classes`. Class numbers that are far apart are the names of their
+    classes: `sparse_classes`.
+
+    Parameters
+    ----------
+    notes:
+        What to tell the user of how images were read, from the plan of the parts; asked when they have been.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[PartName, Reader],
+        *,
+        classes: Sequence[str],
+        fingerprint: str,
+        notes: Callable[[Plan], Sequence[str]] = lambda _: (),
+    ) -> None:
+        self._parts, self._fingerprint, self._notes = parts, fingerprint, notes
         self._targets: dict[PartName, np.ndarray] = {}
+        self._values = None if classes else sparse_classes(self._read("train"))
+        if self._values is not None:
+            classes = [str(value) for value in self._values]
         self.classes = tuple(classes) or numbered_classes(self._read("train"))
 
     def _read(self, part: PartName) -> np.ndarray:
@@ -37,13 +56,36 @@ class Readers:
         return self._targets[part]
 
     def labels(self, part: PartName) -> np.ndarray | None:
-        return self._read(part) if part in self._parts else None
+        if part not in self._parts:
+            return None
+        targets = self._read(part)
+        if self._values is None:
+            return targets
+        if targets.ndim != 1 or not np.isin(targets, self._values).all():
+            raise DataError(
+                f"the {part} part has labels that the training part lacks",
+                allowed=self.classes[:20],
+                hint="one class is one label in all parts",
+            )
+        return np.searchsorted(self._values, targets)
 
     def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
         return self._parts[part].images(indices)
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def notes(self, plan: Plan) -> list[str]:
+        """What the user must know of how the data were read."""
+        notes: list[str] = []
+        if self._values is not None:
+            notes.append(f"the labels are the names of {len(self.classes)} classes: {_few(self.classes)}")
+        targets = self.labels("train")
+        if targets is not None and is_class_number(targets):
+            empty = np.setdiff1d(np.arange(len(self.classes)), targets)
+            names = [self.classes[index] for index in empty.tolist()]
+            notes += [f"classes without an image to train on: {_few(names)}"] if names else []
+        return [*notes, *self._notes(plan)]
 
 
 class Arrays(Readers):
@@ -58,6 +100,8 @@ class Arrays(Readers):
         Names of the classes; they are numbered by `numbered_classes` if they have none.
     fingerprint:
         Changes when the data change.
+    notes:
+        What to tell the user of how they were read.
 
     Raises
     ------
@@ -66,10 +110,15 @@ class Arrays(Readers):
     """
 
     def __init__(
-        self, parts: Mapping[PartName, tuple[Images, np.ndarray]], *, classes: Sequence[str] = (), fingerprint: str
+        self,
+        parts: Mapping[PartName, tuple[Images, np.ndarray]],
+        *,
+        classes: Sequence[str] = (),
+        fingerprint: str,
+        notes: Sequence[str] = (),
     ) -> None:
         readers = {part: _reader(part, images, targets) for part, (images, targets) in parts.items()}
-        super().__init__(readers, classes=classes, fingerprint=fingerprint)
+        super().__init__(readers, classes=classes, fingerprint=fingerprint, notes=lambda _: notes)
 
 
 def _reader(part: PartName, given: Images, targets: np.ndarray) -> Reader:
@@ -80,7 +129,8 @@ def _reader(part: PartName, given: Images, targets: np.ndarray) -> Reader:
         if len(images) != len(checked):
             raise DataError(f"the {part} part has {len(images)} images and {len(checked)} targets")
         for piece in chunks(indices):
-            yield np.ascontiguousarray(images[piece], dtype=None if images.dtype == np.uint8 else np.float32)
+            with np.errstate(over="ignore"):  # what is too large for float32 is told as not finite
+                yield np.ascontiguousarray(images[piece], dtype=None if images.dtype == np.uint8 else np.float32)
 
     return Reader(lambda: checked, images)
 
@@ -113,4 +163,28 @@ def numbered_classes(targets: np.ndarray) -> tuple[str, ...]:
         number = targets.shape[1]
     else:
         number = int(targets.max(initial=0)) + 1 if np.issubdtype(targets.dtype, np.integer) else 0
+    if number > MAX_CLASSES:
+        raise DataError(
+            f"the targets, of shape {targets.shape}, go up to {number - 1:,}",
+            allowed=[f"numbers of classes, at most {MAX_CLASSES:,}"],
+        )
     return tuple(str(index) for index in range(number))
+
+
+MAX_CLASSES = 1_000_000
+"""More outputs than any network of images has."""
+
+
+def sparse_classes(targets: np.ndarray) -> np.ndarray | None:
+    """The labels that occur, in order, if the largest is at least twice their number: then they are names.
+
+    None for labels that count from 0 or 1, even with gaps: numbers without images are classes, too.
+    """
+    if not is_class_number(targets):
+        return None
+    values = np.unique(targets)
+    return values if len(values) and int(values[-1]) >= 2 * len(values) else None
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"

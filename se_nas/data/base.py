@@ -12,12 +12,30 @@ from se_nas.core.trial import Target
 
 PartName = Literal["train", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "val", "test")
+PART_NAMES: dict[PartName, tuple[str, ...]] = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names that the parts have in folders, archives and libraries; upper and lower case are the same."""
 CHUNK = 1024
 """Images that are read at once."""
 
 
+Rows = tuple[PartName, np.ndarray, np.ndarray]
+"""Images of one part of the source: its name, their indices there, and their labels."""
+
+
+Plan = dict[PartName, Rows]
+"""Part -> where its images come from."""
+
+
 class Source(Protocol):
-    """A data set as it lies on the disk. A part that the source does not have is None in `labels`."""
+    """A data set as it lies on the disk. A part that the source does not have is None in `labels`.
+
+    A source may also have ``notes(plan) -> sequence of str``: what a user must know of how the images were read, asked
+    for when the training and validation parts have been.
+    """
 
     classes: tuple[str, ...]
 
@@ -63,6 +81,10 @@ class DataInfo:
     """Parts that the source lacks, and that were split off from its training part."""
     val_counts: tuple[int, ...] = ()
     """Validation images of each class; empty where targets are no class numbers, or were not looked at."""
+    notes: tuple[str, ...] = ()
+    """What was done to the images and labels when they were read, and what was left out."""
+    reading: int = 1
+    """Version of how images are read: what an older one read is read again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +93,11 @@ class Part:
 
     images: np.ndarray
     labels: np.ndarray
+
+
+def is_class_number(labels: np.ndarray) -> bool:
+    """Whether targets are one class number for each image."""
+    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
 
 
 def chunks(indices: np.ndarray) -> Iterator[np.ndarray]:

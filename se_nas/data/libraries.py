@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +11,15 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from se_nas.core.errors import DataError, did_you_mean
 from se_nas.core.plugins import import_library
 from se_nas.core.serialization import checksum
 from se_nas.data.arrays import Reader, Readers, checked_targets
-from se_nas.data.base import PARTS, PartName
-from se_nas.data.pixels import GREY, Pixels
-
-SPLITS: dict[PartName, tuple[str, ...]] = {
-    "train": ("train", "trainval"),
-    "val": ("val", "validation", "valid", "dev"),
-    "test": ("test",),
-}
-"""Names that the parts have in libraries."""
+from se_nas.data.base import PART_NAMES, PARTS, PartName
+from se_nas.data.decoding import reading
+from se_nas.data.pixels import BACKGROUND, Kind, Pixels, as_image, kind_of
 
 
 @dataclass(frozen=True)
@@ -37,23 +33,44 @@ class LibraryPart:
     """All targets: class numbers (n,), several labels (n, labels) or masks (n, height, width)."""
 
 
-def _source(parts: Mapping[PartName, LibraryPart], classes: Sequence[str], size: int | None, key: object) -> Readers:
+@dataclass(frozen=True)
+class Wish:
+    """How the images of a library are to be read; see `Pixels`."""
+
+    size: int | None
+    background: str
+
+    @property
+    def key(self) -> list[object]:
+        """What a fingerprint has of it."""
+        return [self.size] if self.background == BACKGROUND else [self.size, self.background]
+
+
+def _source(parts: Mapping[PartName, LibraryPart], classes: Sequence[str], wish: Wish, key: object) -> Readers:
     """The parts as a source, grey if all of the first eight images are."""
     if "train" not in parts:
         raise DataError("the data set has no training part", hint="name it with --data.args.splits.train NAME")
     train = parts["train"]
-    modes = [getattr(train.image(index), "mode", "RGB") for index in range(min(8, len(train.rows)))]
-    pixels = Pixels(grey=bool(modes) and all(mode in GREY for mode in modes), size=size)
+    with reading("one of the first training images"):
+        first = [train.image(index) for index in range(min(8, len(train.rows)))]
+        sample = [kind_of(as_image(image)) for image in first]
+    # An array is in colour, whatever it holds.
+    kinds = [k if isinstance(i, Image.Image) else Kind(False, k.bits) for k, i in zip(sample, first, strict=True)]
+    pixels = Pixels(kinds, size=wish.size, background=wish.background)
     return Readers(
         {name: _reader(name, part, pixels) for name, part in parts.items()},
         classes=classes,
         fingerprint=checksum([key, {name: len(part.rows) for name, part in parts.items()}]),
+        notes=lambda _: pixels.said(),
     )
 
 
 def _reader(name: PartName, part: LibraryPart, pixels: Pixels) -> Reader:
+    def image(index: int) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext(part.image(index))
+
     return Reader(
-        lambda: part.targets(pixels), lambda indices: pixels.read(indices, part.image, lambda i: f"{name} image {i}")
+        lambda: part.targets(pixels), lambda indices: pixels.read(indices, image, lambda i: f"{name} image {i}")
     )
 
 
@@ -67,6 +84,7 @@ def torchvision(
     size: int | None = None,
     splits: dict[str, str] | None = None,
     settings: dict[str, Any] | None = None,
+    background: str = BACKGROUND,
 ) -> Readers:
     """A data set of `torchvision.datasets`, such as CIFAR100.
 
@@ -82,6 +100,8 @@ def torchvision(
         Which of the data set's splits are ``train``, ``val`` and ``test``; default those of these names.
     settings:
         Further arguments of the data set's class.
+    background:
+        Colour on which images with transparency are laid.
     """
     library = import_library("torchvision.datasets", "torchvision", DataError)
     name = Path(path).name
@@ -105,7 +125,8 @@ def torchvision(
     )  # lists that it keeps may be of files, or of other targets
     parts = {part: _torchvision_part(rows, masks=masks) for part, rows in found.items()}
     classes = getattr(parts["train"].rows, "classes", ()) if "train" in parts else ()
-    return _source(parts, [str(c) for c in classes], size, [name, str(Path(root).resolve()), size, settings])
+    wish = Wish(size, background)
+    return _source(parts, [str(c) for c in classes], wish, [name, str(Path(root).resolve()), *wish.key, settings])
 
 
 def _torchvision_part(rows: Any, *, masks: bool) -> LibraryPart:
@@ -133,7 +154,7 @@ def _choices(
         if "train" in accepted or "split" in settings:
             return {"train": [{"train": True}], "test": [{"train": False}]}
         return {"train": [{}]}
-    return {part: [{way: name} for name in ((splits[part],) if part in splits else SPLITS[part])] for part in PARTS}
+    return {part: [{way: name} for name in ((splits[part],) if part in splits else PART_NAMES[part])] for part in PARTS}
 
 
 def _made(name: str, factory: Any, arguments: dict[str, Any]) -> Any:
@@ -176,6 +197,7 @@ def hf(
     label: str | None = None,
     splits: dict[str, str] | None = None,
     size: int | None = None,
+    background: str = BACKGROUND,
 ) -> Readers:
     """A data set of Hugging Face `datasets`: a name of the hub, or a folder.
 
@@ -191,6 +213,8 @@ def hf(
         Which splits are ``train``, ``val`` and ``test``; default those of the usual names.
     size:
         Resize all images to size x size pixels.
+    background:
+        Colour on which images with transparency are laid.
     """
     library = import_library("datasets", "datasets", DataError)
     found = _loaded(library, path, config, revision)
@@ -203,7 +227,8 @@ def hf(
     if "test" in parts and target.kind in ("class", "number") and -1 in every[named["test"]][target.name][:1]:
         del parts["test"]  # the labels of a competition are not given
     contents = {part: getattr(every[name], "_fingerprint", "") for part, name in named.items()}
-    return _source(parts, target.classes, size, [path, config, revision, column, target.name, size, contents])
+    wish = Wish(size, background)
+    return _source(parts, target.classes, wish, [path, config, revision, column, target.name, *wish.key, contents])
 
 
 def _hub_part(rows: Any, image: str, target: TargetColumn) -> LibraryPart:
@@ -248,7 +273,7 @@ def _named(every: Mapping[str, Any], splits: Mapping[str, str]) -> dict[PartName
             )  # fmt: skip
     named: dict[PartName, str] = {}
     for part in PARTS:
-        chosen = splits.get(part) or next((n for n in SPLITS[part] if n in every), None)
+        chosen = splits.get(part) or next((n for n in PART_NAMES[part] if n in every), None)
         if chosen is not None:
             named[part] = chosen
     if "train" not in named:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -10,18 +12,21 @@ from zipfile import BadZipFile
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.data.arrays import Arrays, checked_targets
-from se_nas.data.base import PartName
+from se_nas.core.files import path_text
+from se_nas.data.arrays import MAX_CLASSES, Arrays, checked_targets
+from se_nas.data.base import PART_NAMES, PartName
 
-# The names that a part may have in the archive: ours, and those of MedMNIST.
-_NAMES: dict[PartName, tuple[tuple[str, str], ...]] = {
-    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y")),
-    "val": (("x_val", "y_val"), ("val_images", "val_labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
-}
+_PATTERNS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+"""Names of the images and targets of a part: ours, and those of MedMNIST."""
+
+FEW = 4
+"""Channels that an image has at most, if nothing else tells which axis they are."""
+
+MAX_RATIO, LARGE = 500, 2**30
+"""An array of more bytes than `LARGE`, packed into less than one in `MAX_RATIO`, is a decompression bomb."""
 
 
-def npz(path: str, num_classes: int | None = None) -> Arrays:
+def npz(path: str, num_classes: int | None = None, channels: str | None = None) -> Arrays:
     """A NumPy archive with ``x`` and ``y``, or with ``x_train``, ``y_train`` and so on.
 
     Images (n, height, width[, channels]) or (n, channels, height, width), and targets: class numbers (n,) or (n, 1);
@@ -32,6 +37,9 @@ def npz(path: str, num_classes: int | None = None) -> Arrays:
     ----------
     num_classes:
         How many outputs the network has where the targets do not say it, such as 1 for a mask of 0 and 1.
+    channels:
+        ``first`` or ``last``: which axis of an image holds its channels (bands). Without it the shape must tell: up to
+        four channels and more pixels, or equal sides.
 
     Raises
     ------
@@ -40,57 +48,114 @@ def npz(path: str, num_classes: int | None = None) -> Arrays:
     """
     file = Path(path).expanduser()
     archive = _opened(file, path)
-    names = {p: pair for p, pairs in _NAMES.items() for pair in reversed(pairs) if set(pair) <= set(archive.files)}
-    if "train" not in names:
-        raise DataError(
-            f"{path!r} has the arrays {', '.join(archive.files) or '(none)'}",
-            allowed=[f"{x} and {y}" for x, y in _NAMES["train"]],
-            hint="val and test parts are optional: x_val, y_val, x_test, y_test",
-        )
-    if num_classes is not None and num_classes < 1:
-        raise DataError(f"num_classes is {num_classes}", allowed=["a whole number from 1"])
+    names = _part_names(archive.files, file)
+    if num_classes is not None and (not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES):
+        raise DataError(f"num_classes is {num_classes!r}", allowed=[f"a whole number from 1 to {MAX_CLASSES:,}"])
+    if channels not in (None, "first", "last"):
+        raise DataError(f"channels is {channels!r}", allowed=["first", "last"])
     parts: dict[PartName, Any] = {}
     for part, (x, y) in names.items():
         targets = checked_targets(_read(archive, y, file), y, str(file))
-        parts[part] = functools.partial(_images, archive, x, y, len(targets), file), targets
+        parts[part] = functools.partial(_images, archive, x, y, len(targets), file, channels), targets
+    unused = [name for name in archive.files if name not in {name for pair in names.values() for name in pair}]
     status = file.stat()
     return Arrays(
         parts,
         classes=[str(index) for index in range(num_classes or 0)],
-        fingerprint=f"{file.resolve()} {status.st_size} {status.st_mtime_ns}",
+        fingerprint=f"{path_text(file.resolve())} {status.st_size} {status.st_mtime_ns}",
+        notes=[f"left out: the arrays {', '.join(unused)}"] if unused else [],
     )
+
+
+def _part_names(arrays: Sequence[str], file: Path) -> dict[PartName, tuple[str, str]]:
+    """Part -> names of its images and targets; DataError if they are not all there, or one part is there twice."""
+    known = {name.lower(): name for name in arrays}
+    found: dict[PartName, tuple[str, str]] = {}
+    for part, aliases in PART_NAMES.items():
+        pairs = [(x.format(a), y.format(a)) for a in aliases for x, y in _PATTERNS]
+        pairs += [("x", "y")] if part == "train" else []
+        there = [pair for pair in pairs if set(pair) <= known.keys()]
+        half = [known[name] for pair in pairs for name in pair if name in known and pair not in there]
+        if half and not there and part != "train":
+            raise DataError(
+                f"{half[0]} is there alone",
+                where=path_text(file),
+                allowed=["images and targets of a part: x_val and y_val"],
+            )
+        if len(there) > 1 and part != "train":
+            raise DataError(
+                f"{' and '.join(known[x] for x, _ in there)}: both would be the {part} part",
+                where=path_text(file),
+                hint="leave one of them out",
+            )
+        if there:
+            found[part] = known[there[0][0]], known[there[0][1]]
+    if "train" not in found:
+        raise DataError(
+            f"{path_text(file)!r} has the arrays {', '.join(arrays) or '(none)'}",
+            allowed=["x_train and y_train", "train_images and train_labels", "x and y"],
+            hint="val and test parts are optional: x_val, y_val, x_test, y_test",
+        )
+    return found
 
 
 def _opened(file: Path, given: str) -> Any:
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         archive = np.load(file, allow_pickle=False)
         archive.files  # noqa: B018  # an array (.npy) has none
     except (OSError, ValueError, AttributeError, EOFError, BadZipFile) as error:
         reason = "it is not one" if "pickle" in str(error) else str(error)  # NumPy advises to run what it takes for one
-        raise DataError(f"cannot read {given!r} as a NumPy archive (.npz): {reason}") from error
+        raise DataError(f"cannot read {path_text(given)!r} as a NumPy archive (.npz): {reason}") from error
     return archive
 
 
 def _read(archive: Any, name: str, file: Path) -> np.ndarray:
+    stored = next((i for i in archive.zip.infolist() if i.filename in (name, f"{name}.npy")), None)
+    if stored is not None and stored.file_size > max(LARGE, MAX_RATIO * stored.compress_size):
+        raise DataError(
+            f"{name} holds {stored.file_size:,} bytes in {stored.compress_size:,}: a decompression bomb",
+            where=path_text(file),
+            hint="if it is none, save the archive with np.savez, which does not compress",
+        )
     try:
         return np.asarray(archive[name])
-    except ValueError as error:  # an array of Python objects would be a pickle
-        raise DataError(f"{name} cannot be read: {error}", where=str(file)) from error
+    except (ValueError, EOFError, MemoryError, OSError, BadZipFile, zlib.error) as error:  # objects would be a pickle
+        raise DataError(f"{name} cannot be read: {error}", where=path_text(file)) from error
 
 
-def _images(archive: Any, name: str, targets: str, number: int, file: Path) -> np.ndarray:
+def _images(
+    archive: Any, name: str, targets: str, number: int, file: Path, channels: str | None
+) -> np.ndarray:  # fmt: skip
     """The images of an archive as (n, channels, *size)."""
     images = _read(archive, name, file)
-    if images.ndim == 3:
-        images = images[:, None]  # grey
-    elif images.ndim == 4 and images.shape[-1] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
-        images = images.transpose(0, 3, 1, 2)
+    grey = images.ndim == 3
+    if grey:
+        images = images[:, None]
     if images.ndim < 4 or images.dtype.kind not in "uif":
         raise DataError(
             f"{name} has shape {images.shape} and type {images.dtype}",
-            where=str(file),
+            where=path_text(file),
             allowed=["(n, height, width)", "(n, height, width, channels)", "(n, channels, height, width)"],
         )
+    if not grey and (channels or _channels(images.shape, name, file)) == "last":
+        images = np.moveaxis(images, -1, 1)
     if len(images) != number:
-        raise DataError(f"{name} has {len(images)} images, {targets} has {number} labels", where=str(file))
+        raise DataError(f"{name} has {len(images)} images, {targets} has {number} labels", where=path_text(file))
     return images
+
+
+def _channels(shape: tuple[int, ...], name: str, file: Path) -> str:
+    """Whether channels are the first or the last axis of an image, if only one of both is likely."""
+    sizes = shape[1:]
+    first = sizes[0] <= FEW < sizes[-1] or len(set(sizes[1:])) == 1 != len(set(sizes))
+    last = sizes[-1] <= FEW < sizes[0]
+    if first != last:
+        return "first" if first else "last"
+    as_first, as_last = (" x ".join(map(str, s)) for s in (sizes[1:], sizes[:-1]))
+    raise DataError(
+        f"{name} has shape {shape}: {sizes[0]} channels of {as_first}, or {sizes[-1]} channels of {as_last}?",
+        where=path_text(file),
+        allowed=["--data.args.channels first", "--data.args.channels last"],
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from se_nas.core.errors import DataError
 from se_nas.core.serialization import checksum
-from se_nas.data.base import PartName, Source
+from se_nas.data.base import PartName, Plan, Source, is_class_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,6 @@ class Split:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise DataError(f"{name} is {value!r}", allowed=["a number between 0 and 1"])
-
-
-Rows = tuple[PartName, np.ndarray, np.ndarray]
-"""Images of one part of the source: its name, their indices there, and their labels."""
-
-
-Plan = dict[PartName, Rows]
-"""Part -> where its images come from."""
 
 
 def split_plan(source: Source, split: Split) -> Plan:
@@ -67,11 +59,6 @@ def split_plan(source: Source, split: Split) -> Plan:
     plan["train"] = ("train", rest, labels[rest])
     _check_plan(plan, source.classes)
     return plan
-
-
-def is_class_number(labels: np.ndarray) -> bool:
-    """Whether targets are one class number for each image."""
-    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
 
 
 def _stratified(labels: np.ndarray, fraction: float, total: int, generator: np.random.Generator) -> np.ndarray:

@@ -21,8 +21,11 @@ from se_nas.core.files import write_atomically
 from se_nas.core.plugins import check_arguments, resolve
 from se_nas.core.serialization import checksum, from_json, to_json
 from se_nas.core.trial import Target
-from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Source
-from se_nas.data.split import Plan, Rows, Split, is_class_number, split_checksum, split_plan
+from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Plan, Rows, Source, is_class_number
+from se_nas.data.split import Split, split_checksum, split_plan
+
+READING = 2
+"""Version of how images are read: 1 flattened, cut or turned some without a word."""
 
 DATASETS: dict[str, str] = {
     "digits": "se_nas.data.digits:digits",
@@ -97,7 +100,7 @@ def _prepared(folder: Path, target: Target, fingerprint: str) -> DataInfo | None
         return None
     info = read_info(folder)
     same = info.kind == "arrays" and checksum([info.target, info.fingerprint]) == checksum([target, fingerprint])
-    if same and _is_whole(folder):
+    if same and info.reading == READING and _is_whole(folder):
         return info
     shutil.rmtree(cache)
     return None
@@ -138,7 +141,7 @@ def open_test(folder: Path, *, purpose: str) -> int:
         if len(plan["test"][1]) == 0:
             raise DataError("the test part of the data set is empty", where=str(folder))
         if not (folder / "data" / "test_labels.npy").is_file():  # written last
-            _write_part(folder, "test", source, [plan["test"]])
+            _write_part(folder, "test", source, [plan["test"]], info.input_shape)
     log = openings(folder)
     if all(opening["purpose"] != purpose for opening in log):
         entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
@@ -194,6 +197,9 @@ def _array(file: Path) -> np.ndarray:
     return mapped
 
 
+_ADJECTIVE: dict[PartName, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
 def _write_part(
     folder: Path, part: PartName, source: Source, rows: Sequence[Rows], shape: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
@@ -205,10 +211,12 @@ def _write_part(
         for chunk in source.images(origin, indices):
             shape = shape or chunk.shape[1:]
             if chunk.shape[1:] != shape:
-                raise DataError(f"validation images have shape {chunk.shape[1:]}, training images {shape}")
+                raise DataError(f"{_ADJECTIVE[part]} images have shape {chunk.shape[1:]}, training images {shape}")
             if images is None:
                 file = cache / f"{part}_images.npy"
                 images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=(number, *shape))
+            if chunk.dtype != np.uint8 and not np.isfinite(chunk).all():
+                raise DataError(f"the {_ADJECTIVE[part]} images contain values that are not finite")
             images[done : done + len(chunk)] = chunk
             done += len(chunk)
     if images is not None:
@@ -223,6 +231,7 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
     """What is known of the parts that were written."""
     train, val = open_part(folder, "train"), open_part(folder, "val")
     mean, std = _mean_and_std(train.images)
+    notes = getattr(source, "notes", None)
     return DataInfo(
         target=target,
         classes=source.classes,
@@ -239,6 +248,8 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
         split=split_checksum(plan),
         cut=tuple(part for part in PARTS if part != "train" and plan[part][0] == "train"),
         val_counts=_counts(val.labels, len(source.classes)),
+        notes=tuple(f"data: {note}" for note in (notes(plan) if callable(notes) else ())),
+        reading=READING,
     )
 
 
@@ -271,16 +282,28 @@ def _content_checksum(parts: Sequence[Part]) -> str:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per channel of images (n, channels, *size); 1 in place of a standard deviation of 0."""
+    """Per channel of images (n, channels, *size); 1 in place of a standard deviation of 0.
+
+    DataError if it is 0 in all channels, or all images are one image.
+    """
     axes = (0, *range(2, images.ndim))
     number = images.size // images.shape[1]
     total, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
+    equal = True
     for start in range(0, len(images), CHUNK):
+        equal = equal and bool((images[start : start + CHUNK] == images[0]).all())
         chunk = images[start : start + CHUNK].astype(np.float64)
         total += chunk.sum(axes)
         squares += (chunk**2).sum(axes)
     mean = total / number
     std = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
+    if equal:
+        one_value = bool((images[0] == images[0].flat[0]).all())
+        raise DataError(
+            f"all {len(images):,} training images are equal"
+            + (f": each value is {images[0].flat[0]:g}" if one_value else ""),
+            hint="look at the files: there is nothing to learn from them",
+        )
     if not np.isfinite(std).all():
-        raise DataError("the training images contain values that are not finite")
+        raise DataError("the training images contain values that are too large")
     return mean, np.where(std > 0, std, 1.0)

@@ -190,7 +190,8 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
-    notes = tuple(filter(None, [cut_note(data), "" if loop is None else trainer_note(config, loop, data)]))
+    said = [cut_note(data), *data.notes, "" if loop is None else trainer_note(config, loop, data)]
+    notes = tuple(filter(None, said))
     weights: Weights = {}
     if config.weights is not None:
         read = read_checkpoint(config.weights)

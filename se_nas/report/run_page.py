@@ -192,6 +192,7 @@ def _what_ran(found: Findings, facts: RunFacts) -> Section:
         "backbone": config.backbone.target,
         "data": f"{'the own data of ' if own else ''}{data.target.target}, {shape}",
         "images": "not known" if own else f"{data.train:,} training, {data.val:,} validation, {data.test:,} test",
+        **({"data as read": "; ".join(note.removeprefix("data: ") for note in data.notes)} if data.notes else {}),
         "classes": f"{len(data.classes)}: {', '.join(data.classes[:20])}{' ...' if len(data.classes) > 20 else ''}",
         "checksums": f"data {data.checksum}, split {data.split}",
         **({} if config.trainer.target == LIGHTNING else {"trainer": config.trainer.target}),
