@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from se_nas.commands.options import COMMANDS
 from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
+from se_nas.core.files import path_text
 from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
 
 
@@ -42,6 +43,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     ConfigError for anything that is wrong with it.
     """
     name = arguments[0] if arguments else ""
+    for word in arguments:
+        if not word.isascii() and path_text(word) != word:
+            raise ConfigError(f"{path_text(word)!r} is not UTF-8", hint="give a link to it that has another name")
     words = _spelled_out(arguments, COMMANDS[name].config if name in COMMANDS else None)
     if name == "train":
         words[1:1] = _of_the_run(words)

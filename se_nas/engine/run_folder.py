@@ -33,10 +33,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.core.config import LIGHTNING, SearchConfig
 from se_nas.core.errors import RunError
-from se_nas.core.files import write_atomically
+from se_nas.core.files import path_text, write_atomically
 from se_nas.core.serialization import to_plain
 from se_nas.core.storage_url import offered, shown, without_password
 from se_nas.core.trial import Target
+from se_nas.engine.storage import sqlite_url
 
 STUDY = "search"
 FINAL = "train"
@@ -51,7 +52,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
-        self._name = f"{socket.gethostname()}:{self.path}:"
+        self._name = f"{socket.gethostname()}:{path_text(self.path)}:"
         self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock: filelock.BaseFileLock | None = None
 
@@ -62,7 +63,7 @@ class RunFolder:
     @property
     def storage(self) -> str:
         """The URL of the study in this folder."""
-        return f"sqlite:///{self.path / 'study.db'}"
+        return sqlite_url(self.path / "study.db")
 
     def lock(self) -> None:
         """Make the folder if need be and become its driver.
@@ -73,7 +74,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / "driver.lock")
             self._lock.acquire(timeout=LOCK_WAIT)
-            self._name = f"{socket.gethostname()}:{self.path}:{self._token()}:"
+            self._name = f"{socket.gethostname()}:{path_text(self.path)}:{self._token()}:"
             self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         except filelock.Timeout as error:
             raise RunError(

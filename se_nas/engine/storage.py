@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import filelock
 import optuna
@@ -124,7 +127,8 @@ class Turn:
 @contextlib.contextmanager
 def _lock(url: URL) -> Iterator[None]:
     if _is_sqlite(url):
-        with filelock.FileLock(f"{url.database}.lock") if url.database else contextlib.nullcontext():
+        file = _sqlite_file(url)
+        with filelock.FileLock(f"{file}.lock") if file else contextlib.nullcontext():
             yield
         return
     with _engine(url).begin() as connection:
@@ -162,6 +166,20 @@ def _parsed(url: str) -> URL:
 
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite file, whatever characters its path has."""
+    if str(file).isprintable() and not set(str(file)) & set("?%{}"):
+        return f"sqlite:///{file}"
+    # A URI of SQLite, since SQLAlchemy takes ? and % for its own, and Optuna fills in what stands in braces.
+    return URL.create("sqlite", database=f"file:{quote(bytes(file))}", query={"uri": "true"}).render_as_string()
+
+
+def _sqlite_file(url: URL) -> str:
+    """The path of an SQLite database; empty if it is in memory."""
+    name = url.database or ""
+    return os.fsdecode(unquote_to_bytes(name.removeprefix("file:"))) if "uri" in url.query else name
 
 
 @contextlib.contextmanager
