@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from se_nas.core.serialization import to_plain
@@ -101,8 +101,8 @@ class SearchPlan:
     unit: str
     margin: float | None
     """The smallest gain that is worth its cost; None if that depends on what is reached without SE."""
-    noise: Noise
-    effect_in_sd: float | None
+    noise: Noise = field(default_factory=lambda: Noise(sd=None))
+    effect_in_sd: float | None = None
     """What all trainings together can tell, in standard deviations of one; see `detectable_effect`."""
     timing: Timing | None = None
     untimed: str = ""

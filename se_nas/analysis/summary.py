@@ -11,6 +11,7 @@ import pandas as pd
 from se_nas.analysis.checks import Check
 from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.gate_report import GateReport
 from se_nas.analysis.tables import plain_row
 from se_nas.analysis.verdict import price_text
 from se_nas.core.serialization import to_plain
@@ -92,6 +93,8 @@ class Summary:
     verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
     reasons: tuple[Check, ...] = ()
     """What was tested as a reason that SE did not help; empty where there is nothing to explain."""
+    gates: GateReport | None = None
+    """The gates of the network that was looked at for it."""
     recommended: Network | None = None
     """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
 
@@ -187,6 +190,8 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
         "complete": summary.complete, "front": front,
         **{role: rows[n.trial] if (n := summary.references.get(role)) else None for role in REFERENCES},
         "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
+        "checks": {"trained": to_plain(found.training_checks), "reasons": to_plain(summary.reasons),
+                   "gates": to_plain(summary.gates)},
         "recommended": None if summary.recommended is None else rows[summary.recommended.trial],
     }  # fmt: skip
 

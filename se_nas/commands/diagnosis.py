@@ -35,8 +35,10 @@ def explained(
     """The summary with the reasons for its verdict, if that is not that SE helps. Takes seconds: gates are measured."""
     if helped(summary.verdict):
         return summary
-    reasons = why_not(_evidence(run, study, found, config, confirmation))
-    return replace(summary, reasons=reasons, verdict=replace(summary.verdict, reasons=reasons_in_words(reasons)))
+    evidence = _evidence(run, study, found, config, confirmation)
+    reasons = why_not(evidence)
+    verdict = replace(summary.verdict, reasons=reasons_in_words(reasons))
+    return replace(summary, reasons=reasons, gates=evidence.gates, verdict=verdict)
 
 
 def _evidence(

@@ -15,7 +15,7 @@ from se_nas.core.overrides import SearchSettings, configured
 from se_nas.core.protocols import Executor
 from se_nas.core.trial import Trial
 from se_nas.engine.opening import check_same
-from se_nas.engine.planning import allowed_keys, plan_of, timed
+from se_nas.engine.planning import allowed_keys, plan_of, timed, weighed
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import Proposer
 from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors, default_folder
@@ -44,6 +44,7 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
         if problem.costs.measurer is not None:  # limits on latency need predictions
             problem.costs.prepare()
         found = plan_of(problem, run.path, trials, allowed=allowed_keys(problem), data_folder=scratch)
+        found = weighed(found, problem, run.path)
         if not found.trainings or found.timing is not None or found.untimed:
             return found
         executor = open_executor(problem.config.executor, problem.devices)
@@ -89,7 +90,8 @@ def announced(
     view.say(*what_lines(found))
 
     def say_the_rest(executor: Executor) -> None:
-        known = found.timing is not None or found.untimed
-        view.say(*cost_lines(found if known else timed(found, problem, run.path, executor)))
+        plan = weighed(found, problem, run.path)
+        known = plan.timing is not None or plan.untimed or not plan.trainings
+        view.say(*cost_lines(plan if known else timed(plan, problem, run.path, executor)))
 
     return say_the_rest

@@ -47,7 +47,7 @@ def plan_of(
     allowed: Collection[str] | None,
     data_folder: Path | None = None,
 ) -> SearchPlan:
-    """What is known of a search without training: all but the time of a training that was never timed.
+    """What is known of a search at once; `weighed` adds what it can tell, and `timed` what it takes.
 
     Parameters
     ----------
@@ -67,7 +67,6 @@ def plan_of(
     trained = sum(t.counts for t in trials)
     unit = _unit(problem, trials)
     done = [t for t in trials if t.state == "complete"]
-    noise, margin = earlier_noise(problem, folder, unit), _margin(problem, done, unit)
     return SearchPlan(
         folder=str(folder),
         backbone=config.backbone.target,
@@ -85,17 +84,23 @@ def plan_of(
         slots=len(problem.devices),
         metric=problem.objective.metric,
         unit=unit,
-        margin=margin,
-        noise=noise,
-        effect_in_sd=detectable_effect(
-            space, min(config.budget, networks), level=LIKELY, margin=margin / noise.sd if margin and noise.sd else 0.0
-        ),
+        margin=_margin(problem, done, unit),
         timing=_timing_of(done),
         untimed=_why_untimed(problem),
         max_seconds=seconds(config.max_time) if config.max_time else None,
         data_bytes=_bytes_in((data_folder or folder) / "data"),
         room=_room(problem, folder),
         notes=problem.notes,
+    )
+
+
+def weighed(plan: SearchPlan, problem: Problem, folder: Path) -> SearchPlan:
+    """The plan with the noise of one training, by earlier runs or a guess, and the effect that this budget can tell."""
+    noise = earlier_noise(problem, folder, plan.unit)
+    margin = plan.margin / noise.sd if plan.margin and noise.sd else 0.0
+    trainings = min(plan.budget, plan.networks)
+    return replace(
+        plan, noise=noise, effect_in_sd=detectable_effect(problem.space, trainings, level=LIKELY, margin=margin)
     )
 
 

@@ -55,7 +55,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     sections = [_verdict(summary)]
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
-    sections += checks_sections(found.training_checks, summary.reasons, lambda text: _anywhere(text, summary))
+    sections += checks_sections(found.training_checks, summary, lambda text: _anywhere(text, summary))
     if len(found.complete):
         sections += _front_sections(found, costs, metric, recommended)
     curves = curves_chart(found.trials, metric, _named(summary, recommended))

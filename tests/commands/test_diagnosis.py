@@ -106,6 +106,12 @@ class TestWhyNot:
             assert check.question in page
         assert f"{run} --probe-lr" not in page, "the page may be handed on"
         assert f"se-nas report {run.name} --probe-lr" in page
+        assert result.summary.gates is not None
+        for block in result.summary.gates.blocks:
+            assert re.search(rf">{block.block}<.*?>{block.mean:.3f}<.*?>{100 * block.variation:.1f}<", page, re.DOTALL)
+        checks = result.as_json()["checks"]
+        assert [check["name"] for check in checks["trained"]] == ["chance", "curves", "training accuracy"]
+        assert [check["name"] for check in checks["reasons"]] == [check.name for check in result.summary.reasons]
 
     def test_the_terminal_names_those_that_hold(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         lines = printed(capsys, "report", str(run))
