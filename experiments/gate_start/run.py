@@ -41,9 +41,9 @@ class Network:
 
 
 NETWORKS = {
-    "resnet8": Network(backbone="resnet8", first_seed=100),
+    "resnet8": Network(backbone="resnet8", first_seed=100, lr=0.3),
     "bagnet8": Network(backbone="bagnet8", first_seed=200),
-    "mobilenet": Network(backbone=f"{HERE / 'chain.py'}:mobilenet", first_seed=300, precision="32"),
+    "mobilenet": Network(backbone=f"{HERE / 'chain.py'}:mobilenet", first_seed=300, precision="32", lr=0.3),
 }
 SEEDS = {8: 10, 24: 8}
 """Epochs -> seeds of each network."""
