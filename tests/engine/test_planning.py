@@ -63,7 +63,7 @@ class TestNumbers:
         assert plan.seconds == pytest.approx(3 * plan.timing.seconds)
         result = se_nas.search(config)
         took = result.trials["seconds"].iloc[1:].mean()  # the first one loads libraries
-        assert took / 4 < plan.timing.seconds < 4 * took
+        assert took / 6 < plan.timing.seconds < 6 * took
         written = sum(file.stat().st_size for file in (tmp_path / "run" / "weights").glob("*.safetensors"))
         assert plan.kept_bytes == pytest.approx(written, rel=0.1)
         data = sum(file.stat().st_size for file in (tmp_path / "run" / "data").iterdir())
