@@ -16,11 +16,12 @@ from se_nas.data.base import PARTS
 
 
 def blank(shape: Sequence[int], classes: int = 10) -> Arrays:
-    """One black image (channels, height, width) for each class in every part."""
+    """One image (channels, height, width) of a single grey for each class in every part."""
     sizes = [size for size in shape if isinstance(size, int) and size > 0]
     if len(sizes) != 3 or len(shape) != 3:
         raise DataError(f"the shape of the images is {shape!r}", allowed=["[CHANNELS, HEIGHT, WIDTH]"])
     if not isinstance(classes, int) or classes < 2:
         raise DataError(f"classes is {classes!r}", allowed=["a whole number from 2"])
-    part = np.zeros((classes, *shape), dtype=np.uint8), np.arange(classes)
-    return Arrays(dict.fromkeys(PARTS, part), fingerprint=f"blank {tuple(shape)} {classes} 1")
+    grey = np.linspace(0, 255, classes).astype(np.uint8)
+    part = np.broadcast_to(grey[:, None, None, None], (classes, *shape)).copy(), np.arange(classes)
+    return Arrays(dict.fromkeys(PARTS, part), fingerprint=f"blank {tuple(shape)} {classes} 2")

@@ -55,7 +55,7 @@ class Looks:
         """All looks, rising.
 
         >>> Looks(last=20).seeds, Looks(last=5).seeds, Looks(last=2).seeds
-        ((4, 6, 9, 13, 20), (5,), (2,))
+        ((3, 4, 6, 9, 13, 20), (3, 5), (2,))
         """
         found = [self.last]
         while (before := round(self.last / GROWTH ** len(found))) >= FIRST and before < found[-1]:
