@@ -49,19 +49,21 @@ def gate_check(report: GateReport | None, *, why_not: str = "") -> Check:
     over = f"{report.images:,} {'validation images' if report.seen else 'images of noise (the trainer shows none)'}"
     span = f"{100 * low:.1f}" if round(1000 * low) == round(1000 * high) else f"{100 * low:.1f} to {100 * high:.1f}"
     mean = sum(block.mean for block in report.blocks) / len(report.blocks)
-    moves = f"they are {mean:.2f} on average, and vary by {span} % from image to image"
+    moves = f"the gates are {mean:.2f} on average, and vary by {span} % from image to image"
     if report.changed is None:
         text = f"Not tested: the network gives no single tensor; {moves}."
         return _check(holds=None, text=text, numbers=numbers)
     numbers["changed"] = report.changed
-    changes = f"{100 * report.changed:.1f} % of the {'predictions change' if report.classes else 'output changes'}"
-    who = f"{in_words(report.placement)} (trial {report.trial})"
+    who, share = f"{in_words(report.placement)} (trial {report.trial})", f"{100 * report.changed:.1f} %"
+    changes = f"the output of {who} changes by {share}"
+    if report.classes:
+        changes = f"{share} of the predictions of {who} change"
+    seen = f"with each fixed at its mean over {over}, {changes}; {moves}"
     if report.changed > STILL:
-        text = f"No: fixed at their mean over {over}, {changes} of {who}; {moves}."
-        return _check(holds=False, text=text, numbers=numbers)
+        return _check(holds=False, text=f"No: {seen}.", numbers=numbers)
     still = [block.block for block in sorted(report.blocks, key=lambda b: b.variation)[:3]]
     text = (
-        f"The gates became constant: with each fixed at its mean over {over}, {changes} of {who}; {moves}, the least "
-        f"in {listed(still)}. Such a block is a fixed rescaling, which the layers around it can do without it."
+        f"The gates became constant: {seen}, the least in {listed(still)}. Such a block is a fixed rescaling, which "
+        "the layers around it can do without it."
     )
     return _check(holds=True, text=text, numbers=numbers)

@@ -28,7 +28,7 @@ from se_nas.training.tryout import try_out
 SHORTER = 2
 """A probe has one part in so many of the epochs of the search, and at least `FEWEST` if the search has them."""
 
-FEWEST = 3
+FEWEST = 5
 
 
 def probe_learning_rate(

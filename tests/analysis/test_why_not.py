@@ -155,10 +155,12 @@ class TestGates:
         check = gate_check(self.report(0.0))
         assert check.text == (
             "The gates became constant: with each fixed at its mean over 200 validation images, 0.0 % of the "
-            "predictions change of SE with r=16 everywhere (trial 4); they are 0.50 on average, and vary by 1.0 to "
-            "3.0 % from image to image, the least in layer1, layer2 and layer3. Such a block is a fixed rescaling, "
+            "predictions of SE with r=16 everywhere (trial 4) change; the gates are 0.50 on average, and vary by 1.0 "
+            "to 3.0 % from image to image, the least in layer1, layer2 and layer3. Such a block is a fixed rescaling, "
             "which the layers around it can do without it."
         )
+        other = gate_check(self.report(0.25, classes=False))
+        assert "the output of SE with r=16 everywhere (trial 4) changes by 25.0 %" in other.text
         assert not gate_check(self.report(STILL + 0.001)).holds
 
     def test_without_a_network_or_an_output_that_can_be_compared_it_is_not_tested(self) -> None:
