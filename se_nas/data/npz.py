@@ -47,17 +47,17 @@ def npz(path: str, num_classes: int | None = None, channels: str | None = None) 
         If the file is not such an archive; when images are read, also if their shape or number is wrong.
     """
     file = Path(path).expanduser()
-    archive = _opened(file, path)
-    names = _part_names(archive.files, file)
     if num_classes is not None and (not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES):
         raise DataError(f"num_classes is {num_classes!r}", allowed=[f"a whole number from 1 to {MAX_CLASSES:,}"])
     if channels not in (None, "first", "last"):
         raise DataError(f"channels is {channels!r}", allowed=["first", "last"])
     parts: dict[PartName, Any] = {}
-    for part, (x, y) in names.items():
-        targets = checked_targets(_read(archive, y, file), y, str(file))
-        parts[part] = functools.partial(_images, archive, x, y, len(targets), file, channels), targets
-    unused = [name for name in archive.files if name not in {name for pair in names.values() for name in pair}]
+    with _opened(file) as archive:
+        names = _part_names(archive.files, file)
+        unused = [name for name in archive.files if name not in {name for pair in names.values() for name in pair}]
+        for part, (x, y) in names.items():
+            targets = checked_targets(_read(archive, y, file), y, str(file))
+            parts[part] = functools.partial(_images, file, x, y, len(targets), channels), targets
     status = file.stat()
     return Arrays(
         parts,
@@ -99,7 +99,7 @@ def _part_names(arrays: Sequence[str], file: Path) -> dict[PartName, tuple[str, 
     return found
 
 
-def _opened(file: Path, given: str) -> Any:
+def _opened(file: Path) -> Any:
     try:
         if file.exists() and not file.is_file():
             raise ValueError("it is no file")
@@ -107,7 +107,7 @@ def _opened(file: Path, given: str) -> Any:
         archive.files  # noqa: B018  # an array (.npy) has none
     except (OSError, ValueError, AttributeError, EOFError, BadZipFile) as error:
         reason = "it is not one" if "pickle" in str(error) else str(error)  # NumPy advises to run what it takes for one
-        raise DataError(f"cannot read {path_text(given)!r} as a NumPy archive (.npz): {reason}") from error
+        raise DataError(f"cannot read {path_text(file)!r} as a NumPy archive (.npz): {reason}") from error
     return archive
 
 
@@ -125,11 +125,10 @@ def _read(archive: Any, name: str, file: Path) -> np.ndarray:
         raise DataError(f"{name} cannot be read: {error}", where=path_text(file)) from error
 
 
-def _images(
-    archive: Any, name: str, targets: str, number: int, file: Path, channels: str | None
-) -> np.ndarray:  # fmt: skip
+def _images(file: Path, name: str, targets: str, number: int, channels: str | None) -> np.ndarray:
     """The images of an archive as (n, channels, *size)."""
-    images = _read(archive, name, file)
+    with _opened(file) as archive:
+        images = _read(archive, name, file)
     grey = images.ndim == 3
     if grey:
         images = images[:, None]
