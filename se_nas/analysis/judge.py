@@ -75,11 +75,10 @@ def judge(
     ranked = [n for n in judged.values() if n.role != "baseline"]
     base = next((n for n in judged.values() if n.role == "baseline"), None)
     winner = max(ranked, key=lambda n: sign * _gain(n, base), default=None)
-    family = {n.key: None for group in groups for n in group.networks if n.role != "baseline"}
+    family = tuple(n.key for n in groups[0].networks if n.role != "baseline") if groups else ()
     return Judgement(
-        networks=tuple(judged.values()), family=tuple(family), winner=None if winner is None else winner.key,
-        noise=noise,
-    )  # fmt: skip
+        networks=tuple(judged.values()), family=family, winner=None if winner is None else winner.key, noise=noise
+    )
 
 
 def _gain(network: Confirmed, base: Confirmed | None) -> float:
@@ -92,9 +91,8 @@ def _gain(network: Confirmed, base: Confirmed | None) -> float:
 
 @dataclass(kw_only=True)
 class _Group:
-    """Networks that all have scores with the same seeds: those that had so many, and all that had more."""
+    """Networks that all have scores with the same seeds."""
 
-    stopped: float
     seeds: list[int]
     networks: list[Confirmed]
     table: Array = field(default_factory=lambda: np.empty(0))
@@ -109,14 +107,17 @@ def _stayed(network: Confirmed) -> float:
 
 
 def _groups(networks: Sequence[Confirmed], scores: Mapping[str, Mapping[int, Array]]) -> list[_Group]:
-    """The smallest number of seeds first, so that the first group has all networks."""
-    found = []
+    """One for each number of seeds after which networks were stopped: these, and all that had more.
+
+    The smallest number comes first, and each group has only networks of the one before it.
+    """
+    found: list[_Group] = []
     for stopped in sorted({_stayed(n) for n in networks}):
         own = {seed for n in networks if _stayed(n) == stopped for seed in scores.get(n.key, {})}
-        members = [n for n in networks if _stayed(n) >= stopped]
+        members = [n for n in (found[-1].networks if found else networks) if _stayed(n) >= stopped]
         kept = {n.key: {seed: v for seed, v in scores.get(n.key, {}).items() if seed in own} for n in members}
         seeds, compared = _balanced(members, kept)
-        found.append(_Group(stopped=stopped, seeds=seeds, networks=compared))
+        found.append(_Group(seeds=seeds, networks=compared))
     return found
 
 
@@ -128,12 +129,13 @@ class _Compared:
 
     def __init__(self, groups: Sequence[_Group], scores: Mapping[str, Mapping[int, Array]], sign: float) -> None:
         self.groups = groups
-        self.networks = list({n.key: n for group in groups for n in group.networks}.values())
+        self.networks = groups[0].networks
         every = sorted({seed for group in groups for seed in group.seeds})
         values = np.full((len(self.networks), len(every)), np.nan)
-        for row, network in enumerate(self.networks):
-            for seed in self.of(network).seeds:
-                values[row, every.index(seed)] = sign * scores[network.key][seed].mean()
+        for group in groups:
+            for network in group.networks:
+                for seed in group.seeds:
+                    values[groups[0].row(network), every.index(seed)] = sign * scores[network.key][seed].mean()
         self.by_seeds = seed_noise(values)
         for group in groups:
             group.table = sign * np.stack([[scores[n.key][seed] for seed in group.seeds] for n in group.networks])
@@ -143,10 +145,6 @@ class _Compared:
         """The group with the most seeds that has all these networks."""
         keys = {n.key for n in networks}
         return [group for group in self.groups if keys <= {n.key for n in group.networks}][-1]
-
-    def pairs(self, role: str) -> list[tuple[Confirmed, Confirmed]]:
-        """What is compared with a reference point: all others, but the backbone without SE with nothing."""
-        return _pairs(self.networks, role)
 
 
 def _balanced(
@@ -203,6 +201,7 @@ def _with_validation(judged: dict[str, Confirmed]) -> dict[str, Confirmed]:
 
 
 def _pairs(networks: Sequence[Confirmed], role: str) -> list[tuple[Confirmed, Confirmed]]:
+    """What is compared with a reference point: all others, but the backbone without SE with nothing."""
     other = next((n for n in networks if n.role == role), None)
     return [(n, other) for n in networks if other is not None and n is not other and n.role != "baseline"]
 
@@ -212,7 +211,7 @@ def _with_differences(
 ) -> tuple[dict[str, Confirmed], Noise | None]:
     errors: list[float] = []
     for role in ("baseline", "reference"):
-        pairs = compared.pairs(role)
+        pairs = _pairs(compared.networks, role)
         bounds = None if looks is None or not pairs else _boundary(compared, pairs, looks)
         for group in compared.groups:
             mine = [k for k, pair in enumerate(pairs) if compared.of(*pair) is group]

@@ -14,7 +14,9 @@ MOST = 1000
 """More seeds than this count as never."""
 
 
-def seeds_to_decide(difference: Difference, *, seeds: int, margin: float, sign: float) -> int | None:
+def seeds_to_decide(
+    difference: Difference, *, seeds: int, margin: float, sign: float, after: int | None = None
+) -> int | None:
     """The least number of seeds that decides with `PROBABILITY` if the true gain is what was seen; None if none does.
 
     Decided is that the network beats the other one (the lower end of its family interval above 0), or that it gains
@@ -25,18 +27,20 @@ def seeds_to_decide(difference: Difference, *, seeds: int, margin: float, sign: 
     Parameters
     ----------
     seeds:
-        Of the confirm that the difference is from.
+        That the difference is from.
     margin:
         The smallest gain that is worth its cost, in the unit of the metric.
     sign:
         1 where a larger metric is better, else -1.
+    after:
+        More seeds than this, if more than `seeds` are there already.
     """
     if not difference.error or difference.interval is None or difference.family_interval is None:
         return None
     images = difference.image_error or 0.0
     by_seeds = max(difference.error**2 - images**2, 0.0) * seeds
     own, family = (np.ptp(ends) / 2 / difference.error for ends in (difference.interval, difference.family_interval))
-    gain, number = sign * difference.mean, np.arange(seeds + 1, MOST + 1)
+    gain, number = sign * difference.mean, np.arange((after or seeds) + 1, MOST + 1)
     error = np.sqrt(by_seeds / number + images**2)
     error = np.maximum(error, 1e-12)
     decided = ndtr(gain / error - family) + ndtr((margin - gain) / error - own)

@@ -98,37 +98,40 @@ def seed_noise(values: Array) -> SeedNoise:
     """From values ``networks x seeds``, at least 1 and 2: the mean squares of a two-way layout.
 
     With network x seed as the residual, the mean squares of seed and residual are ``seed n + rest`` and ``rest``.
-    Values are NaN where a network was not trained with a seed.
+    Values are NaN where a network was not trained with a seed; networks of which no two share seeds are taken for
+    independent.
     """
-    n, s = values.shape
+    n = len(values)
     there = np.isfinite(values)
     count = int(there.sum())
     within = float(np.nansum((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))
-    if n == 1:
-        total = within / (s - 1)
-        return SeedNoise(total=total, total_degrees=s - 1.0, interaction=total, degrees=s - 1.0, correlation=0.0)
-    degrees = float(count - n - s + 1)
-    interaction = float((_rest(values, there) ** 2).sum() / degrees)
-    total = within / (count - n)
+    total, free = within / (count - n), float(count - n)
+    rest, effects = _rest(values, there)
+    degrees = float(count - effects)
+    if n == 1 or degrees < 1:
+        return SeedNoise(total=total, total_degrees=free, interaction=total, degrees=free, correlation=0.0)
+    interaction = float((rest**2).sum() / degrees)
     common = max(n * total - (n - 1) * interaction, 0.0)
     squares = (common**2 + (n - 1) * interaction**2) / (count / n - 1)
     return SeedNoise(
         total=total,
-        total_degrees=(n * total) ** 2 / squares if squares > 0 else float(count - n),
+        total_degrees=(n * total) ** 2 / squares if squares > 0 else free,
         interaction=interaction,
         degrees=degrees,
         correlation=(common - interaction) / (n * total) if total > 0 else 0.0,
     )
 
 
-def _rest(values: Array, there: Array) -> Array:
-    """What is left of the values that are there without the best effects of networks and seeds (least squares)."""
+def _rest(values: Array, there: Array) -> tuple[Array, int]:
+    """What the best effects of networks and seeds leave of the values that are there, and how many effects that are."""
+    n, s = values.shape
     if there.all():
-        return np.asarray(values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean())
+        return np.asarray(values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()), n + s - 1
     network, seed = np.nonzero(there)
-    design = np.hstack([np.eye(values.shape[0])[network], np.eye(values.shape[1])[seed]])
+    design = np.hstack([np.eye(n)[network], np.eye(s)[seed]])
     known = values[there] - values[there].mean()
-    return np.asarray(known - design @ np.linalg.lstsq(design, known, rcond=None)[0])
+    effects, _, rank, _ = np.linalg.lstsq(design, known, rcond=None)
+    return np.asarray(known - design @ effects), int(rank)
 
 
 def variances(scores: Array, by_seeds: SeedNoise | None = None) -> Variances:

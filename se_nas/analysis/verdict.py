@@ -166,7 +166,8 @@ def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign
 
 def _what_would_decide(c: Confirmation, winner: Confirmed, difference: Difference, sign: float, run: str) -> Sentence:
     """How many seeds would decide, with their time and their command; or that no number of them does."""
-    seeds = seeds_to_decide(difference, seeds=_seeds_of(c, winner), margin=c.margin, sign=sign)
+    own, most = _seeds_of(c, winner), len(c.seeds)
+    seeds = seeds_to_decide(difference, seeds=own, after=most, margin=c.margin, sign=sign)
     if seeds is None:
         images = amount(difference.image_error or 0.0, c.unit, signed=False)
         return Sentence(

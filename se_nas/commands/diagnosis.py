@@ -61,9 +61,9 @@ def _evidence(
 
 def _confirmed(study: Study, confirmation: Confirmation | None) -> list[Trial]:
     """The trainings of the confirm, in the order of its networks, the winner first."""
-    if confirmation is None or CONFIRM not in study_names(study.url):
+    if confirmation is None or CONFIRM not in study_names(study.url, read_only=True):
         return []
-    trials = {trial.number: trial for trial in Study(study.url, CONFIRM, study.objective, {}).trials()}
+    trials = {trial.number: trial for trial in Study(study.url, CONFIRM, study.objective, {}, read_only=True).trials()}
     networks = sorted(confirmation.networks, key=lambda network: network.key != confirmation.winner)
     return [trials[number] for network in networks for number in network.trials.values() if number in trials]
 

@@ -60,7 +60,7 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
 def _trials(problem: Problem, run: RunFolder) -> list[Trial]:
     """The trials that the run has already; RunError if they are of something else."""
     storage = problem.config.storage or (run.storage if (run.path / "study.db").is_file() else None)
-    study = None if storage is None else Study.latest(storage, STUDY)
+    study = None if storage is None else Study.latest(storage, STUDY, read_only=True)
     if study is None:
         return []
     check_same(study, problem, run)

@@ -4,7 +4,6 @@ Only `confirm` opens the test part, once, at its end; what it looks at before th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
-from se_nas.core.errors import RunError, TrainingError, reason_of
+from se_nas.core.errors import RunError, TrainingError
 from se_nas.core.files import atomically, weights_file
 from se_nas.core.protocols import Channel, Task
 from se_nas.core.trial import Request, Result
@@ -26,7 +25,7 @@ from se_nas.data.datamodule import AnyDataModule
 from se_nas.data.shards import devices_of
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.insertion.insert import build_candidate
-from se_nas.training.devices import threads
+from se_nas.training.answer import answer
 from se_nas.training.loop_run import examine_own
 from se_nas.training.tasks import open_task
 from se_nas.training.trainer import DeviceSettings, make_trainer, quiet, validation_batch
@@ -62,19 +61,15 @@ def examine(request: Request, channel: Channel, *, part: PartName = "test") -> R
     tensors (batch,) by metric.
     """
     folder = Path(request.folder)
-    start = time.perf_counter()
-    result = Result(trial=request.trial, attempt=request.attempt, state="complete")
-    try:
-        with threads(request.threads):
-            scores, metrics = _examine(request, folder, part)
+
+    def work(result: Result) -> Result:
+        scores, metrics = _examine(request, folder, part)
         with atomically(exam_file(folder, request.trial, part)) as temporary:
             names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
             np.savez_compressed(temporary, scores=scores, names=names, values=values)
-    except OSError:  # the disk, not the network
-        raise
-    except Exception as error:  # the others are examined all the same
-        result = replace(result, state="failed", reason=reason_of(error))
-    return replace(result, seconds=time.perf_counter() - start)
+        return result
+
+    return answer(request, work)
 
 
 def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray, dict[str, float]]:

