@@ -216,7 +216,7 @@ def _limits(c: Confirmation) -> list[Sentence]:
     if c.rounds is not None:
         looks = listed([str(k) for k in c.rounds.looks.seeds])
         text = (
-            f"Seeds were added in rounds, judged by the validation part after {looks}; {len(c.seeds)} were enough: "
+            f"Seeds were added in rounds, judged by the validation part after {looks}, up to {len(c.seeds)}: "
             f"{c.rounds.ended}. Intervals and p hold wherever it had ended."
         )
         found.append(Sentence(text=text, numbers={"seeds": len(c.seeds), "most": c.rounds.looks.last}))
