@@ -27,13 +27,16 @@ from se_nas.samplers.features import GROUPS, Array, Features
 from se_nas.samplers.marginals import Marginals
 from se_nas.space.levels import Codes
 
-#: Standard deviation of the effect of SE everywhere over that of the noise; 0 is "no effect".
-SIGNAL = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-#: Size of the differences between widths, and of interactions, against the on/off effects.
-WIDTH = (0.1, 0.3, 1.0)
-INTERACTION = (0.0, 0.35, 1.2)
-INTERACTION_WEIGHT = (0.3, 0.4, 0.3)
+#: Standard deviation of the effect of SE everywhere over that of the noise, with a half-Cauchy prior of scale 1 (Gelman
+#: 2006, Bayesian Analysis 1, 515-534): effects smaller than the noise are as likely as larger ones. 0 is "no effect".
+SIGNAL = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NO_EFFECT_WEIGHT = 0.1
+#: Size of the differences between widths, and of interactions, against the on/off effects. An effect mostly keeps its
+#: sign over the widths (SE paper, table of reductions), and is mostly that of its own stage.
+WIDTH = (0.1, 0.3, 1.0)
+WIDTH_WEIGHT = (0.5, 0.4, 0.1)
+INTERACTION = (0.0, 0.25, 0.8)
+INTERACTION_WEIGHT = (0.4, 0.45, 0.15)
 #: Prior standard deviation of the intercept around the mean of the data, in noise standard deviations.
 INTERCEPT = 100.0
 #: Weight of the prior guess of the noise, in trials.
@@ -223,10 +226,12 @@ def _gram(rows: Array, features: Features, group: int) -> Array:
 def _grid() -> tuple[Array, Array]:
     """Group variances over the noise variance (``k x groups``) and log prior weights (``k``)."""
     points, weights = [_variances(0.0, 0.0, 0.0)], [NO_EFFECT_WEIGHT]
-    interactions = tuple(zip(INTERACTION, INTERACTION_WEIGHT, strict=True))
-    for signal, width, (interaction, share) in itertools.product(SIGNAL, WIDTH, interactions):
+    half_cauchy = np.array(SIGNAL) / (1 + np.array(SIGNAL) ** 2)  # its density times the step of the grid of logarithms
+    signals = zip(SIGNAL, (1 - NO_EFFECT_WEIGHT) * half_cauchy / half_cauchy.sum(), strict=True)
+    axes = signals, zip(WIDTH, WIDTH_WEIGHT, strict=True), zip(INTERACTION, INTERACTION_WEIGHT, strict=True)
+    for (signal, a), (width, b), (interaction, c) in itertools.product(*axes):
         points.append(_variances(signal, width, interaction))
-        weights.append((1 - NO_EFFECT_WEIGHT) * share / len(SIGNAL) / len(WIDTH))
+        weights.append(a * b * c)
     return np.array(points), np.log(weights)
 
 
@@ -248,7 +253,7 @@ def quadratic(phi: Array, cov: Array) -> Array:
 
 def prior_covariance(features: Features) -> Array:
     """Covariance (``p x p``) of the coefficients before any trial, at a middling grid point, in noise variances."""
-    variances = np.array(_variances(signal=2.0, width=0.3, interaction=0.35))
+    variances = np.array(_variances(signal=2.0, width=0.3, interaction=0.25))
     return np.asarray(np.diag(variances[features.group] * features.scale**2))
 
 

@@ -27,6 +27,7 @@ from se_nas.report.figures import paper_effects
 from se_nas.report.front_table import front_display
 from se_nas.report.page import render
 from se_nas.report.run_page import RunFacts, run_page
+from se_nas.samplers import posterior
 from se_nas.space.space import Space
 
 CHANCES = ["p_better", "p_same", "p_worse"]
@@ -115,11 +116,14 @@ def test_wherever_they_are_shown_they_add_up(found: Findings, tmp_path: Path) ->
     ]  # fmt: skip
 
 
-def test_an_end_at_the_point_mass_is_named_wherever_it_is_shown(found: Findings) -> None:
-    """Where nothing has an effect intervals end at none, which no number may hide."""
+def test_an_end_at_the_point_mass_is_named_wherever_it_is_shown(
+    found: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where "no effect" is likely enough intervals end at none, which no number may hide."""
     assert found.effects is not None
     effects = found.effects.assign(lower=0.0)
     assert set(paper_effects(effects, "share")["90 % interval"].str.startswith("no effect")) == {True}
+    monkeypatch.setattr(posterior, "NO_EFFECT_WEIGHT", 0.9)
     without = findings(searched(found.space, 30, effect=0.0), OBJECTIVE, found.space)  # type: ignore[arg-type]
     ends = without.complete[["gain_low", "gain_high"]].to_numpy()
     assert (ends == 0).any(axis=1).sum() > 1, "more than no SE itself"
