@@ -13,6 +13,7 @@ from se_nas.analysis.confirmation import Sentence
 from se_nas.analysis.effects import effects_table
 from se_nas.analysis.estimates import Fitted, fitted
 from se_nas.analysis.margin import margin_of
+from se_nas.analysis.rule_estimates import RuleEstimate, rule_estimates
 from se_nas.analysis.tables import best_row, complete_table, curves_table, front_table, trials_table
 from se_nas.analysis.trained_enough import Trainings, cautions, training_checks
 from se_nas.core.trial import Objective, Trial
@@ -69,6 +70,11 @@ class Findings:
     def effects(self) -> pd.DataFrame | None:
         """What each stage and reduction does; None where there is no posterior. See `effects_table`."""
         return None if self.space is None else effects_table(self.told, self.space, margin=self.margin)
+
+    @functools.cached_property
+    def rules(self) -> tuple[RuleEstimate, ...]:
+        """What the rules that need no search cost and gain; see `rule_estimates`."""
+        return () if self.space is None else rule_estimates(self.space, self.trials, self.told, margin=self.margin)
 
     @functools.cached_property
     def training_checks(self) -> tuple[Check, ...]:

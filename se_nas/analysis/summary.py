@@ -12,6 +12,7 @@ from se_nas.analysis.checks import Check
 from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.gate_report import GateReport
+from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.analysis.tables import plain_row
 from se_nas.analysis.verdict import price_text
 from se_nas.core.serialization import to_plain
@@ -86,6 +87,8 @@ class Summary:
     """Role -> reference point, of those in `REFERENCES` that are trained."""
     margin: float = 0.0
     """The smallest gain that is worth its cost, in units of the metric."""
+    rules: tuple[RuleEstimate, ...] = ()
+    """The placements of rules that need no search, trained or not."""
     likeliest: Network | None = None
     """Of the networks with SE the likeliest to be better than the backbone without, where the model can tell."""
     gained: tuple[str, ...] = ()
@@ -146,6 +149,7 @@ def summarize(
         front=tuple(Network.of(row) for _, row in found.front.iterrows()),
         references={role: Network.of(rows.iloc[0]) for role, rows in roles.items() if len(rows)},
         margin=found.margin,
+        rules=found.rules,
         likeliest=_likeliest(found.complete),
     )
     named = tuple(replace(s, text=s.text.replace(" RUN ", f" {folder or 'RUN'} ")) for s in found.cautions)
@@ -189,6 +193,7 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
         "best": None if best is None else next(row for row in front if row["trial"] == best.trial),
         "complete": summary.complete, "front": front,
         **{role: rows[n.trial] if (n := summary.references.get(role)) else None for role in REFERENCES},
+        "rules": to_plain(summary.rules),
         "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
         "checks": {"trained": to_plain(found.training_checks), "reasons": to_plain(summary.reasons),
                    "gates": to_plain(summary.gates)},

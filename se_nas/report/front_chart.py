@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.core.costs import cost_facts
 from se_nas.core.words import CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
 from se_nas.report.metric import Metric
@@ -32,7 +33,13 @@ def cloud(table: pd.DataFrame, color: str) -> dict[str, Any]:
 
 
 def front_chart(
-    done: pd.DataFrame, rows: Index, costs: Sequence[str], metric: Metric, *, recommended: int | None
+    done: pd.DataFrame,
+    rows: Index,
+    costs: Sequence[str],
+    metric: Metric,
+    *,
+    recommended: int | None,
+    rules: Sequence[RuleEstimate] = (),
 ) -> Chart:
     """The front over each cost: single runs, what all runs together say with intervals, and the reference points.
 
@@ -44,9 +51,14 @@ def front_chart(
         Their positions in the columns of the page.
     recommended:
         The trial to point at.
+    rules:
+        Reference points that need no search, shown where the model of all trainings says something of them.
     """
     believed = bool(done["mean"].notna().any())
     views = [_front_view(done, rows, name, costs, metric, recommended=recommended) for name in costs]
+    if believed:
+        for view, name in zip(views, costs, strict=True):
+            view.traces.extend(_rule_marks(done, name, metric, rules))
     what = "by all trainings together, with 90 % intervals" if believed else "of single trainings"
     return Chart(
         views=views,
@@ -66,9 +78,7 @@ def front_chart(
 def _front_view(
     done: pd.DataFrame, rows: Index, cost: str, costs: Sequence[str], metric: Metric, *, recommended: int | None
 ) -> View:
-    base = done[done["role"] == "baseline"]
-    zero = float(base[cost].iloc[0]) if len(base) and pd.notna(base[cost].iloc[0]) else 0.0
-    factor = 100 / zero if zero else 1.0
+    base, (zero, factor) = done[done["role"] == "baseline"], _origin(done, cost)
     x = {"name": cost, "zero": zero, "factor": factor} if zero else cost
     has = done[cost].notna().to_numpy()
     kind = points(done)  # one kind for all: marks of the graphics card lie above the others
@@ -124,6 +134,37 @@ def _front_view(
         layout={"xaxis": {"title": {"text": escaped(title)}}, "yaxis": {"title": {"text": escaped(metric.head)}}},
         table=front_rows(done.iloc[members], base, costs, metric, recommended=recommended, cost=cost),
     )
+
+
+def _rule_marks(done: pd.DataFrame, cost: str, metric: Metric, rules: Sequence[RuleEstimate]) -> list[dict[str, Any]]:
+    """One mark for each rule whose cost is known, whether it was trained or not, at what all trainings say of it."""
+    known = [rule for rule in rules if rule.mean is not None and cost in rule.costs]
+    if not known:
+        return []
+    zero, factor = _origin(done, cost)
+    texts = [
+        "<br>".join([
+            *(f"<b>{escaped(name)}</b>" for name in rule.rules),
+            escaped(_spaced(rule.placement)),
+            "not trained" if rule.trial is None else f"trial {rule.trial}",
+            f"all trainings: {escaped(f'{metric.value(rule.mean)} {metric.unit}'.strip())}",
+        ])
+        for rule in known
+    ]  # fmt: skip
+    return [{
+        "type": points(done), "mode": "markers", "name": "rules that need no search",
+        "x": [factor * (rule.costs[cost] - zero) for rule in known],
+        "y": [metric.factor * rule.mean for rule in known if rule.mean is not None],
+        "text": texts, "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": "@confirmed", "symbol": "star-open", "size": 11, "line": {"width": 1.5}},
+    }]  # fmt: skip
+
+
+def _origin(done: pd.DataFrame, cost: str) -> tuple[float, float]:
+    """The cost without SE and the factor to percent of it, 0 and 1 where it is not known."""
+    base = done[done["role"] == "baseline"]
+    zero = float(base[cost].iloc[0]) if len(base) and pd.notna(base[cost].iloc[0]) else 0.0
+    return zero, 100 / zero if zero else 1.0
 
 
 def _cost_error(table: pd.DataFrame, cost: str, factor: float) -> dict[str, Any]:

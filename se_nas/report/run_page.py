@@ -26,6 +26,7 @@ from se_nas.report.figures import cost_columns
 from se_nas.report.front_chart import front_chart, runs_chart
 from se_nas.report.metric import Metric
 from se_nas.report.page import Block, Head, Page, Section, Table
+from se_nas.report.rules_table import rules_section
 from se_nas.report.trial_rows import failures_section, trial_columns, trial_heads
 
 
@@ -57,7 +58,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
         sections.append(confirmed_section(confirmation, metric, costs))
     sections += checks_sections(found.training_checks, summary, lambda text: _anywhere(text, summary))
     if len(found.complete):
-        sections += _front_sections(found, costs, metric, recommended)
+        sections += _front_sections(found, summary, costs, metric)
     curves = curves_chart(found.trials, metric, _named(summary, recommended))
     if curves is not None:
         sections.append(
@@ -86,15 +87,18 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     )
 
 
-def _front_sections(found: Findings, costs: Sequence[str], metric: Metric, recommended: int | None) -> list[Section]:
-    """The front, the effects, and what the model corrects of single trainings."""
+def _front_sections(found: Findings, summary: Summary, costs: Sequence[str], metric: Metric) -> list[Section]:
+    """The front, the rules beside it, the effects, and what the model corrects of single trainings."""
     done, axes = found.complete, found.axes
     rows = np.flatnonzero([t.state == "complete" for t in found.trials])
     # The first view is over the cost that the search was for.
     ordered = sorted(costs, key=lambda name: (name not in axes, axes.index(name) if name in axes else 0))
-    chart = front_chart(done, rows, ordered, metric, recommended=recommended)
+    recommended = None if summary.recommended is None else summary.recommended.trial
+    chart = front_chart(done, rows, ordered, metric, recommended=recommended, rules=summary.rules)
+    rules = rules_section(summary)
     sections = [
         Section(id="front", title=f"{metric.name} against cost", short="Front", chart=chart),
+        *([] if rules is None else [rules]),
         _effects(found, metric),
     ]
     if found.estimated:

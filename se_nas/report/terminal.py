@@ -22,6 +22,7 @@ from se_nas.core.words import amount, duration, level_of
 from se_nas.report.compare_page import Comparison
 from se_nas.report.console import console
 from se_nas.report.front_table import front_display
+from se_nas.report.rules_table import rules_display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class View:
 
 
 def show_result(summary: Summary) -> None:
-    """Print the end of a search: why it ended, the front, what was gained, and where the files are."""
+    """Print the end of a search: why it ended, the front, rules beside it, what was gained, and where the files are."""
     out = console(width=180)
     say = functools.partial(out.print, highlight=False, markup=False)
     failed = f", {summary.failed} trainings failed" if summary.failed else ""
@@ -147,6 +148,8 @@ def show_result(summary: Summary) -> None:
             else "single runs"
         )
         out.print(front_display(summary, title=f"Pareto front ({what})"))
+    if (rules := rules_display(summary)) is not None:
+        out.print(rules)
     for line in summary.lines:
         say(line)
     best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights

@@ -104,6 +104,17 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
     )
 
 
+def block_cost(unit: Unit, choice: Choice) -> Cost:
+    """What a new SE block, or none, adds to a unit of the backbone without SE; of one to `keep` only a trace knows."""
+    if choice.kind != "se":
+        return NOTHING
+    site = unit.site(choice.position)
+    added = se_cost(site.channels, site.size, choice)
+    if site.edge == "gate":  # the network multiplies by the gate itself, also by an open one
+        added -= Cost(params=0, macs=site.channels * math.prod(site.size), activations=0)
+    return added.times(site.uses)
+
+
 class CostModel:
     """The cost of any placement of one backbone: one trace, and a sum over its units.
 
@@ -140,17 +151,11 @@ class CostModel:
 
     def added(self, unit: Unit, choice: Choice) -> Cost:
         """What the choice of one unit adds to the backbone without SE."""
-        if choice.kind == "none":
-            return NOTHING
-        if choice.kind == "keep":
-            if unit.name not in self._kept:
-                self._kept[unit.name] = self._trace({unit.name: choice}) - self.backbone
-            return self._kept[unit.name]
-        site = unit.site(choice.position)
-        added = se_cost(site.channels, site.size, choice)
-        if site.edge == "gate":  # the network multiplies by the gate itself, also by an open one
-            added -= Cost(params=0, macs=site.channels * math.prod(site.size), activations=0)
-        return added.times(site.uses)
+        if choice.kind != "keep":
+            return block_cost(unit, choice)
+        if unit.name not in self._kept:
+            self._kept[unit.name] = self._trace({unit.name: choice}) - self.backbone
+        return self._kept[unit.name]
 
     def table(self, space: Space) -> dict[str, np.ndarray]:
         """The cost of all assignments of levels at once, by name.

@@ -90,6 +90,7 @@ class TestPage:
         assert headings == [
             "verdict",
             "front",
+            "rules",
             "effects",
             "runs",
             "curves",
@@ -97,7 +98,7 @@ class TestPage:
             "failures",
             "trials",
             "run",
-        ] or (headings == ["verdict", "front", "effects", "runs", "progress", "failures", "trials", "run"])
+        ] or (headings == ["verdict", "front", "rules", "effects", "runs", "progress", "failures", "trials", "run"])
         links = [attrs.get(name) for _, attrs in outline.tags for name in ("src", "href") if attrs.get(name)]
         assert all(str(link).startswith("#") for link in links)
         assert ("html", {"lang": "en"}) in outline.tags
