@@ -33,6 +33,8 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.trial import Recipe, Target
 from se_nas.report.figures import save_figure
 from se_nas.samplers.front import believed_front
+from se_nas.samplers.pool import Candidates
+from se_nas.samplers.posterior import Posterior
 
 CHECKS = (10, 20, 50)
 WITHIN = 1.645
@@ -66,8 +68,7 @@ def judged(
     """What a search is worth after some trials, by the posterior's front and by its own observed one."""
     best = best_score(landscape)
     posterior, candidates, members, claims = Judge(landscape)(codes, values)
-    front = believed_front(posterior, candidates)
-    recommended = candidates.codes[front.members[np.flatnonzero(front.tied_with < 0)[-1]]]
+    recommended = recommended_of(posterior, candidates)
     for name, area, choice in (
         ("posterior", score(landscape, candidates.codes[members], claims), recommended),
         ("observed", score(landscape, codes, values), codes[np.argmax(values)]),
@@ -79,6 +80,12 @@ def judged(
             "near_best": near_best(landscape, truth, place, margin),
             "true_gain": truth[place] - truth[0],
         }
+
+
+def recommended_of(posterior: Posterior, candidates: Candidates) -> Array:
+    """The levels of the dearest placement that is told apart from the cheaper ones of the front."""
+    front = believed_front(posterior, candidates)
+    return np.asarray(candidates.codes[front.members[np.flatnonzero(front.tied_with < 0)[-1]]])
 
 
 def command_search(given: argparse.Namespace, table: Table, folder: Path) -> None:

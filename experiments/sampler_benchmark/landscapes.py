@@ -232,3 +232,8 @@ def best_score(landscape: Landscape) -> float:
     top = float(landscape.params.max(axis=1).sum()) / 1e3
     cost, gain = true_front(landscape)
     return float((gain * (np.append(cost[1:], top) - cost)).sum())
+
+
+def share(landscape: Landscape, area: float, best: float) -> float:
+    """Score over the best one; where nothing can be gained, minus the mean true loss in points."""
+    return area / best if best > 1e-9 else area / (float(landscape.params.max(axis=1).sum()) / 1e3)

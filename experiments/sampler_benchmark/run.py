@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from landscapes import Landscape, benchmark, best_score, development, score
+from landscapes import Landscape, benchmark, best_score, development, score, share
 from peers import PEERS
 from play import ACCURACY, Judge, simulate
 from scipy.stats import beta
@@ -32,11 +32,6 @@ from se_nas.samplers.posterior import Posterior
 
 HERE = Path(__file__).parent
 CHECKS = (10, 20, 50)
-
-
-def share(landscape: Landscape, area: float, best: float) -> float:
-    """Score over the best one; where nothing can be gained, minus the mean true loss in points."""
-    return area / best if best > 1e-9 else area / (float(landscape.params.max(axis=1).sum()) / 1e3)
 
 
 def coverage(judge: Judge, posterior: Posterior, front: np.ndarray, seed: int) -> dict[str, float]:

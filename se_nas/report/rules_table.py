@@ -22,7 +22,7 @@ def rules_section(summary: Summary) -> Section | None:
     rule, placement, *numbers = HEADS
     text = [
         "What one would have without a search: rules that others ship or recommend, each with the reduction of the "
-        "space that is nearest to 16. Gains are what all trainings together say, of networks that were not trained, too."
+        "space that is nearest to 16. Gains are what all trainings together say, also of untrained networks."
     ]
     table = Table(
         caption=f"{TITLE}, against no SE. {chances_note(summary.margin, summary.unit)}.",
