@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import REPOSITORY, backbone_of, units_of
+from scipy import stats
 
 from se_nas.space.exact_cost import CostModel
 from se_nas.space.space import Space
@@ -54,17 +55,19 @@ def write_made_up(folder: Path, seeds: int, noise: float = NOISE) -> np.ndarray:
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     """The modules of the experiment."""
-    names = ("landscape", "replay", "run", "tables")
+    names = ("landscape", "replay", "replay_rules", "run", "tables")
     others = {name: sys.modules.pop(name) for name in names if name in sys.modules}  # other experiments have namesakes
     sys.path.insert(0, str(FOLDER))
     try:
         import landscape
         import replay
+        import replay_rules
         import run
         import tables
     finally:
         sys.path.remove(str(FOLDER))
-    yield type("Scripts", (), {"landscape": landscape, "replay": replay, "run": run, "tables": tables})
+    yield type("Scripts", (), {"landscape": landscape, "replay": replay, "replay_rules": replay_rules, "run": run,
+                               "tables": tables})  # fmt: skip
     for name in names:
         sys.modules.pop(name)
     sys.modules.update(others)
@@ -166,3 +169,49 @@ def test_commands_are_ones_that_se_nas_takes(scripts: Any, version: str, tmp_pat
     for command in scripts.run.commands(version, "folder:PATH", tmp_path, workers=2):
         given = parse(command)
         assert given.command == command[0]
+
+
+class TestRules:
+    """Rules that need no search beside replayed searches."""
+
+    def test_places_are_those_of_the_rules_levels(self, scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+        """Level 1 is r = 16; the keys of the table are those of resnet8 at 16 pixels."""
+        table = scripts.landscape.read_table(made_up[0])
+        places = scripts.replay_rules.rule_places(table, "cpu")
+        levels = [tuple(table.codes[place]) for place in places.values()]
+        assert levels == [(1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 1, 1), (0, 0, 1)]
+        assert next(iter(places)) == "SE everywhere"
+
+    def test_a_fixed_placement_gains_its_mean_over_no_se(self, scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+        """Over all seeds, with the t interval of a difference of two means."""
+        table = scripts.landscape.read_table(made_up[0])
+        finals = np.array([table.finals(seed) for seed in range(3)]).T
+        row = scripts.replay_rules.gain_row(table, dict.fromkeys(range(3), np.eye(64)[5]))
+        assert row["gain"] == pytest.approx(finals[5].mean() - finals[0].mean())
+        reach = scripts.landscape.seed_noise(finals) * np.sqrt(2 / 3) * stats.t.ppf(0.95, 63 * 2)
+        assert (row["lower"], row["upper"]) == pytest.approx((row["gain"] - reach, row["gain"] + reach))
+
+    def test_a_choice_is_judged_by_the_other_seeds(self, scripts: Any, made_up: tuple[Path, np.ndarray]) -> None:
+        table = scripts.landscape.read_table(made_up[0])
+        finals = np.array([table.finals(seed) for seed in range(3)]).T
+        chosen = {0: np.eye(64)[7], 1: 0.5 * (np.eye(64)[7] + np.eye(64)[9]), 2: np.eye(64)[0]}
+        gains = finals - finals[0]
+        by_hand = [
+            gains[7, [1, 2]].mean(),
+            (0.5 * (gains[7] + gains[9]))[[0, 2]].mean(),
+            0.0,
+        ]
+        assert scripts.replay_rules.gain_row(table, chosen)["gain"] == pytest.approx(np.mean(by_hand))
+        none = scripts.replay_rules.gain_row(table, dict.fromkeys(range(3), np.eye(64)[0]))
+        assert none == {"gain": 0.0, "lower": 0.0, "upper": 0.0}
+
+    def test_searches_on_trainings_without_noise_agree(self, scripts: Any, tmp_path: Path) -> None:
+        """The truly best is SE in the first two stages at r = 4; shares add up to 1."""
+        write_made_up(tmp_path, 2, noise=0.001)
+        shares = scripts.replay_rules.searched_shares(scripts.landscape.read_table(tmp_path), 1, 0)
+        assert list(shares) == [10, 20, 50]
+        assert all(row.sum() == pytest.approx(1) for by_seed in shares.values() for row in by_seed.values())
+        table = scripts.landscape.read_table(tmp_path)
+        for row in shares[50].values():
+            first, _, last = table.codes[row.argmax()]
+            assert (first, last) == (3, 0)
