@@ -97,7 +97,7 @@ def main() -> None:
         rows.append({"what": name, "trainings": 0, "recommends_se": 1.0,
                      **gain_row(table, dict.fromkeys(table.complete(), each[place]))})  # fmt: skip
     for n, shares in searched_shares(table, given.repeats, given.offset).items():
-        se = float(np.mean([1 - share[0] for share in shares.values()]))
+        se = 1 - min(1.0, float(np.mean([share[0] for share in shares.values()])))
         rows.append({"what": "known-cost", "trainings": n, "recommends_se": se, **gain_row(table, shares)})
     written = pd.DataFrame(rows)
     written.to_csv(folder / "rules.csv", index=False, float_format="%.4f")

@@ -153,13 +153,19 @@ def command_table(_: argparse.Namespace) -> None:
     mean += [f"{known.loc[[(name, n) for name in gainful], 'mean'].mean():.2f}" for n in CHECKS]
     print("| mean of the ten with a gain | " + " | ".join(mean) + " |\n")
 
+    if (HERE / "at_cost.csv").is_file():
+        print_gains(names, short)
+
+
+def print_gains(names: list[str], rules: list[str]) -> None:
+    """True gain of each rule, of the searches for no more than its cost, and the largest there is for that cost."""
     gains = pd.read_csv(HERE / "rules.csv").set_index(["landscape", "rule"])
     found = pd.read_csv(HERE / "at_cost.csv").set_index(["landscape", "rule", "trials"])
-    print("| landscape | " + " | ".join(short) + " |")
-    print("|---" * (len(short) + 1) + "|")
+    print("| landscape | " + " | ".join(rules) + " |")
+    print("|---" * (len(rules) + 1) + "|")
     for name in names:
         cells = []
-        for rule in short:
+        for rule in rules:
             own, best = gains.loc[(name, rule), ["gain", "best_gain"]]
             searched = [marked(*found.loc[(name, rule, n), ["mean", "sem"]], own) for n in CHECKS]
             cells.append(f"{own:.2f}: {', '.join(searched)} ({best:.2f})")

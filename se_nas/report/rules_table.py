@@ -6,7 +6,7 @@ from rich.table import Table as Display
 
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.analysis.summary import Network, Summary
-from se_nas.core.words import CHANCES_HEAD, amount, chances_cell, chances_note, cost_name, gain_span
+from se_nas.core.words import CHANCES_HEAD, amount, chances_cell, chances_note, cost_name, gain_span, in_words
 from se_nas.report.page import Head, Section, Table
 
 TITLE = "Rules that need no search"
@@ -54,7 +54,7 @@ def _row(rule: RuleEstimate, base: Network, unit: str) -> list[str]:
     low, high = rule.gain_low or 0.0, rule.gain_high or 0.0
     return [
         "; ".join(rule.rules),
-        rule.placement.replace(",", ", "),
+        in_words(rule.placement),
         "not trained" if rule.trial is None else str(rule.trial),
         amount(rule.gain or 0.0, unit),
         gain_span(low, high, unit),
