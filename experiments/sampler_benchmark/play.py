@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
@@ -41,13 +41,17 @@ def play(
     trials: int,
     train: Callable[[int, np.ndarray], float],
     workers: int = 1,
+    first: Sequence[tuple[int, ...]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes and accuracies of one search, where ``train(i, code)`` is the accuracy of trial ``i``.
 
-    With several workers a trial is told when ``workers - 1`` younger ones are running.
+    With several workers a trial is told when ``workers - 1`` younger ones are running. The codes of ``first`` come
+    before what the sampler proposes.
     """
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     space, distributions = landscape.level_space, landscape.space
+    for code in first:
+        study.enqueue_trial(space.decode(np.array(code)))
     running: list[optuna.Trial] = []
     codes, values = np.zeros((trials, landscape.decisions), dtype=np.int64), np.zeros(trials)
     for i in range(trials):

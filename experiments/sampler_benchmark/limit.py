@@ -1,0 +1,135 @@
+"""How far is the sampler from the best design known in hindsight, at high noise?
+
+    python experiments/sampler_benchmark/limit.py --landscapes 40 --trials 20
+    python experiments/sampler_benchmark/limit.py --landscapes 40 --trials 50
+
+For each landscape, the design of so many trainings that gives the posterior's front the highest mean score is looked
+for by exchange: one training after the other moves to another placement, or becomes a repeat, if that raises the mean
+score over `TUNING` draws of the noise. Whoever looks knows the true gains, but not the noise that the found design is
+then judged by, nor may the design depend on outcomes. That is the limit of a design fixed in hindsight; a
+sampler, which sees outcomes as it goes, is held against it. Appends to limit.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from landscapes import REDUCTIONS4, RESNET20, RESNET50, Landscape, additive, best_score, interacting, make, score
+from peers import PEERS
+from play import ACCURACY, simulate
+
+from se_nas.samplers import posterior
+from se_nas.samplers.features import GROUPS, Features
+
+FILE = Path(__file__).parent / "limit.csv"
+SAMPLERS = ("random", "known-cost")
+NOISE = 0.3
+TUNING, JUDGING = 64, 200
+SWEEPS, TRIED = 2, 12
+
+
+def landscape_of(number: int) -> Landscape:
+    """Landscapes of their own, neither the benchmark's nor the development ones: noise as large as the effects."""
+    rng = np.random.default_rng([9000, number])
+    stages = list((RESNET20, RESNET50)[number % 2])
+    d = len(stages)
+    curve = [0.0, *np.sort(1 - 0.5 * rng.random(3) ** 2)]
+    table = np.outer(rng.normal(0.1, 0.2, d), curve)
+    pair = rng.normal(0, 0.08, (d, d)) * (number % 3 == 0)
+    gain = interacting(table, pair, 0.0) if pair.any() else additive(table)
+    return make(f"apart-{number}", stages, REDUCTIONS4, gain, NOISE)
+
+
+class Fixed:
+    """Mean score of the posterior's front over draws of the noise, for any design on one landscape.
+
+    A design is the same for all draws, so that they share its decompositions: the claims are those of
+    `se_nas.samplers.posterior.fit`, all draws at once (checked in tests/test_sampler_benchmark.py).
+    """
+
+    def __init__(self, landscape: Landscape, draws: int, seed: int, trials: int) -> None:
+        self.landscape = landscape
+        self.every = landscape.level_space.all()
+        self.features = Features(landscape.level_space.meanings)
+        self.phi = self.features(self.every)
+        self.noise = np.random.default_rng([seed, 2028]).normal(0, NOISE, (trials, draws))
+        self.grid, self.log_prior = posterior._grid()
+
+    def __call__(self, design: np.ndarray) -> float:
+        claims = self.claims(design, ACCURACY + self.landscape.gain(design)[:, None] + self.noise)
+        return float(np.mean([score(self.landscape, self.every, claim) for claim in claims.T]))
+
+    def claims(self, design: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Posterior means of all ``N`` placements for each of ``k`` columns of ``values`` (``n x k``): ``N x k``."""
+        rows, z = self.features(design), values - values.mean(axis=0)
+        gram = np.stack([posterior._gram(rows, self.features, g) for g in range(len(GROUPS))])
+        kernel = np.eye(len(z)) + np.tensordot(self.grid, gram, axes=1)
+        inverse = np.linalg.inv(kernel)
+        solved = inverse @ z  # grid x n x k
+        guess = posterior.PRIOR_TRIALS * z.var(axis=0) / 4
+        squares = guess + np.einsum("nk,gnk->gk", z, solved)
+        log_weight = self.log_prior[:, None] - np.linalg.slogdet(kernel)[1][:, None] / 2
+        log_weight = log_weight - (posterior.PRIOR_TRIALS + len(z)) / 2 * np.log(squares)
+        weight = np.exp(log_weight - log_weight.max(axis=0))
+        weight /= weight.sum(axis=0)
+        variances = self.grid[:, self.features.group] * self.features.scale**2
+        mean = np.zeros((rows.shape[1], z.shape[1]))
+        for g in range(len(self.grid)):
+            mean += variances[g][:, None] * (rows.T @ (solved[g] * weight[g]))
+        return np.asarray(self.phi @ mean)
+
+
+def exchanged(tuning: Fixed, design: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The design after `SWEEPS` sweeps of exchange."""
+    best = tuning(design)
+    for _ in range(SWEEPS):
+        for i in range(len(design)):
+            for _ in range(TRIED):
+                other = design.copy()
+                other[i] = tuning.every[rng.integers(len(tuning.every))]
+                if (value := tuning(other)) > best:
+                    best, design = value, other
+    return design
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--landscapes", type=int, default=40)
+    parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--searches", type=int, default=20, help="of each sampler on each landscape")
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rows = []
+    for number in range(given.offset, given.offset + given.landscapes):
+        landscape = landscape_of(number)
+        best = best_score(landscape)
+        tuning = Fixed(landscape, TUNING, number, given.trials)
+        judging = Fixed(landscape, JUDGING, 10_000 + number, given.trials)
+        rng = np.random.default_rng([number, 3])
+        start = tuning.every[rng.integers(len(tuning.every), size=given.trials)]
+        ways = {"random, fixed": judging(start), "hindsight": judging(exchanged(tuning, start, rng))}
+        for name in SAMPLERS:
+            areas = []
+            for seed in range(given.searches):
+                codes, values = simulate(landscape, PEERS[name](landscape, seed), given.trials, 10_000 + seed)
+                claims = judging.claims(codes, values[:, None])[:, 0]
+                areas.append(score(landscape, judging.every, claims))
+            ways[name] = float(np.mean(areas))
+        rows += [{"landscape": number, "trials": given.trials, "way": way, "area": area, "best": best}
+                 for way, area in ways.items()]  # fmt: skip
+        print(number, *(f"{way} {area / best:.3f}" for way, area in ways.items()), flush=True)
+    new = pd.DataFrame(rows)
+    new.to_csv(FILE, mode="a", header=not FILE.exists(), index=False, float_format="%.5f", lineterminator="\n")
+    total = new.groupby("way", sort=False)[["area", "best"]].sum()
+    print((total["area"] / total["best"]).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
