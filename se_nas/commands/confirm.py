@@ -40,6 +40,7 @@ from se_nas.data.store import open_test
 from se_nas.engine.confirming import Confirming, without_schedule
 from se_nas.engine.exam import exam_file
 from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
+from se_nas.engine.kept_start import start_of
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
@@ -193,7 +194,7 @@ def _config(
 
 def _problem(study: Study, run: RunFolder, config: SearchConfig) -> Problem:
     """The problem of the search again; RunError if anything but the schedule has changed."""
-    problem = prepare(config, run.path)
+    problem = prepare(config, run.path, start=start_of(study))
     facts = {**without_schedule(problem.facts), "space": problem.facts["space"]}
     if changed := differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts):
         raise RunError(

@@ -13,12 +13,12 @@ from se_nas.analysis.search_plan import SearchPlan
 from se_nas.core.config import SearchConfig
 from se_nas.core.overrides import SearchSettings, configured
 from se_nas.core.protocols import Executor
-from se_nas.core.trial import Trial
+from se_nas.engine.kept_start import start_of, study_of
 from se_nas.engine.opening import check_same
 from se_nas.engine.planning import allowed_keys, plan_of, timed, weighed
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import Proposer
-from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors, default_folder
+from se_nas.engine.run_folder import RunFolder, clear_errors, default_folder
 from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
 from se_nas.report.plan_text import cost_lines, what_lines
@@ -39,8 +39,11 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     with clear_errors(run.path.parent), _scratch(run.path) as scratch:
-        problem = prepare(config, scratch)
-        trials = _trials(problem, run)
+        study = study_of(config, run, read_only=True)
+        problem = prepare(config, scratch, start=start_of(study))
+        if study is not None:
+            check_same(study, problem, run)
+        trials = [] if study is None else study.trials()
         if problem.costs.measurer is not None:  # limits on latency need predictions
             problem.costs.prepare()
         found = plan_of(problem, run.path, trials, allowed=allowed_keys(problem), data_folder=scratch)
@@ -55,16 +58,6 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
         finally:
             executor.shutdown(wait=done)
         return found
-
-
-def _trials(problem: Problem, run: RunFolder) -> list[Trial]:
-    """The trials that the run has already; RunError if they are of something else."""
-    storage = problem.config.storage or (run.storage if (run.path / "study.db").is_file() else None)
-    study = None if storage is None else Study.latest(storage, STUDY, read_only=True)
-    if study is None:
-        return []
-    check_same(study, problem, run)
-    return study.trials()
 
 
 @contextlib.contextmanager

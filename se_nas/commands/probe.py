@@ -15,6 +15,7 @@ from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.plugins import resolve
 from se_nas.core.trial import Request
 from se_nas.core.words import duration, in_words
+from se_nas.engine.kept_start import start_of
 from se_nas.engine.opening import check_same
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors
@@ -46,7 +47,7 @@ def probe_learning_rate(
         kept = stored(study, "config", SearchConfig)
         config = replace(kept, out=str(run.path), storage=None if study.url == run.storage else study.url)
         check_config(config, where=run.path, trust=trust, given=("sampler",))
-        problem = prepare(config, run.path)
+        problem = prepare(config, run.path, start=start_of(study))
         check_same(study, problem, run)
         _check_heeds(problem)
         probe = _probed(problem, run, study, shown)

@@ -23,6 +23,7 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.overrides import SearchSettings, configured
 from se_nas.core.trial import Trial
 from se_nas.engine.driver import Driver
+from se_nas.engine.kept_start import start_of, study_of
 from se_nas.engine.opening import open_proposer, open_study
 from se_nas.engine.problem import prepare
 from se_nas.engine.run_folder import RunFolder, clear_errors, default_folder
@@ -54,7 +55,7 @@ def search(
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
-        problem = prepare(config, run.path)
+        problem = prepare(config, run.path, start=start_of(study_of(config, run)))
         shown.say(*problem.notes)
         study = open_study(problem, run, shown)
         proposer = open_proposer(problem, run, study)

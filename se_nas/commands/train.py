@@ -19,6 +19,7 @@ from se_nas.core.trust import remember
 from se_nas.data.store import open_test, read_info
 from se_nas.engine.driver import Driver
 from se_nas.engine.exam import exam_file, examine, read_exam
+from se_nas.engine.kept_start import start_of, study_of
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import ATTEMPTS
 from se_nas.engine.run_folder import FINAL, RunFolder, clear_errors, differences
@@ -74,7 +75,8 @@ def train_placement(
     """
     run = RunFolder(Path(config.out))
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
-        problem = prepare(config.search(), run.path, include_val=config.include_val)
+        begun = study_of(config.search(), run, name=FINAL)
+        problem = prepare(config.search(), run.path, include_val=config.include_val, start=start_of(begun))
         shown.say(*problem.notes)
         placement = problem.space.parse(config.placement)
         study = _study(problem, run, placement)

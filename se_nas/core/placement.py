@@ -21,7 +21,10 @@ DEFAULT = "default"
 GATES = ("sigmoid", "hard_sigmoid", "tanh", "relu")
 SQUEEZES = ("avg", "max")
 ROUNDINGS = ("floor", "multiple_of_8", "mobilenet")
-INITS = ("default", "identity")
+PLAIN = "plain"
+IDENTITY = "identity"
+INITS = (IDENTITY, PLAIN)
+"""How a new block starts: at a gate of exactly 1, or as in the SE paper (a sigmoid then begins near 0.5)."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "position": POSITIONS, "gate": GATES, "squeeze": SQUEEZES, "rounding": ROUNDINGS, "init": INITS,
 }  # fmt: skip
@@ -34,6 +37,20 @@ IDENTITY_GATES: dict[str, tuple[float, float]] = {
     "tanh": (1.0, 1.0),
     "relu": (1.0, 0.0),
 }
+
+
+def start_named(word: str) -> str:
+    """The start of a block by the word of now: `plain` was called ``default`` while it was the default."""
+    return PLAIN if word == "default" else word
+
+
+def usual_start(gate: str, *, bias: bool) -> str:
+    """How a new block starts where nothing else is said: as the identity, unless its gate cannot.
+
+    >>> usual_start("sigmoid", bias=False), usual_start("relu", bias=False)
+    ('identity', 'plain')
+    """
+    return PLAIN if gate == "relu" and not bias else IDENTITY
 
 
 def squeeze_channels(channels: int, reduction: float, rounding: str = "floor") -> int:
@@ -126,7 +143,10 @@ class Choice:
     """What one unit gets: no SE block, the one that it had already, or an SE block with all its settings.
 
     The gate is ``gate_offset + gate_scale * gate(logit)``. `init` says how the block starts: ``identity`` makes
-    the gate exactly 1 at the start.
+    the gate exactly 1 at the start, with the scale and offset of `IDENTITY_GATES`.
+
+    The defaults of the fields are the paper's block, whatever is the default of a search: they are what a record means
+    that does not say. New blocks are made by `Choice.se`, which lets them start as the identity.
     """
 
     kind: Literal["none", "keep", "se"] = "none"
@@ -139,9 +159,10 @@ class Choice:
     squeeze: str = "avg"
     rounding: str = "floor"
     bias: bool = False
-    init: str = "default"
+    init: str = PLAIN
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "init", start_named(self.init))
         for name, allowed in ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise SpaceError(f"{name} is {getattr(self, name)!r}", allowed=allowed)
@@ -152,7 +173,7 @@ class Choice:
                 f"an SE block with reduction {self.reduction} would have a hidden width of {self.squeeze_channels}",
                 hint="choose a smaller reduction, or the rounding rule multiple_of_8",
             )
-        if self.init == "identity" and self.gate == "relu" and not self.bias:
+        if self.init == IDENTITY and usual_start(self.gate, bias=self.bias) != IDENTITY:
             raise SpaceError("init: identity with the relu gate needs bias: true, since the gate starts at its bias")
 
     @property
@@ -174,10 +195,17 @@ class Choice:
 
     @classmethod
     def se(cls, channels: int, reduction: float, **settings: Any) -> Choice:  # settings are this class's own fields
-        """An SE block for a site with so many channels; SpaceError when the hidden width would be 0."""
-        rounding = settings.get("rounding", "floor")
-        if settings.get("init") == "identity" and "gate_scale" not in settings:
-            scale, offset = IDENTITY_GATES[settings.get("gate", "sigmoid")]
+        """An SE block for a site with so many channels; SpaceError when the hidden width would be 0.
+
+        Where `init` is not given, it starts as the identity if its gate can (`usual_start`); with a scale or an offset
+        of the gate that are given, it is plain.
+        """
+        rounding, gate, bias = (settings.get(name, getattr(cls, name)) for name in ("rounding", "gate", "bias"))
+        scaled = not settings.keys().isdisjoint(("gate_scale", "gate_offset"))
+        if settings.get("init") is None:
+            settings = {**settings, "init": PLAIN if scaled else usual_start(gate, bias=bias)}
+        if settings["init"] == IDENTITY and "gate_scale" not in settings and gate in IDENTITY_GATES:
+            scale, offset = IDENTITY_GATES[gate]
             settings = {**settings, "gate_scale": scale, "gate_offset": offset}
         width = squeeze_channels(channels, reduction, rounding)
         if width < 1:

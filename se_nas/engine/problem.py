@@ -19,7 +19,7 @@ from se_nas.backbones.forward import run_once
 from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
 from se_nas.core.config import LIGHTNING, OWN_DATA, SearchConfig, measured_costs
 from se_nas.core.errors import ConfigError
-from se_nas.core.placement import Choice, Placement
+from se_nas.core.placement import IDENTITY, PLAIN, Choice, Placement
 from se_nas.core.plugins import absolute
 from se_nas.core.protocols import Judged
 from se_nas.core.serialization import random_stream, to_plain
@@ -147,10 +147,11 @@ class Problem:
         )
 
 
-def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) -> Problem:
+def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, start: str | None = None) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
 
-    With `include_val` the training part has the images of the validation part, too.
+    With `include_val` the training part has the images of the validation part, too. `start` is how the SE blocks of the
+    run that goes on started when it began (`se_nas.engine.kept_start`).
     """
     config = replace(
         config,
@@ -203,9 +204,13 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False) ->
     if weights:
         save_state(weights, start_file(folder, start))
     spec = read_space(config.space)
-    if initialisation(config) != "scratch" and spec.init == "default":
-        spec = replace(spec, init="identity")
-        notes += ("SE blocks start as the identity, since the network is pretrained",)
+    if initialisation(config) != "scratch":
+        if spec.init == PLAIN:
+            notes += ("SE blocks start as the identity in spite of init: plain, since the network is pretrained",)
+        spec = replace(spec, init=IDENTITY)
+    elif start == PLAIN and spec.start != PLAIN and spec.init is None:
+        spec = replace(spec, init=PLAIN)
+        notes += ("SE blocks start as in the SE paper (init: plain), as they did when this run began",)
     units = units_of(backbone, data.input_shape, spec.units)
     space = Space(spec, units)
     if loop is None and (

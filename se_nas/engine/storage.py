@@ -182,6 +182,13 @@ def _sqlite_file(url: URL) -> str:
     return os.fsdecode(unquote_to_bytes(name.removeprefix("file:"))) if "uri" in url.query else name
 
 
+def may_exist(url: str) -> bool:
+    """Whether there can be studies: False for an SQLite file that is not there."""
+    with reading(url):
+        parsed = _parsed(url)
+    return not _is_sqlite(parsed) or Path(_sqlite_file(parsed)).is_file()
+
+
 @contextlib.contextmanager
 def reading(url: str) -> Iterator[None]:
     """Errors of the database as RunError, without the password."""

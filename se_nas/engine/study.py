@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from se_nas.analysis.findings import Findings
 from se_nas.core.errors import RunError
-from se_nas.core.placement import Unit
+from se_nas.core.placement import PLAIN, Unit, start_named
 from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.storage_url import shown
 from se_nas.core.trial import CostValue, Objective, Trial
@@ -99,7 +99,12 @@ class Study:
     @property
     def facts(self) -> dict[str, Any]:
         """What the study was made with."""
-        return {**EARLIER, **self.optuna.user_attrs["facts"]}
+        facts = {**EARLIER, **self.optuna.user_attrs["facts"]}
+        if (space := facts.get("space")) is None:  # of a confirm
+            return facts
+        init = space["spec"].get("init", PLAIN)
+        spec = {**space["spec"], "init": None if init is None else start_named(init)}
+        return {**facts, "space": {**space, "spec": spec}}
 
     @functools.cached_property
     def objective(self) -> Objective:

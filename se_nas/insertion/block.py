@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from se_nas.core.errors import SpaceError
-from se_nas.core.placement import Choice
+from se_nas.core.placement import IDENTITY, Choice
 
 GATE_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -28,8 +28,9 @@ class SEBlock(nn.Module):
         s = offset + scale * gate(fc2(relu(fc1(z))))               # eq. 3, (batch, channels)
         output = s * u                                             # eq. 4, shape of u
 
-    fc1 has shape (squeeze_channels, channels), fc2 (channels, squeeze_channels). The defaults (average, sigmoid,
-    scale 1, offset 0, no biases) are the paper's. SpaceError for a choice that is no SE block.
+    fc1 has shape (squeeze_channels, channels), fc2 (channels, squeeze_channels). The fields of a `Choice` that are not
+    given are the paper's (average, sigmoid, scale 1, offset 0, no biases, plain start). A choice made by `Choice.se`
+    starts as the identity: fc2 is zero, so that s is exactly 1. SpaceError for a choice that is no SE block.
 
     Source: Hu et al., "Squeeze-and-Excitation Networks", arXiv 1709.01507, section 3.
     """
@@ -44,7 +45,7 @@ class SEBlock(nn.Module):
         self.gate = choice.gate
         self.gate_scale = choice.gate_scale
         self.gate_offset = choice.gate_offset
-        if choice.init == "identity":
+        if choice.init == IDENTITY:
             nn.init.zeros_(self.fc2.weight)
             if choice.bias:
                 nn.init.constant_(self.fc2.bias, 1.0 if choice.gate == "relu" else 0.0)

@@ -289,7 +289,8 @@ class Space:
 
     def to_plain(self) -> dict[str, Any]:
         """The space as plain data: what a study stores and a resumed one is compared with."""
-        return {"spec": to_plain(self.spec), "parameters": to_plain(self.parameters), "units": to_plain(self.units)}
+        spec = {**to_plain(self.spec), "init": self.spec.start}
+        return {"spec": spec, "parameters": to_plain(self.parameters), "units": to_plain(self.units)}
 
     @property
     def checksum(self) -> str:

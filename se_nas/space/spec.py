@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from se_nas.core.errors import SpaceError, check_names, did_you_mean
-from se_nas.core.placement import ALLOWED, DEFAULT
+from se_nas.core.placement import ALLOWED, DEFAULT, start_named, usual_start
 
 Reduction = float | str
 """A reduction ratio, ``none`` or ``keep``."""
@@ -30,6 +30,7 @@ class SpaceSpec:
     `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
     SE block. Each of `position`, `gate` and `squeeze` is one value, or several to search over. The position `default`
     is `family` for units whose kind of network has SE blocks of its own (`se_nas.insertion.family`), else `standard`.
+    `init` None, the default, lets new blocks start as the identity, but for gates that cannot: relu without biases.
     """
 
     decide: str = "stage"
@@ -41,7 +42,17 @@ class SpaceSpec:
     squeeze: tuple[str, ...] = ("avg",)
     rounding: str = "floor"
     bias: bool = False
-    init: str = "default"
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.init is not None:
+            object.__setattr__(self, "init", start_named(self.init))
+
+    @property
+    def start(self) -> str | None:
+        """How all new blocks start; None where `init` is not given and not all gates of the space can do the same."""
+        usual = {usual_start(gate, bias=self.bias) for gate in self.gate}
+        return usual.pop() if self.init is None and len(usual) == 1 else self.init
 
 
 def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
@@ -112,6 +123,8 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
         if not given or (len(given) > 1 and name not in SETTINGS):
             number = "at least one value" if name in SETTINGS else "one value"
             raise SpaceError(f"{name} is {given!r}, not {number}", where=where, allowed=allowed)
+        if name == "init":
+            given = [start_named(value) for value in given]
         for value in given:
             if value not in allowed:
                 raise SpaceError(f"{name} is {value!r}", where=where, allowed=allowed)
