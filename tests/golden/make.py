@@ -80,11 +80,12 @@ RECORDS: dict[str, Any] = {
 
 KEYED: dict[str, Placement] = {
     "nothing": Placement(choices={}),
-    "paper": Placement(choices={"a": Choice.se(64, 16)}),
-    "two units": Placement(choices={"a": Choice.se(64, 16), "b": Choice.se(128, 8)}),
+    "paper": Placement(choices={"a": Choice.se(64, 16, init="plain")}),
+    "two units": Placement(choices={"a": Choice.se(64, 16, init="plain"), "b": Choice.se(128, 8, init="plain")}),
     "keep": Placement(choices={"a": KEEP}),
     "identity": Placement(choices={"a": Choice.se(64, 16, init="identity", gate="tanh", bias=True)}),
     "all settings": PLACEMENT,
+    "new": Placement(choices={"a": Choice.se(64, 16)}),
 }
 
 
