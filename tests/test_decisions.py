@@ -439,7 +439,7 @@ def test_a_block_that_runs_three_times_has_its_parameters_once(position: str, bi
     units = find_units(model, shape)
     site = units[0].site(position)
     assert site.uses == 3
-    choice = Choice.se(site.channels, 2, position=position, bias=bias)
+    choice = Choice.se(site.channels, 2, position=position, bias=bias, init="plain")
     built = insert_se(model, Placement(choices={"block": choice}), input_shape=shape)
     known = CostModel(model, units, shape)
     found = known(Placement(choices={"block": choice}))

@@ -133,6 +133,7 @@ def command_stopping(given: argparse.Namespace, table: Table, folder: Path) -> N
                             target=f"{HERE / 'replay_table.py'}:TableExecutor",
                             args={"address": str(folder / "curves.csv"), "seed": seed},
                         ),
+                        space="{init: plain}",  # of which the table is
                         train=Recipe(epochs=epochs, precision="32"),
                         budget=max(CHECKS), seed=number, early_stopping=stopping, device="cpu", workers=1, out=run,
                     )  # fmt: skip

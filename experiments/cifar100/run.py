@@ -22,7 +22,9 @@ from pathlib import Path
 import yaml
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
-ON_OFF = "--space=on-off"
+NARROW = "{init: plain, reductions: [none, 16]}"
+"""The space ``on-off``, with the start of the SE paper."""
+ON_OFF = f"--space={NARROW}"
 BUSY = "another search is running"
 
 
@@ -87,7 +89,7 @@ def run_of(command: list[str]) -> Path:
 def widened(run: Path) -> bool:
     """Whether the run has gone on with the whole space, which it cannot leave again."""
     file = run / "config.yaml"
-    return file.is_file() and yaml.safe_load(file.read_text())["space"] == "stagewise"
+    return file.is_file() and yaml.safe_load(file.read_text())["space"] not in ("on-off", NARROW)
 
 
 def main() -> int:

@@ -91,7 +91,7 @@ def space() -> Space:
         Unit(name=u, stage=stage, sites=(Site(unit=u, position="standard", module=u, channels=64, size=(8, 8)),))
         for u, stage in (("u1", "stage1"), ("u2", "stage2"), ("u3", "stage3"))
     ]
-    return Space(SpaceSpec(reductions=("none", 16.0, 8.0, 4.0)), units)
+    return Space(SpaceSpec(reductions=("none", 16.0, 8.0, 4.0), init="plain"), units)
 
 
 class World:

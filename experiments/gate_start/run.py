@@ -52,7 +52,7 @@ IMAGES = {"train": 400, "val": 400}
 BATCH = 64
 """Images per step: 4,000 images are 63 steps an epoch. All else is the default recipe."""
 RATES, RATE_SEED, RATE_EPOCHS = (0.1, 0.3, 1.0), 99, 8
-SPACES = {"plain": "{init: default}", "identity": "{init: identity}"}
+SPACES = {"plain": "{init: plain}", "identity": "{init: identity}"}
 """Start of the gates -> search space."""
 ARMS = (("none", ""), *((f"all:{r}", start) for r in (16, 4) for start in SPACES))
 """Placement, start of its gates."""

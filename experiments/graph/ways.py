@@ -99,7 +99,7 @@ def _clock(device: torch.device) -> float:
 
 def _request(backbone: str, precision: str, folder: str, device: str) -> Request:
     target, data = Target(target=backbone), read_info(Path(folder))
-    spec = read_space("stagewise")
+    spec = read_space({"init": "plain"})
     network = build_backbone(target, num_classes=len(data.classes), input_shape=data.input_shape, seed=0)
     units = units_of(network, data.input_shape, spec.units)
     space = Space(spec, units)

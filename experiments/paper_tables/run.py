@@ -75,7 +75,7 @@ def row(network: str, side: int, label: str, placement: str, position: str, pape
     found = describe(
         Target(target=f"pytorchcv:{network}"),
         input_shape=f"3,{side},{side}",
-        space={"reductions": ["none", 16], "position": position},
+        space={"reductions": ["none", 16], "position": position, "init": "plain"},
     )
     content = found.cost(placement)
     millions = (content["params"] + statistics_of(network, side)) / 1e6

@@ -173,7 +173,7 @@ def twin_agrees(row: Row, model: nn.Module, units: tuple[Unit, ...]) -> str:
     given = find_units(twin, row.shape)
     own = [module for module in twin.modules() if type(module).__name__ == "SEBlock"]
     ours = copy.deepcopy(model)
-    choices = {unit.name: Choice.se(unit.sites[0].channels, 16, bias=True) for unit in units}
+    choices = {unit.name: Choice.se(unit.sites[0].channels, 16, bias=True, init="plain") for unit in units}
     insert_choices(ours, units, choices, seed=SEED)
     assert len(own) == len(units), "another number of SE blocks"
     assert [u.sites[0].channels for u in given] == [u.sites[0].channels for u in units], "other channels"

@@ -98,7 +98,9 @@ def fused(source: str, model: nn.Module, units: tuple[Unit, ...], shape: tuple[i
     images = torch.rand(1, *shape, generator=torch.Generator().manual_seed(SEED)).double()
     new = [u for u in units if not inline(u)]
     candidate = copy.deepcopy(model).eval()
-    insert_choices(candidate, tuple(new), {u.name: Choice.se(u.sites[0].channels, 2) for u in new}, seed=SEED)
+    insert_choices(
+        candidate, tuple(new), {u.name: Choice.se(u.sites[0].channels, 2, init="plain") for u in new}, seed=SEED
+    )
     settle(candidate)
     candidate.double()  # fusing adds many small numbers
     ready = copy.deepcopy(candidate)

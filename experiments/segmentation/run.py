@@ -51,7 +51,7 @@ def main() -> None:
             backbone=f"{HERE / 'segmenter.py'}:UNet",
             data=f"npz:{file}",
             task=f"{HERE / 'segmenter.py'}:LitSegmenter",
-            space={"reductions": ["none", 8, 4]},
+            space={"reductions": ["none", 8, 4], "init": "plain"},
             budget=given.budget,
             epochs=given.epochs,
             batch_size=16,

@@ -48,7 +48,7 @@ class Job:
 
     def space(self) -> Space:
         info = read_info(Path(self.folder))
-        spec = read_space("stagewise")
+        spec = read_space({"init": "plain"})
         return Space(spec, units_of(self.network(0), info.input_shape, spec.units))
 
     def network(self, seed: int, space: Space | None = None, placement: Placement | None = None) -> nn.Module:

@@ -63,7 +63,7 @@ class SearchConfig:
             metric is a share, default 0.3; else in the metric's unit, default 1 % of the value without SE. It only
             judges: a search may go on with another.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
-            blocks then start as the identity.
+            blocks then always start as the identity.
         space: The search space: stagewise, blockwise, on-off, or a YAML file.
         sampler: Who proposes: known-cost, tpe, gp, nsga2, random, exhaustive, or the user's own by import path.
         executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.

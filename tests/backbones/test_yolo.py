@@ -122,7 +122,7 @@ class TestExportsOfTheLibrary:
 
     def test_pt(self, library: Any, file: Path, tmp_path: Path) -> None:
         yolo = library.YOLO(str(file))
-        yolo.model = made = with_blocks(build(str(file)), init="default").half().float()
+        yolo.model = made = with_blocks(build(str(file)), init="plain").half().float()
         yolo.save(tmp_path / "se.pt")
         again = library.YOLO(str(tmp_path / "se.pt")).model
         assert again.state_dict().keys() == made.state_dict().keys()
@@ -130,7 +130,7 @@ class TestExportsOfTheLibrary:
 
     def test_fused(self, file: Path) -> None:
         plain = build(str(file))
-        made = with_blocks(plain, init="default")
+        made = with_blocks(plain, init="plain")
         expected = run(made)[0]
         assert (expected - run(plain)[0]).abs().max() > 0.01
         torch.testing.assert_close(run(copy.deepcopy(made).fuse(verbose=False))[0], expected, rtol=1e-3, atol=1e-3)
@@ -139,7 +139,7 @@ class TestExportsOfTheLibrary:
         pytest.importorskip("onnx", reason="needs the extra export")
         runtime = pytest.importorskip("onnxruntime", reason="needs the extra export")
         yolo = library.YOLO(str(file))
-        yolo.model = made = with_blocks(build(str(file)), init="default")
+        yolo.model = made = with_blocks(build(str(file)), init="plain")
         made.pt_path = str(tmp_path / "se.pt")  # type: ignore[assignment]  # beside which the library writes
         expected = run(made)[0].numpy()
         written = yolo.export(format="onnx", imgsz=SHAPE[1], simplify=False)

@@ -181,6 +181,15 @@ def _contains(new: Any, old: Any, path: str) -> None:
 
 
 class TestReading:
+    @pytest.mark.parametrize("init", ["default", None])
+    def test_a_block_of_before_has_the_start_and_the_key_that_it_had(self, init: str | None) -> None:
+        """Plain was called default; a record without it was of nothing else."""
+        block = {"kind": "se", "reduction": 16.0, "squeeze_channels": 4} | ({} if init is None else {"init": init})
+        read = from_plain({"choices": {"a": block}}, Placement)
+        assert read == Placement(choices={"a": Choice.se(64, 16, init="plain")})
+        assert read.key == json.loads(GOLDEN.golden_file("keys").read_text())["paper"] == "7a3e5cd281c19287"
+        assert to_plain(read)["choices"]["a"]["init"] == "plain"
+
     def test_unknown_fields_of_a_newer_writer_are_ignored(self) -> None:
         plain = to_plain(GOLDEN.TRIAL)
         plain["mood"] = "good"

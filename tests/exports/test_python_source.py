@@ -22,7 +22,7 @@ from se_nas.insertion.discover import find_units
 from se_nas.insertion.insert import insert_choices
 
 SETTINGS = (
-    {"bias": True, "squeeze": "max"},
+    {"bias": True, "squeeze": "max", "init": "plain"},
     {"gate": "hard_sigmoid", "init": "identity"},
     {"gate": "tanh", "gate_offset": 1.0},
 )
@@ -104,7 +104,7 @@ def test_backbones_of_libraries(target: Target, shape: tuple[int, ...], tmp_path
 def test_a_source_that_reads_well() -> None:
     model = build_backbone(Target(target="resnet8"), num_classes=10, input_shape=(1, 8, 8), seed=0)
     units = find_units(model, (1, 8, 8))
-    insert_choices(model, units, {units[1].name: Choice.se(32, 8)}, seed=0)
+    insert_choices(model, units, {units[1].name: Choice.se(32, 8, init="plain")}, seed=0)
     call = plain_call(Target(target="resnet8"), model, num_classes=10, input_shape=(1, 8, 8))
     source = python_source(model, call, title="Title.", facts={"MEAN": (0.5,)}, weights="model.safetensors")
     assert ast.get_docstring(ast.parse(source)).startswith("Title.")

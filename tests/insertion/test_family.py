@@ -109,7 +109,7 @@ def test_a_block_at_the_sum_outlives_fusing() -> None:
     model = Head(nn.Sequential(conv(3, 8), Branches(8), Branches(8)), 8).eval()
     units = find_units(model, SHAPE)
     assert [unit.kind for unit in units] == ["linear sum"] * 2
-    insert_choices(model, units, {unit.name: Choice.se(8, 2) for unit in units}, seed=0)
+    insert_choices(model, units, {unit.name: Choice.se(8, 2, init="plain") for unit in units}, seed=0)
     images = torch.rand(2, *SHAPE)
     with torch.no_grad():
         before = model(images)
@@ -134,7 +134,7 @@ def test_a_block_goes_with_the_module_that_takes_the_place_of_its_own() -> None:
     torch.manual_seed(0)
     model = Head(nn.Sequential(conv(3, 8), Fusing()), 8).eval()
     (unit,) = find_units(model, SHAPE)
-    insert_choices(model, (unit,), {unit.name: Choice.se(8, 2)}, seed=0)
+    insert_choices(model, (unit,), {unit.name: Choice.se(8, 2, init="plain")}, seed=0)
     images = torch.rand(2, *SHAPE)
     block = model.get_submodule("body.1")
     with torch.no_grad():

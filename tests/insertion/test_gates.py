@@ -22,7 +22,7 @@ IMAGES = torch.randn(24, 1, 8, 8, generator=GENERATOR)
 def network() -> nn.Module:
     """resnet8 with SE in its first and last stage, whose gates look at the image."""
     network = backbone_of("resnet8")
-    chosen = {u.name: Choice.se(u.chosen.channels, 4) for u in units_of("resnet8") if u.stage != "stage2"}
+    chosen = {u.name: Choice.se(u.chosen.channels, 4, init="plain") for u in units_of("resnet8") if u.stage != "stage2"}
     insert_choices(network, units_of("resnet8"), chosen, seed=0)
     with torch.no_grad():
         for module in network.modules():
@@ -66,7 +66,7 @@ class TestCollected:
         assert collect_gates(backbone_of("resnet8"), [IMAGES]) == {}
 
     def test_a_block_that_runs_twice_is_there_twice(self) -> None:
-        block = SEBlock(1, Choice.se(1, 1))
+        block = SEBlock(1, Choice.se(1, 1, init="plain"))
         with torch.no_grad():
             block.fc1.weight.fill_(1.0)
             block.fc2.weight.fill_(1.0)
@@ -145,9 +145,11 @@ class TestKept:
             return Unit(name=name, stage="s", sites=(site,), existing=f"{name}.se")
 
         units = (with_block("a", "block"), with_block("b", "gate"), with_block("c", "inline"), unit("d"))
-        choices = {"a": KEEP, "b": KEEP, "c": KEEP, "d": Choice.se(16, 4)}
+        choices = {"a": KEEP, "b": KEEP, "c": KEEP, "d": Choice.se(16, 4, init="plain")}
         assert kept_blocks(units, Placement(choices=choices)) == {"a.se": "block", "b.se": "gate"}
-        assert kept_blocks(units, Placement(choices={**choices, "a": Choice.se(4, 2)})) == {"b.se": "gate"}
+        assert kept_blocks(units, Placement(choices={**choices, "a": Choice.se(4, 2, init="plain")})) == {
+            "b.se": "gate"
+        }
 
 
 class TestFixed:
@@ -185,7 +187,7 @@ class TestFixed:
 
     def test_a_gate_alone_on_one_pixel_is_no_rescaled_tensor(self) -> None:
         """There the gate has the shape of the tensor."""
-        gate = SEGate(6, Choice.se(6, 2)).eval()
+        gate = SEGate(6, Choice.se(6, 2, init="plain")).eval()
 
         class Net(nn.Module):
             def __init__(self) -> None:

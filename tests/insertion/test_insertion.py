@@ -45,7 +45,8 @@ def everywhere(
 ) -> dict[str, Choice]:
     chosen = [unit for unit in units if any(site.position == position for site in unit.sites)]
     return {
-        unit.name: Choice.se(unit.site(position).channels, reduction, position=position, **settings) for unit in chosen
+        unit.name: Choice.se(unit.site(position).channels, reduction, position=position, **{"init": "plain"} | settings)
+        for unit in chosen
     }
 
 
@@ -56,7 +57,8 @@ def test_identity_start_leaves_the_output_and_every_block_runs(name: str) -> Non
     insert_choices(plain, units, {}, seed=0)  # without the SE blocks that it had
     for position in POSITIONS:
         model = copy.deepcopy(given)
-        choices = everywhere(units, position, init="identity")
+        choices = everywhere(units, position, init=None)
+        assert {choice.init for choice in choices.values()} <= {"identity"}, "the default"
         insert_choices(model, units, choices, seed=0)
         blocks = [module for module in model.modules() if isinstance(module, SEBlock)]
         assert len(blocks) == len(choices)

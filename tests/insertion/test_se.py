@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from se_nas.core.errors import SpaceError
-from se_nas.core.placement import GATES, IDENTITY_GATES, KEEP, NONE, Choice, Placement, Site, Unit
+from se_nas.core.placement import GATES, IDENTITY_GATES, KEEP, NONE, SQUEEZES, Choice, Placement, Site, Unit
 from se_nas.core.trial import Target
 from se_nas.insertion.block import SEBlock
 from se_nas.insertion.insert import build_candidate, insert_block, insert_choices
@@ -100,6 +100,21 @@ class TestBlock:
         assert block.fc2.weight.grad.abs().sum() > 0
         assert (block.gate_scale, block.gate_offset) == IDENTITY_GATES[gate]
 
+    @pytest.mark.parametrize("squeeze", SQUEEZES)
+    @pytest.mark.parametrize(("gate", "bias"), [(g, b) for g in GATES for b in (True, False) if g != "relu" or b])
+    def test_a_new_block_is_exactly_the_identity(self, gate: str, bias: bool, squeeze: str) -> None:
+        """Nothing is asked for: bit by bit, and in float16 and bfloat16, too."""
+        block = SEBlock(8, Choice.se(8, 2, gate=gate, bias=bias, squeeze=squeeze))
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            u = torch.randn(4, 8, 5, 5).to(dtype)
+            block = block.to(dtype)
+            assert torch.equal(block.gates(u), torch.ones(4, 8, 1, 1, dtype=dtype))
+            assert torch.equal(block(u), u)
+
+    def test_a_plain_block_starts_near_a_half(self) -> None:
+        gates = SEBlock(8, Choice.se(8, 2, init="plain")).gates(torch.randn(4, 8, 5, 5))
+        assert 0.3 < float(gates.min()) < float(gates.max()) < 0.7
+
     @pytest.mark.parametrize("choice", [NONE, KEEP])
     def test_is_not_built_from_anything_else(self, choice: Choice) -> None:
         with pytest.raises(SpaceError, match=f"cannot be built from the choice '{choice.kind}'"):
@@ -110,13 +125,23 @@ def everywhere(position: str = "standard", reduction: float = 4, **settings: obj
     units = units_of("resnet8")
     return Placement(
         choices={
-            unit.name: Choice.se(unit.site(position).channels, reduction, position=position, **settings)
+            unit.name: Choice.se(
+                unit.site(position).channels, reduction, position=position, **{"init": "plain"} | settings
+            )
             for unit in units
         }
     )
 
 
 class TestInsertion:
+    @pytest.mark.parametrize("text", ["all:16", "layer1=4,layer3=8"])
+    def test_by_a_text_the_output_stays_at_first(self, text: str) -> None:
+        model = backbone_of("resnet8").eval()
+        candidate = insert_se(model, text, input_shape=SHAPE).eval()
+        images = torch.randn(3, *SHAPE)
+        assert sum(isinstance(module, SEBlock) for module in candidate.modules()) == (3 if text == "all:16" else 2)
+        assert torch.equal(candidate(images), model(images))
+
     @pytest.mark.parametrize("position", POSITIONS)
     def test_keys_of_the_backbone_stay(self, position: str) -> None:
         model = backbone_of("resnet8")
@@ -231,7 +256,7 @@ def test_a_sequential_would_run_the_block_as_a_layer_and_is_refused(edge: str) -
     model = nn.Sequential(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()), nn.Flatten())
     site = Site(unit="a", position="standard", module="0", channels=8, size=(4, 4), edge=edge)
     with pytest.raises(SpaceError, match="module '0' runs through its children") as caught:
-        insert_block(model, site, Choice.se(8, 2), seed=0)
+        insert_block(model, site, Choice.se(8, 2, init="plain"), seed=0)
     assert "name the module inside it" in str(caught.value)
     assert len(model[0]) == 2
 

@@ -64,7 +64,7 @@ class TestClosedForm:
         assert compared == (27 if shape == (1, 8, 8) else 8)
 
     @pytest.mark.parametrize(("gate", "squeeze"), list(itertools.product(GATES, ["avg", "max"])))
-    @pytest.mark.parametrize("init", ["default", "identity"])
+    @pytest.mark.parametrize("init", ["plain", "identity"])
     def test_equals_a_full_trace_for_every_kind_of_block(self, gate: str, squeeze: str, init: str) -> None:
         model, units = backbone_of("resnet8"), units_of("resnet8")
         choices = {
@@ -78,26 +78,31 @@ class TestClosedForm:
     @pytest.mark.parametrize("position", ["standard", "pre", "post", "identity", "inner"])
     def test_equals_a_full_trace_at_every_position(self, position: str) -> None:
         model, units = backbone_of("resnet8"), units_of("resnet8")
-        choices = {u.name: Choice.se(u.site(position).channels, 4, position=position) for u in units}
+        choices = {u.name: Choice.se(u.site(position).channels, 4, position=position, init="plain") for u in units}
         placement = Placement(choices=choices)
         traced = cost(insert_se(model, placement, input_shape=(1, 8, 8)), input_shape=(1, 8, 8))
         assert CostModel(model, units, (1, 8, 8))(placement) == traced
 
     def test_by_hand(self) -> None:
         """64 channels, 32 x 32 positions, 4 hidden: squeeze, two layers, hidden ReLU, gate, rescaling."""
-        added = se_cost(64, (32, 32), Choice.se(64, 16))
+        added = se_cost(64, (32, 32), Choice.se(64, 16, init="plain"))
         assert added == Cost(params=512, macs=65_536 + 512 + 4 + 64 + 65_536, activations=68)
-        assert se_cost(64, (32, 32), Choice.se(64, 16, bias=True)).params == 512 + 68
+        assert se_cost(64, (32, 32), Choice.se(64, 16, bias=True, init="plain")).params == 512 + 68
         nothing = Cost(params=0, macs=0, activations=0)
         assert se_cost(64, (32, 32), NONE) == se_cost(64, (32, 32), KEEP) == nothing
+
+    def test_the_start_as_the_identity_costs_a_multiplication_for_each_channel(self) -> None:
+        """No parameter and no activation: only the gate is doubled."""
+        plain, new = (se_cost(64, (32, 32), choice) for choice in (Choice.se(64, 16, init="plain"), Choice.se(64, 16)))
+        assert (new.params, new.activations, new.macs) == (plain.params, plain.activations, plain.macs + 64)
 
     def test_parameters_of_the_paper(self) -> None:
         """Section 4: 2/r times the sum of N C^2; ResNet-50 at r=16 gets 2,514,944."""
         stages = [(3, 256), (4, 512), (6, 1024), (3, 2048)]
-        added = sum(n * se_cost(c, (7, 7), Choice.se(c, 16)).params for n, c in stages)
+        added = sum(n * se_cost(c, (7, 7), Choice.se(c, 16, init="plain")).params for n, c in stages)
         assert added == 2 * sum(n * c * c for n, c in stages) // 16 == 2_514_944
         assert 25_557_032 + added == 28_071_976
-        biased = sum(n * se_cost(c, (7, 7), Choice.se(c, 16, bias=True)).params for n, c in stages)
+        biased = sum(n * se_cost(c, (7, 7), Choice.se(c, 16, bias=True, init="plain")).params for n, c in stages)
         assert 25_557_032 + biased == 28_088_024
 
     def test_the_table_has_the_cost_of_every_assignment_of_levels(self) -> None:
@@ -131,7 +136,7 @@ class TestIndependent:
     def test_convolutions_and_linear_layers_are_half_of_torch_s_flops(self, name: str, reduction: int | None) -> None:
         shape = (3, 16, 16)
         model, units = backbone_of(name, shape), units_of(name, shape)
-        choices = {u.name: Choice.se(u.sites[0].channels, reduction) for u in units} if reduction else {}
+        choices = {u.name: Choice.se(u.sites[0].channels, reduction, init="plain") for u in units} if reduction else {}
         network = insert_se(model, Placement(choices=choices), input_shape=shape)
         macs, activations = by_modules(network, shape)
         assert flops(network, shape) == 2 * macs
@@ -152,7 +157,7 @@ class TestIndependent:
         model_of_cost = CostModel(model, units, shape)
         plain = model_of_cost(Placement(choices={}))
         with_se = model_of_cost(
-            Placement(choices={u.name: Choice.se(u.sites[0].channels, 16, bias=True) for u in units})
+            Placement(choices={u.name: Choice.se(u.sites[0].channels, 16, bias=True, init="plain") for u in units})
         )
         assert plain.params == 272_474
         assert with_se.params == 274_847
@@ -217,7 +222,7 @@ def test_the_same_se_block_costs_the_same_however_it_is_written(
     gate: Callable[[nn.Module, torch.Tensor], torch.Tensor], conv: bool
 ) -> None:
     counted = cost(Squeezed(gate, conv=conv), input_shape=(3, 10, 10))
-    block = se_cost(16, (8, 8), Choice.se(16, 4))
+    block = se_cost(16, (8, 8), Choice.se(16, 4, init="plain"))
     assert counted == block + Cost(params=3 * 16 * 9 + 16, macs=3 * 16 * 9 * 64, activations=16 * 64)
 
 

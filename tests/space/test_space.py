@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from se_nas.core.errors import SpaceError
 from se_nas.core.placement import KEEP, NONE, Choice, Placement, Site, Unit
-from se_nas.core.serialization import to_json
+from se_nas.core.serialization import from_plain, to_json
 from se_nas.space.space import Space
 from se_nas.space.spec import SpaceSpec, builtin_spaces, read_space
 
@@ -135,7 +135,8 @@ class TestMembership:
             assert not space8.contains(Placement(choices={**inside.choices, "layer1.0": other}))
 
     def test_placements_are_known_by_width_not_by_words(self, space8: Space) -> None:
-        renamed = Placement(choices={"layer1.0": Choice(kind="se", squeeze_channels=4)})
+        renamed = Placement(choices={"layer1.0": Choice.se(16, 4, init="identity")})
+        renamed = Placement(choices={"layer1.0": replace(renamed.choices["layer1.0"], reduction=None)})
         assert space8.contains(renamed)
         assert space8.find(renamed) == {"stage1.reduction": 3, "stage2.reduction": 0, "stage3.reduction": 0}
 
@@ -323,7 +324,7 @@ class TestReading:
             ({"position": ["standard", "last"]}, ["position is 'last'", "standard, pre, post, identity, inner"]),
             ({"squeeze": "std"}, ["squeeze is 'std'", "avg, max"]),
             ({"rounding": "ceil"}, ["rounding is 'ceil'", "floor, multiple_of_8"]),
-            ({"init": "zero"}, ["init is 'zero'", "default, identity"]),
+            ({"init": "zero"}, ["init is 'zero'", "identity, plain"]),
             ({"bias": "yes"}, ["bias is 'yes'", "true, false"]),
         ],
         ids=str,
@@ -452,9 +453,8 @@ def test_an_identity_block_has_a_gate_that_is_1_where_its_last_layer_says_nothin
     assert choice.gate_offset + choice.gate_scale * at_rest == 1.0
     given = Choice.se(64, 16, gate=gate, init="identity", bias=gate == "relu", gate_scale=3.0)
     assert (given.gate_scale, given.gate_offset) == (3.0, 0.0)
-    if gate == "sigmoid":
-        assert Choice.se(64, 16, init="identity") == choice
-    plain = Choice.se(64, 16, gate=gate, bias=True)
+    assert Choice.se(64, 16, gate=gate, bias=gate == "relu") == choice, "the default"
+    plain = Choice.se(64, 16, gate=gate, bias=True, init="plain")
     assert (plain.gate_scale, plain.gate_offset, plain.squeeze_channels, plain.reduction) == (1.0, 0.0, 4, 16.0)
 
 
@@ -478,3 +478,38 @@ def test_a_choice_has_what_the_specification_says_of_all_blocks(units8: tuple[Un
     assert (choice.squeeze_channels, choice.position, choice.squeeze) == (8, "standard", "avg")
     given = Space(read_space(raw), units8).choice(units8[0], 16, {"gate": "relu", "squeeze": "max"})
     assert (given.gate, given.squeeze, given.init) == ("relu", "max", "identity")
+
+
+class TestStart:
+    """How new SE blocks start: in a space that does not say, in one that does, and in files of before."""
+
+    def test_is_the_identity_where_nothing_is_said(self, units8: tuple[Unit, ...]) -> None:
+        silent, asked = (Space(read_space(raw), units8) for raw in ({}, {"init": "identity"}))
+        assert {choice.init for choice in silent.reference.choices.values()} == {"identity"}
+        assert silent.reference.key == asked.reference.key == silent.parse("all:16").key
+        assert silent.to_plain() == asked.to_plain(), "a run may be gone on with in either way"
+
+    def test_the_word_of_before_means_plain(self, units8: tuple[Unit, ...]) -> None:
+        old, plain = (Space(read_space(raw), units8) for raw in ({"init": "default"}, {"init": "plain"}))
+        assert old.to_plain() == plain.to_plain()
+        assert old.to_plain()["spec"]["init"] == "plain"
+        assert old.reference == plain.reference
+        assert {(c.init, c.gate_scale) for c in old.reference.choices.values()} == {("plain", 1.0)}
+        assert SpaceSpec(init="default") == SpaceSpec(init="plain")
+
+    def test_a_gate_that_cannot_be_1_starts_plain_unless_that_was_asked_for(self, units8: tuple[Unit, ...]) -> None:
+        """A relu gate starts at its bias."""
+        mixed = Space(read_space({"gate": ["sigmoid", "relu"]}), units8)
+        starts = {(c.gate, c.init) for p in mixed.placements() for c in p.choices.values() if c.kind == "se"}
+        assert starts == {("sigmoid", "identity"), ("relu", "plain")}
+        assert mixed.to_plain()["spec"]["init"] is None
+        assert Space(from_plain(mixed.to_plain()["spec"], SpaceSpec), units8).reference == mixed.reference
+        assert Space(read_space({"gate": "relu"}), units8).to_plain()["spec"]["init"] == "plain"
+        biased = Space(read_space({"gate": "relu", "bias": True}), units8)
+        assert {c.init for c in biased.reference.choices.values()} == {"identity"}
+        assert next(iter(Space(read_space({}), units8).parse("all:16:relu").choices.values())).init == "plain"
+        with pytest.raises(SpaceError, match="init: identity with the relu gate needs bias: true"):
+            Space(read_space({"gate": "relu", "init": "identity"}), units8)
+
+    def test_a_scale_that_is_given_is_of_a_plain_block(self) -> None:
+        assert Choice.se(16, 4, gate_scale=2.0) == Choice.se(16, 4, gate_scale=2.0, init="plain")
