@@ -319,7 +319,7 @@ class TestKey:
         short = Choice(kind="se", squeeze_channels=4)
         full = Choice(
             kind="se", squeeze_channels=4, reduction=16.0, position="standard", gate="sigmoid", gate_scale=1.0,
-            gate_offset=0.0, squeeze="avg", rounding="floor", bias=False, init="default",
+            gate_offset=0.0, squeeze="avg", rounding="floor", bias=False, init="plain",
         )  # fmt: skip
         assert Placement(choices={"a": short}).key == Placement(choices={"a": full}).key
 
@@ -328,7 +328,7 @@ class TestKey:
         change=st.sampled_from(
             [
                 {"position": "post"}, {"position": "pre"}, {"gate": "tanh"}, {"gate": "relu"}, {"squeeze": "max"},
-                {"bias": False}, {"init": "identity"}, {"init": "default"}, {"squeeze_channels": 5000},
+                {"bias": False}, {"init": "identity"}, {"init": "plain"}, {"squeeze_channels": 5000},
                 {"gate_scale": 3.25}, {"gate_offset": 3.25}, {"kind": "none"}, {"kind": "keep"},
             ]
         ),
