@@ -194,7 +194,7 @@ def _config(
 
 def _problem(study: Study, run: RunFolder, config: SearchConfig) -> Problem:
     """The problem of the search again; RunError if anything but the schedule has changed."""
-    problem = prepare(config, run.path, start=start_of(study))
+    problem = prepare(config, run.path, init=start_of(study))
     facts = {**without_schedule(problem.facts), "space": problem.facts["space"]}
     if changed := differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts):
         raise RunError(

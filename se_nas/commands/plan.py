@@ -40,7 +40,7 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     with clear_errors(run.path.parent), _scratch(run.path) as scratch:
         study = study_of(config, run, read_only=True)
-        problem = prepare(config, scratch, start=start_of(study))
+        problem = prepare(config, scratch, init=start_of(study))
         if study is not None:
             check_same(study, problem, run)
         trials = [] if study is None else study.trials()

@@ -47,7 +47,7 @@ def probe_learning_rate(
         kept = stored(study, "config", SearchConfig)
         config = replace(kept, out=str(run.path), storage=None if study.url == run.storage else study.url)
         check_config(config, where=run.path, trust=trust, given=("sampler",))
-        problem = prepare(config, run.path, start=start_of(study))
+        problem = prepare(config, run.path, init=start_of(study))
         check_same(study, problem, run)
         _check_heeds(problem)
         probe = _probed(problem, run, study, shown)

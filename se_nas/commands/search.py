@@ -55,7 +55,7 @@ def search(
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
-        problem = prepare(config, run.path, start=start_of(study_of(config, run)))
+        problem = prepare(config, run.path, init=start_of(study_of(config, run)))
         shown.say(*problem.notes)
         study = open_study(problem, run, shown)
         proposer = open_proposer(problem, run, study)

@@ -76,7 +76,7 @@ def train_placement(
     run = RunFolder(Path(config.out))
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
         begun = study_of(config.search(), run, name=FINAL)
-        problem = prepare(config.search(), run.path, include_val=config.include_val, start=start_of(begun))
+        problem = prepare(config.search(), run.path, include_val=config.include_val, init=start_of(begun))
         shown.say(*problem.notes)
         placement = problem.space.parse(config.placement)
         study = _study(problem, run, placement)

@@ -147,10 +147,10 @@ class Problem:
         )
 
 
-def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, start: str | None = None) -> Problem:
+def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, init: str | None = None) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
 
-    With `include_val` the training part has the images of the validation part, too. `start` is how the SE blocks of the
+    With `include_val` the training part has the images of the validation part, too. `init` is how the SE blocks of the
     run that goes on started when it began (`se_nas.engine.kept_start`).
     """
     config = replace(
@@ -208,7 +208,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, st
         if spec.init == PLAIN:
             notes += ("SE blocks start as the identity in spite of init: plain, since the network is pretrained",)
         spec = replace(spec, init=IDENTITY)
-    elif start == PLAIN and spec.start != PLAIN and spec.init is None:
+    elif init == PLAIN and spec.start != PLAIN and spec.init is None:
         spec = replace(spec, init=PLAIN)
         notes += ("SE blocks start as in the SE paper (init: plain), as they did when this run began",)
     units = units_of(backbone, data.input_shape, spec.units)

@@ -99,7 +99,7 @@ class TestOldRun:
     def test_is_planned_and_told_so(self, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert plan(**SETTINGS, space="on-off", budget=8, out=str(old)).trainings == 0
         config = configured(None, {**SETTINGS, "space": "on-off", "budget": 8, "out": str(old)})
-        problem = prepare(config, old, start=start_of(study_of(config, RunFolder(old))))
+        problem = prepare(config, old, init=start_of(study_of(config, RunFolder(old))))
         assert "SE blocks start as in the SE paper (init: plain), as they did when this run began" in problem.notes
 
     def test_a_study_that_does_not_say_is_plain(self, old: Path) -> None:
