@@ -56,30 +56,37 @@ def test_a_new_search_starts_its_blocks_as_the_identity(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_an_unfinished_run_of_before_trains_on_as_it_began(tmp_path: Path) -> None:
+    """The next training is that of a search with the plain start, bit by bit: its key, its curve, its weights."""
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    config = configured(None, {**SETTINGS, "space": "{reductions: [none, 16], init: plain}", "budget": 2})
+    se_nas.search(replace(config, out=str(folder)))
+    study = Study.latest(RunFolder(folder).storage, "search")
+    assert study is not None
+    facts = study.optuna.user_attrs["facts"]
+    facts["space"]["spec"]["init"] = "default"  # as it was written
+    study.optuna.set_user_attr("facts", facts)
+    config = replace(config, space="on-off", budget=3)
+    found = se_nas.search(replace(config, out=str(folder)))
+    new = found.found.trials[-1]
+    assert (new.number, new.state) == (2, "complete")
+    assert starts(found.found.trials) == {"plain"}
+    problem = prepare(replace(config, space="{reductions: [none, 16], init: plain}"), elsewhere)
+    placement = problem.space.parse(new.placement.label)
+    again = replace(problem.trial(placement, owner="", role="", attempts=1), number=2)
+    assert (again.identity.key, again.identity.seed) == (new.identity.key, new.identity.seed)
+    result = evaluate(problem.request(again, elsewhere), Silent())
+    assert result.curve == new.curve
+    assert result.metrics == new.metrics
+    assert weights_file(elsewhere, 2).read_bytes() == weights_file(folder, 2).read_bytes()
+    assert prepare(config, elsewhere).space.parse(new.placement.label).key != new.identity.key
+    wider = se_nas.search(replace(config, space="stagewise", budget=3, out=str(folder)))
+    assert starts(wider.found.trials) == {"plain"}
+    study = existing_run(folder)[1]
+    assert (study.name, start_of(study)) == ("search, space 2", "plain")
+
+
 class TestOldRun:
-    def test_trains_on_as_it_began(self, old: Path, tmp_path: Path) -> None:
-        """The next training is that of a search with the plain start, bit by bit: its key, its curve, its weights."""
-        config = configured(None, {**SETTINGS, "space": "stagewise", "budget": 9})
-        found = se_nas.search(replace(config, out=str(old)))
-        new = found.found.trials[-1]
-        assert (new.number, new.state) == (8, "complete")
-        assert starts(found.found.trials) == {"plain"}, "in the records of before, too"
-        elsewhere = tmp_path / "elsewhere"
-        problem = prepare(replace(config, space="{init: plain}", out=str(elsewhere)), elsewhere)
-        placement = problem.space.parse(new.placement.label)
-        again = replace(problem.trial(placement, owner="", role="", attempts=1), number=8)
-        assert (again.identity.key, again.identity.seed) == (new.identity.key, new.identity.seed)
-        result = evaluate(problem.request(again, elsewhere), Silent())
-        assert result.curve == new.curve
-        assert result.metrics == new.metrics
-        assert weights_file(elsewhere, 8).read_bytes() == weights_file(old, 8).read_bytes()
-        fresh = prepare(replace(config, out=str(elsewhere)), elsewhere)
-        assert fresh.space.parse(new.placement.label).key != new.identity.key
-
-        assert start_of(existing_run(old)[1]) == "plain", "in the study of the wider space"
-        more = se_nas.search(replace(config, out=str(old), budget=10))
-        assert starts(more.found.trials) == {"plain"}
-
     def test_is_not_gone_on_with_as_the_identity(self, old: Path) -> None:
         with pytest.raises(RunError, match=r"space\.spec\.init: plain -> identity"):
             se_nas.search(**SETTINGS, space="{reductions: [none, 16], init: identity}", budget=9, out=str(old))

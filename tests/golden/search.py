@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def weights_hash(file: Path) -> str:
     for name, tensor in sorted(load_file(file).items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _lasting(text: str, folder: Path) -> str:
+    """A sentence without the place of the run and the time that more seeds would take."""
+    return re.sub(r"about [\d.]+ more", "about N more", text.replace(str(folder), "RUN"))
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def recorded(folder: Path) -> dict[str, Any]:
             }
             for network in confirmed.networks
         },
-        "verdict": [sentence.text for sentence in confirmed.verdict.sentences],
+        "verdict": [_lasting(sentence.text, folder) for sentence in confirmed.verdict.sentences],
     }
 
 
