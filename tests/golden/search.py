@@ -26,6 +26,18 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def machine(device: str) -> dict[str, str]:
+    """What the bits depend on: processors of one name can differ in what they can do."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    family = [" ".join(line.split()) for line in lines if line.startswith(("cpu family", "model\t", "stepping"))][:3]
+    return {
+        "device": device,
+        "processor": ", ".join([*family, torch.backends.cpu.get_cpu_capability()]),
+        "torch": torch.__version__,
+    }
+
+
 def weights_hash(file: Path) -> str:
     """SHA-256 of the tensors of a file by name."""
     digest = hashlib.sha256()
@@ -56,7 +68,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     columns = ["trial", "mean", "lower", "upper", "p_front", "gain", "recommended", "observed_front"]
     return {
-        "machine": {"device": result.found.trials[0].device, "torch": torch.__version__},
+        "machine": machine(result.found.trials[0].device),
         "trials": trials,
         "front": json.loads(result.front[columns].to_json(orient="records", double_precision=15)),
         "confirmed": {
