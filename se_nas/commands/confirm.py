@@ -36,11 +36,13 @@ from se_nas.core.overrides import target_of
 from se_nas.core.serialization import checksum
 from se_nas.core.storage_url import words_shown
 from se_nas.core.trial import Target, Trial
+from se_nas.data.base import DataInfo
 from se_nas.data.store import open_test
 from se_nas.engine.confirming import Confirming, without_schedule
 from se_nas.engine.exam import exam_file
 from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
 from se_nas.engine.kept_start import start_of
+from se_nas.engine.opening import changed_parts
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
@@ -110,7 +112,7 @@ def confirm(
         config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
         given = () if executor is None else ("executor",)
         check_config(config, where=folder.path, trust=trust, given=("sampler", *given))  # no sampler proposes here
-        problem = _problem(study, folder, config)
+        problem = _problem(study, folder, config, shown)
         if (loop := problem.loop) is not None and loop.test is None:
             raise RunError(
                 f"trainer {loop.target.target!r} {loop.why_no_test}: there is nothing to confirm on but the validation "
@@ -192,11 +194,13 @@ def _config(
     )
 
 
-def _problem(study: Study, run: RunFolder, config: SearchConfig) -> Problem:
+def _problem(study: Study, run: RunFolder, config: SearchConfig, view: View) -> Problem:
     """The problem of the search again; RunError if anything but the schedule has changed."""
     problem = prepare(config, run.path, init=start_of(study))
+    view.say(*(note for note in problem.data.notes if note not in stored(study, "data", DataInfo).notes))
     facts = {**without_schedule(problem.facts), "space": problem.facts["space"]}
-    if changed := differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts):
+    changed = differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts)
+    if changed := [*changed_parts(study, problem), *changed]:
         raise RunError(
             "what was searched is not there any more as it was:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),

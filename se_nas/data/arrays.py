@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ class Reader:
     """All targets (n, ...)."""
     images: Callable[[np.ndarray], Iterator[np.ndarray]]
     """The images of these indices in chunks (k, channels, *size), uint8 or float32."""
+    raw: Callable[[np.ndarray], Iterable[bytes]] | None = None
+    """The images of these indices as they are stored, where decoding them would take longer."""
 
 
 class Readers:
@@ -72,6 +74,11 @@ class Readers:
     def images(self, part: PartName, indices: np.ndarray) -> Iterator[np.ndarray]:
         return self._parts[part].images(indices)
 
+    def raw(self, part: PartName, indices: np.ndarray) -> Iterable[bytes | np.ndarray]:
+        """The images as they are stored, or decoded if no reader says how they are."""
+        reader = self._parts[part]
+        return reader.images(indices) if reader.raw is None else reader.raw(indices)
+
     def fingerprint(self) -> str:
         return self._fingerprint
 
@@ -95,7 +102,7 @@ class Arrays(Readers):
     ----------
     parts:
         Part -> images (n, channels, *size), uint8 or numbers that become float32, and targets (n, ...). Images may be
-        a function that gives them: then those of the sealed test part are not read before it is opened.
+        a function that gives them, so that they are in memory only while they are read.
     classes:
         Names of the classes; they are numbered by `numbered_classes` if they have none.
     fingerprint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ PART_NAMES: dict[PartName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 """Names that the parts have in folders, archives and libraries; upper and lower case are the same."""
+ADJECTIVE: dict[PartName, str] = {"train": "training", "val": "validation", "test": "test"}
+"""How messages call a part."""
 CHUNK = 1024
 """Images that are read at once."""
 
@@ -34,7 +36,9 @@ class Source(Protocol):
     """A data set as it lies on the disk. A part that the source does not have is None in `labels`.
 
     A source may also have ``notes(plan) -> sequence of str``: what a user must know of how the images were read, asked
-    for when the training and validation parts have been.
+    for when the training and validation parts have been; and ``raw(part, indices) -> iterable``: the bytes (or arrays)
+    of these images as they lie there, from which their checksum is made. Without it they are decoded for that, those of
+    the sealed test part not before it is opened.
     """
 
     classes: tuple[str, ...]
@@ -85,6 +89,10 @@ class DataInfo:
     """What was done to the images and labels when they were read, and what was left out."""
     reading: int = 1
     """Version of how images are read: what an older one read is read again."""
+    prepared: dict[PartName, str] = field(default_factory=dict)
+    """Part -> checksum of its images and labels as they were prepared."""
+    sources: dict[PartName, str] = field(default_factory=dict)
+    """Part -> checksum of its images, as they lie in the source, and labels; the test part is not decoded for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

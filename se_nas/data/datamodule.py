@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from se_nas.core.errors import DataError
 from se_nas.core.serialization import checksum
@@ -110,6 +112,25 @@ def _classes(module: Any, target: Target) -> tuple[str, ...]:
         return tuple(str(name) for name in names)
     number = getattr(module, "num_classes", None) or target.args.get("num_classes") or 0
     return tuple(str(label) for label in range(int(number)))
+
+
+class Seen:
+    """The batches of a loader, with the checksum of those that were taken last time."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self.checksum = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        digest = hashlib.sha256()
+        for batch in self._loader:
+            for leaf in tree_leaves(batch):
+                if isinstance(leaf, Tensor):
+                    digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                elif isinstance(leaf, str | int | float):
+                    digest.update(repr(leaf).encode())
+            yield batch
+        self.checksum = digest.hexdigest()[:16]
 
 
 def pair_of(batch: Any) -> tuple[Any, Any]:

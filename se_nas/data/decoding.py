@@ -41,6 +41,12 @@ def opening(file: Path) -> Iterator[Image.Image]:
         yield image
 
 
+def stored(file: Path) -> bytes:
+    """The bytes of an image file; DataError if it cannot be read."""
+    with reading(path_text(file)):
+        return file.read_bytes()
+
+
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
     """Read an image of this name: Pillow starts no Ghostscript, whoever calls it, and what fails is a DataError."""

@@ -13,7 +13,7 @@ from se_nas.core.files import path_text
 from se_nas.core.serialization import checksum
 from se_nas.data.arrays import Reader, Readers
 from se_nas.data.base import Plan
-from se_nas.data.decoding import opening
+from se_nas.data.decoding import opening, stored
 from se_nas.data.listing import listed
 from se_nas.data.pixels import BACKGROUND, Kind, Pixels, check_options, kind_of
 
@@ -75,4 +75,5 @@ def _reader(rows: Sequence[tuple[Path, int]], pixels: Callable[[], Pixels]) -> R
     return Reader(
         lambda: np.array([label for _, label in rows], dtype=np.int64),
         lambda indices: pixels().read(indices, lambda i: opening(rows[i][0]), lambda i: path_text(rows[i][0])),
+        lambda indices: (stored(rows[i][0]) for i in indices),
     )

@@ -18,7 +18,7 @@ from se_nas.core.plugins import import_library
 from se_nas.core.serialization import checksum
 from se_nas.data.arrays import Reader, Readers, checked_targets
 from se_nas.data.base import PART_NAMES, PARTS, PartName
-from se_nas.data.decoding import reading
+from se_nas.data.decoding import reading, stored
 from se_nas.data.pixels import BACKGROUND, Kind, Pixels, as_image, kind_of
 
 
@@ -31,6 +31,8 @@ class LibraryPart:
     """An image of Pillow, or an array (height, width[, channels])."""
     targets: Callable[[Pixels], np.ndarray]
     """All targets: class numbers (n,), several labels (n, labels) or masks (n, height, width)."""
+    raw: Callable[[int], bytes] | None = None
+    """An image as it is stored, where the library can say it."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ def _reader(name: PartName, part: LibraryPart, pixels: Pixels) -> Reader:
     def image(index: int) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext(part.image(index))
 
+    raw = part.raw
     return Reader(
-        lambda: part.targets(pixels), lambda indices: pixels.read(indices, image, lambda i: f"{name} image {i}")
+        lambda: part.targets(pixels),
+        lambda indices: pixels.read(indices, image, lambda i: f"{name} image {i}"),
+        None if raw is None else lambda indices: (raw(int(index)) for index in indices),
     )
 
 
@@ -142,7 +147,22 @@ def _torchvision_part(rows: Any, *, masks: bool) -> LibraryPart:
             return pixels.masks(items)
         return checked_targets(np.asarray(items), "target")
 
-    return LibraryPart(rows, lambda index: rows[index][0], targets)
+    files = _files_of(rows)
+    raw = (lambda index: b"".join(stored(Path(names[index])) for names in files)) if files else None
+    return LibraryPart(rows, lambda index: rows[index][0], targets, raw)
+
+
+def _files_of(rows: Any) -> list[list[str]]:
+    """The lists of files, one for each image, that a data set keeps; none if it holds its images itself."""
+    if len(getattr(rows, "data", ())) == len(rows):
+        return []
+    kept = [value for value in vars(rows).values() if isinstance(value, list) and len(value) == len(rows) > 0]
+    lists = [[row[0] if isinstance(row, tuple) else row for row in value] for value in kept]
+    found: list[list[str]] = []
+    for names in lists:
+        if names not in found and isinstance(names[0], str | Path) and Path(names[0]).is_file():
+            found.append(names)
+    return found
 
 
 def _choices(
@@ -247,7 +267,13 @@ def _hub_part(rows: Any, image: str, target: TargetColumn) -> LibraryPart:
             return hot
         return checked_targets(np.asarray(values), target.name)
 
-    return LibraryPart(rows, lambda index: rows[index][image], targets)
+    packed = rows.cast_column(image, type(rows.features[image])(decode=False))
+
+    def raw(index: int) -> bytes:
+        content = packed[index][image]
+        return content["bytes"] if content["bytes"] is not None else stored(Path(content["path"]))
+
+    return LibraryPart(rows, lambda index: rows[index][image], targets, raw)
 
 
 def _loaded(library: ModuleType, path: str, config: str | None, revision: str | None) -> Any:

@@ -5,10 +5,9 @@ The test part is sealed: nothing here decodes or caches it until `open_test` is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.core.files import write_atomically
+from se_nas.core.files import path_text, write_atomically
 from se_nas.core.plugins import check_arguments, resolve
 from se_nas.core.serialization import checksum, from_json, to_json
 from se_nas.core.trial import Target
-from se_nas.data.base import CHUNK, PARTS, DataInfo, Part, PartName, Plan, Rows, Source, is_class_number
+from se_nas.data.array_facts import class_counts, mean_and_std
+from se_nas.data.base import ADJECTIVE, PARTS, DataInfo, Part, PartName, Plan, Rows, Source, is_class_number
+from se_nas.data.seals import content_checksum, source_checksum, source_checksums
 from se_nas.data.split import Split, split_checksum, split_plan
 
 READING = 2
@@ -81,29 +82,44 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
             raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
         return keep_info(folder, describe_module(source, target))
     fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
-    if (known := _prepared(folder, target, fingerprint)) is not None:
-        return known
     plan = split_plan(source, split)
+    known, damaged = _prepared(folder, target, fingerprint, source, plan)
+    if known is not None:
+        return known
     shape = _write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
     _write_part(folder, "val", source, [plan["val"]], shape)
     info = _describe(folder, target, source, plan, fingerprint)
-    return keep_info(folder, replace(info, includes_val=include_val))
+    info = keep_info(folder, replace(info, includes_val=include_val))
+    return replace(info, notes=(*info.notes, *damaged))
 
 
-def _prepared(folder: Path, target: Target, fingerprint: str) -> DataInfo | None:
+def _prepared(
+    folder: Path, target: Target, fingerprint: str, source: Source, plan: Plan
+) -> tuple[DataInfo | None, list[str]]:
     """What is known of the data set if it is there, unchanged and whole; else nothing of it is left.
 
-    The file must name the very data set that was asked for: workers follow the name in it.
+    With it, what to tell the user of prepared parts that were damaged. The file must name the very data set that was
+    asked for: workers follow the name in it.
     """
     cache = folder / "data"
     if not (cache / "data.json").is_file():
-        return None
+        return None, []
     info = read_info(folder)
     same = info.kind == "arrays" and checksum([info.target, info.fingerprint]) == checksum([target, fingerprint])
-    if same and info.reading == READING and _is_whole(folder):
-        return info
-    shutil.rmtree(cache)
-    return None
+    damaged: list[str] = []
+    if same and info.reading == READING and info.sources == source_checksums(source, plan):
+        names = [name for name in PARTS[:2] if prepared_checksum(folder, name) != info.prepared.get(name)]
+        if not names:
+            return info, []
+        damaged = [
+            f"data: the prepared {ADJECTIVE[name]} images or labels in {path_text(cache)!r} were damaged, "
+            "and are read again"
+            for name in names
+        ]
+    for file in cache.iterdir():  # the test part stays, to be compared when it is opened again
+        if not file.name.startswith("test_"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    return None, damaged
 
 
 def keep_info(folder: Path, info: DataInfo) -> DataInfo:
@@ -125,29 +141,59 @@ OPENINGS = "test_openings.jsonl"
 def open_test(folder: Path, *, purpose: str) -> int:
     """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
 
-    The same purpose again is the same opening, which goes on after an interruption.
+    The same purpose again is the same opening, which goes on after an interruption. Each opening has the checksum of
+    the images and labels, which must be those of the openings before: else what was examined could not be compared.
 
     Raises
     ------
     DataError
-        If the data set has changed, or has no test part.
+        If the data set has changed since it was searched or opened, or has no test part.
     """
-    info = read_info(folder)
-    if info.kind == "arrays":
-        source, split = open_source(info.target)
-        plan = split_plan(source, split)
-        if split_checksum(plan) != info.split:
-            raise DataError("the data set is split differently than when it was searched", where=str(folder))
-        if len(plan["test"][1]) == 0:
-            raise DataError("the test part of the data set is empty", where=str(folder))
-        if not (folder / "data" / "test_labels.npy").is_file():  # written last
-            _write_part(folder, "test", source, [plan["test"]], info.input_shape)
-    log = openings(folder)
-    if all(opening["purpose"] != purpose for opening in log):
-        entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
-        log.append(entry)
-        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in log).encode())
-    return len(log)
+    info, log = read_info(folder), openings(folder)
+    found = _test_part(folder, info, log) if info.kind == "arrays" else {}
+    entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
+    new = [] if any(opening["purpose"] == purpose for opening in log) else [entry]
+    kept = [{**opening, **found} for opening in (*log, *new)]
+    if kept != log:
+        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return len(kept)
+
+
+def _test_part(folder: Path, info: DataInfo, log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Have the test part lie in the folder as it was at the openings before; its checksums, for their log."""
+    source, split = open_source(info.target)
+    plan = split_plan(source, split)
+    if split_checksum(plan) != info.split:
+        raise DataError("the data set is split differently than when it was searched", where=str(folder))
+    if len(plan["test"][1]) == 0:
+        raise DataError("the test part of the data set is empty", where=str(folder))
+    raw = source_checksum(source, plan["test"])
+    if info.sources.get("test") not in (None, raw):
+        raise _changed_test("when it was searched", folder)
+    present = prepared_checksum(folder, "test")
+    before = next((line for line in log if "checksum" in line), {})
+    known: str | None = before.get("checksum")
+    if known is not None and present == known and before.get("source") == raw:
+        return {"checksum": known, "source": raw}
+    again = folder / "data" / "again"
+    _write_part(again, "test", source, [plan["test"]], info.input_shape)
+    found = prepared_checksum(again, "test")
+    # A log of an older version has no checksums: then what was examined is what lies there.
+    if found is None or (log and (known or present) not in (None, found)):
+        shutil.rmtree(again)
+        raise _changed_test(f"when it was opened before ({log[0].get('time', 'no time')})", folder)
+    for file in sorted((again / "data").iterdir()):  # the labels last
+        file.replace(folder / "data" / file.name)
+    shutil.rmtree(again)
+    return {"checksum": found, "source": raw}
+
+
+def _changed_test(when: str, where: Path) -> DataError:
+    return DataError(
+        f"the test part is not what it was {when}: images or labels have changed",
+        where=str(where),
+        hint="bring the data back as they were, or search again with another --out",
+    )
 
 
 def openings(folder: Path) -> list[dict[str, Any]]:
@@ -173,12 +219,12 @@ def open_part(folder: Path, part: PartName) -> Part:
     return Part(images=_array(cache / f"{part}_images.npy"), labels=_array(cache / f"{part}_labels.npy"))
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether the prepared training and validation parts are there, as long as they should be."""
+def prepared_checksum(folder: Path, part: PartName) -> str | None:
+    """Checksum of a prepared part as it is now; None if it is not there, or no array."""
     try:
-        return all(len(part.images) == len(part.labels) for part in (open_part(folder, name) for name in PARTS[:2]))
+        return content_checksum([open_part(folder, part)])
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def provide(file: Path, array: np.ndarray) -> None:
@@ -197,9 +243,6 @@ def _array(file: Path) -> np.ndarray:
     return mapped
 
 
-_ADJECTIVE: dict[PartName, str] = {"train": "training", "val": "validation", "test": "test"}
-
-
 def _write_part(
     folder: Path, part: PartName, source: Source, rows: Sequence[Rows], shape: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
@@ -211,12 +254,12 @@ def _write_part(
         for chunk in source.images(origin, indices):
             shape = shape or chunk.shape[1:]
             if chunk.shape[1:] != shape:
-                raise DataError(f"{_ADJECTIVE[part]} images have shape {chunk.shape[1:]}, training images {shape}")
+                raise DataError(f"{ADJECTIVE[part]} images have shape {chunk.shape[1:]}, training images {shape}")
             if images is None:
                 file = cache / f"{part}_images.npy"
                 images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=(number, *shape))
             if chunk.dtype != np.uint8 and not np.isfinite(chunk).all():
-                raise DataError(f"the {_ADJECTIVE[part]} images contain values that are not finite")
+                raise DataError(f"the {ADJECTIVE[part]} images contain values that are not finite")
             images[done : done + len(chunk)] = chunk
             done += len(chunk)
     if images is not None:
@@ -230,7 +273,7 @@ def _write_part(
 def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerprint: str) -> DataInfo:
     """What is known of the parts that were written."""
     train, val = open_part(folder, "train"), open_part(folder, "val")
-    mean, std = _mean_and_std(train.images)
+    mean, std = mean_and_std(train.images)
     notes = getattr(source, "notes", None)
     return DataInfo(
         target=target,
@@ -244,18 +287,15 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
         val=len(val.images),
         test=len(plan["test"][1]),
         fingerprint=fingerprint,
-        checksum=_content_checksum([train, val]),
+        checksum=content_checksum([train, val]),
+        prepared={"train": content_checksum([train]), "val": content_checksum([val])},
+        sources=source_checksums(source, plan),
         split=split_checksum(plan),
         cut=tuple(part for part in PARTS if part != "train" and plan[part][0] == "train"),
-        val_counts=_counts(val.labels, len(source.classes)),
+        val_counts=class_counts(val.labels, len(source.classes)),
         notes=tuple(f"data: {note}" for note in (notes(plan) if callable(notes) else ())),
         reading=READING,
     )
-
-
-def _counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
-    """Images of each class; empty if labels are no class numbers."""
-    return tuple(np.bincount(labels, minlength=classes).tolist()) if is_class_number(labels) else ()
 
 
 def cut_note(info: DataInfo) -> str | None:
@@ -269,41 +309,3 @@ def cut_note(info: DataInfo) -> str | None:
         f"data: se-nas set apart {shares} (split_seed {split.split_seed}): "
         f"{info.train:,} images to train on, {info.val:,} val, {info.test:,} test"
     )
-
-
-def _content_checksum(parts: Sequence[Part]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all images and labels."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for start in range(0, len(part.images), CHUNK):
-            digest.update(part.images[start : start + CHUNK].tobytes())
-        digest.update(part.labels.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per channel of images (n, channels, *size); 1 in place of a standard deviation of 0.
-
-    DataError if it is 0 in all channels, or all images are one image.
-    """
-    axes = (0, *range(2, images.ndim))
-    number = images.size // images.shape[1]
-    total, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
-    equal = True
-    for start in range(0, len(images), CHUNK):
-        equal = equal and bool((images[start : start + CHUNK] == images[0]).all())
-        chunk = images[start : start + CHUNK].astype(np.float64)
-        total += chunk.sum(axes)
-        squares += (chunk**2).sum(axes)
-    mean = total / number
-    std = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
-    if equal:
-        one_value = bool((images[0] == images[0].flat[0]).all())
-        raise DataError(
-            f"all {len(images):,} training images are equal"
-            + (f": each value is {images[0].flat[0]:g}" if one_value else ""),
-            hint="look at the files: there is nothing to learn from them",
-        )
-    if not np.isfinite(std).all():
-        raise DataError("the training images contain values that are too large")
-    return mean, np.where(std > 0, std, 1.0)

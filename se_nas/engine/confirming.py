@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from se_nas.core.files import weights_file
 from se_nas.core.trial import Result, Trial
 from se_nas.data.base import PartName
 from se_nas.engine.driver import Driver
-from se_nas.engine.exam import exam_file, examine, read_exam
+from se_nas.engine.exam import exam_content, exam_file, examine, read_exam
 from se_nas.engine.finalists import Finalist, Plan
 from se_nas.engine.problem import Problem
 from se_nas.engine.run_folder import RunFolder, differences
@@ -129,6 +130,7 @@ class Confirming:
         Of a trainer of the user's own the validation part has one score, the value of the training.
         """
         found: dict[str, dict[int, Array]] = {}
+        check_contents([exam_file(self.run.path, t.number, part) for t in trials])
         for t in trials:
             one = np.array([t.metrics[self.problem.objective.metric].value])
             own = part == "val" and self.problem.loop is not None
@@ -178,4 +180,17 @@ class Confirming:
             observed=observed,
             optimism=optimism(network.promised),
             observed_optimism=optimism(observed),
+        )
+
+
+def check_contents(files: Sequence[Path]) -> None:
+    """RunError if networks were examined on batches that are not equal."""
+    contents = {exam_content(file) for file in files if file.is_file()} - {""}
+    if len(contents) > 1:
+        raise RunError(
+            f"the networks were not examined on the same images and labels: the data module gave "
+            f"{len(contents)} versions of them",
+            where=str(files[0].parent),
+            hint="its loaders must give the same batches each time; then remove that folder and confirm again: "
+            "the networks are examined anew, not trained",
         )

@@ -21,7 +21,7 @@ from se_nas.core.protocols import Channel, Task
 from se_nas.core.trial import Request, Result
 from se_nas.data.base import DataInfo, PartName
 from se_nas.data.batches import Batches
-from se_nas.data.datamodule import AnyDataModule
+from se_nas.data.datamodule import AnyDataModule, Seen
 from se_nas.data.shards import devices_of
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.insertion.insert import build_candidate
@@ -36,7 +36,10 @@ GROUPS = 20
 
 
 def exam_file(folder: Path, trial: int, part: PartName = "test") -> Path:
-    """Where the exam of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics."""
+    """Where the exam of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics.
+
+    Of a data module also the ``content``: the checksum of the batches that it gave.
+    """
     return folder / "confirm" / f"{part}-{trial}.npz"
 
 
@@ -52,6 +55,12 @@ def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
         ) from error
 
 
+def exam_content(file: Path) -> str:
+    """The checksum of what a network was examined on; empty where that was compared before, or is not known."""
+    with np.load(file, allow_pickle=False) as archive:
+        return str(archive["content"]) if "content" in archive.files else ""
+
+
 def examine(request: Request, channel: Channel, *, part: PartName = "test") -> Result:
     """Test the trained network of a request; its scores are in `exam_file` when this returns ``complete``.
 
@@ -63,16 +72,19 @@ def examine(request: Request, channel: Channel, *, part: PartName = "test") -> R
     folder = Path(request.folder)
 
     def work(result: Result) -> Result:
-        scores, metrics = _examine(request, folder, part)
+        scores, metrics, content = _examine(request, folder, part)
         with atomically(exam_file(folder, request.trial, part)) as temporary:
             names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
-            np.savez_compressed(temporary, scores=scores, names=names, values=values)
+            arrays: dict[str, Any] = {"scores": scores, "names": names, "values": values}
+            if content:
+                arrays["content"] = np.array(content)
+            np.savez_compressed(temporary, **arrays)
         return result
 
     return answer(request, work)
 
 
-def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray, dict[str, float]]:
+def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray, dict[str, float], str]:
     identity, info = request.identity, read_info(folder)
     candidate = build_candidate(
         request.backbone, request.units, request.placement,
@@ -82,7 +94,7 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)
     if (loop := loop_of(request)) is not None:
-        return examine_own(loop, candidate, request, info, groups=GROUPS)
+        return (*examine_own(loop, candidate, request, info, groups=GROUPS), "")
     task = open_task(identity.task, metric=request.metric, direction=request.direction)
     facts: dict[str, Any] = {
         "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
@@ -92,14 +104,15 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     per_image = PerImage(task.metric)
     part = _ExamPart(info, folder, name, _device(request), request.channels_last)
     metrics = _validate(module, part, request, per_image)
+    content = part.content
     if task.metric not in metrics:
         raise TrainingError(
             f"the task did not log {task.metric!r} on the {'test' if name == 'test' else 'validation'} part",
             allowed=sorted(metrics),
         )
     if per_image.found:
-        return np.concatenate(per_image.found), metrics
-    return _jackknife(module, task, part, request, metrics[task.metric]), metrics
+        return np.concatenate(per_image.found), metrics, content
+    return _jackknife(module, task, part, request, metrics[task.metric]), metrics, content
 
 
 def _jackknife(module: pl.LightningModule, task: Task, part: _ExamPart, request: Request, whole: float) -> np.ndarray:
@@ -135,7 +148,13 @@ class _ExamPart(pl.LightningDataModule):
         self.info, self.folder, self.part = info, folder, name
         self.place, self.channels_last = device, channels_last
         self.without: int | None = None
+        self._seen: Seen | None = None
         self.inner = AnyDataModule(open_source(info.target)[0]) if info.kind == "module" else None
+
+    @property
+    def content(self) -> str:
+        """Checksum of the batches that a data module gave."""
+        return "" if self._seen is None else self._seen.checksum
 
     def leaving_out(self, group: int) -> _ExamPart:
         """The part without one of `GROUPS` groups: images by turns, or whole batches of a data module."""
@@ -152,7 +171,10 @@ class _ExamPart(pl.LightningDataModule):
         if self.inner is not None:
             inner = self.inner.inner
             loader = inner.test_dataloader() if self.part == "test" else inner.val_dataloader()
-            return loader if self.without is None else _Others(loader, self.without)
+            if self.without is not None:
+                return _Others(loader, self.without)
+            self._seen = None if isinstance(loader, list | tuple | dict) else Seen(loader)
+            return self._seen or loader
         part = open_part(self.folder, self.part)
         if self.without is not None:
             kept = np.arange(len(part.labels)) % GROUPS != self.without

@@ -7,9 +7,10 @@ import time
 from dataclasses import replace
 
 from se_nas.core.errors import RunError
-from se_nas.core.serialization import to_plain
+from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.storage_url import offer
 from se_nas.core.trust import remember
+from se_nas.data.base import ADJECTIVE, PARTS, DataInfo
 from se_nas.engine.problem import Problem, is_wider
 from se_nas.engine.proposer import Proposer
 from se_nas.engine.run_folder import STUDY, RunFolder, differences, kept
@@ -62,13 +63,34 @@ def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> S
 def check_same(study: Study, problem: Problem, run: RunFolder) -> bool:
     """Whether the space is wider than that of the study; RunError, with the differences, if all else is not equal."""
     changed = differences(study.facts, problem.facts)
-    if changed and not is_wider(study.facts, problem.facts):
+    parts = changed_parts(study, problem)
+    if parts or (changed and not is_wider(study.facts, problem.facts)):
         raise RunError(
-            "the run is of something else, and cannot go on with this:\n  " + "\n  ".join(changed[:12]),
+            "the run is of something else, and cannot go on with this:\n  " + "\n  ".join([*parts, *changed][:12]),
             where=str(run.path),
             hint="give another --out, or the settings that the run was made with",
         )
     return bool(changed)
+
+
+def changed_parts(study: Study, problem: Problem) -> list[str]:
+    """Which parts of the data are not those that the study was made with, in words; it may be too old to tell.
+
+    The test part is not decoded for this: a data set that lies elsewhere in another form is compared when it is opened.
+    """
+    plain = study.optuna.user_attrs.get("data")
+    if plain is None:
+        return []
+    old, new = from_plain(plain, DataInfo, where=f"study {study.name}"), problem.data
+    before, now = dict(old.prepared), dict(new.prepared)
+    if old.target == new.target:
+        before |= {part: old.sources[part] for part in ("test",) if part in old.sources}
+        now |= {part: new.sources[part] for part in ("test",) if part in new.sources}
+    return [
+        f"data: the {ADJECTIVE[part]} images or labels have changed"
+        for part in PARTS
+        if part in before and part in now and before[part] != now[part]
+    ]
 
 
 def open_proposer(problem: Problem, run: RunFolder, study: Study) -> Proposer:

@@ -14,12 +14,15 @@ from safetensors.torch import save_file
 from sklearn.metrics import f1_score
 from torch.utils.data import DataLoader, TensorDataset
 
+from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Result, Target
 from se_nas.data.base import DataInfo
+from se_nas.data.datamodule import Seen
 from se_nas.data.store import open_part, open_test, prepare_data
-from se_nas.engine.exam import GROUPS, exam_file, examine
+from se_nas.engine.confirming import check_contents
+from se_nas.engine.exam import GROUPS, exam_content, exam_file, examine
 from se_nas.insertion.insert import build_candidate
 
 UNITS = units_of("resnet8")
@@ -103,6 +106,9 @@ class TestExam:
             right = [(candidate(images).argmax(1) == labels).float() for images, labels in data.test_dataloader()]
         np.testing.assert_array_equal(np.load(exam_file(tmp_path, 0))["scores"], torch.cat(right))
         assert torch.cat(right).sum() > 0
+        seen = Seen(data.test_dataloader())
+        assert (seen.checksum, sum(1 for _ in seen)) == ("", len(data.test_dataloader()))
+        assert exam_content(exam_file(tmp_path, 0)) == seen.checksum != ""
 
     @pytest.mark.parametrize(("val", "test"), [(18, 30), (24, 24)], ids=["other size", "same size"])
     def test_is_on_the_test_part(self, tmp_path: Path, val: int, test: int) -> None:
@@ -141,6 +147,28 @@ class TestExam:
         scores = np.load(exam_file(tmp_path, 0))["scores"]
         np.testing.assert_allclose(scores, GROUPS * whole - (GROUPS - 1) * np.array(without), atol=1e-5)
         assert np.ptp(scores) > 0.01
+
+
+@pytest.mark.parametrize("contents", [("a", "a"), ("a", ""), ("a", "b")], ids=["equal", "an older one", "other"])
+def test_only_networks_that_saw_the_same_batches_are_compared(tmp_path: Path, contents: tuple[str, str]) -> None:
+    files = [tmp_path / f"test-{number}.npz" for number in range(3)]
+    for file, content in zip(files, contents, strict=False):  # the third was not examined yet
+        np.savez(file, scores=np.zeros(3), **({"content": np.array(content)} if content else {}))
+    if contents != ("a", "b"):
+        check_contents(files)
+        return
+    with pytest.raises(RunError, match="not examined on the same images and labels: the data module gave 2 versions"):
+        check_contents(files)
+
+
+@pytest.mark.parametrize("change", ["labels", "images", "order"])
+def test_batches_are_told_apart_by_images_labels_and_order(change: str) -> None:
+    images, labels = torch.arange(8.0).reshape(4, 1, 2, 1), torch.tensor([0, 1, 0, 1])
+    other = {"labels": (images, 1 - labels), "images": (images + 1, labels), "order": (images.flip(0), labels.flip(0))}
+    one, same, two = (Seen([{"image": x, "label": y}]) for x, y in ((images, labels), (images, labels), other[change]))
+    for seen in (one, same, two):
+        list(seen)
+    assert one.checksum == same.checksum != two.checksum
 
 
 @pytest.fixture

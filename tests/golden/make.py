@@ -63,6 +63,7 @@ DATA = DataInfo(
     kind="arrays", target=TARGET, classes=("cat", "dog"), input_shape=(3, 8, 8), mean=(1.0, 2.0, 3.0),
     std=(4.0, 5.0, 6.0), train=10, val=4, test=3, fingerprint="aa", checksum="bb", split="cc", target_shape=(8, 8),
     target_type="float", includes_val=True, cut=("val", "test"), val_counts=(3, 1),
+    prepared={"train": "dd", "val": "ee"}, sources={"train": "ff", "val": "gg", "test": "hh"},
 )  # fmt: skip
 EXPORTED = Exported(
     key=PLACEMENT.key, placement=PLACEMENT, backbone=TARGET, units=(UNIT,), input_shape=(3, 8, 8),
