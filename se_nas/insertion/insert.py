@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.utils.parametrize import is_parametrized
 
 from se_nas.backbones.build import build_backbone
 from se_nas.core.errors import SpaceError
@@ -142,13 +145,40 @@ def place_block(model: nn.Module, site: Site, block: nn.Module, *, suffix: str =
         )
     _remove_layers(model, site)
     _rescale(module, site.place or site.edge, name)
+    block.__dict__["_se_hook"] = (site.place or site.edge, name)
+    _keep_running()
     module.add_module(name, block)
 
 
 def _rescale(module: nn.Module, place: str, name: str) -> None:
-    base: type[nn.Module] = getattr(type(module), "_se_base", type(module))
-    hooks: tuple[Hook, ...] = getattr(type(module), "_se_hooks", ())
-    module.__class__ = _rescaling(base, (*hooks, (place, name)))  # type: ignore[arg-type]  # classes do hash
+    cls = type(module)
+    inner = cls.__bases__[0] if is_parametrized(module) else cls
+    base: type[nn.Module] = getattr(inner, "_se_base", inner)
+    hooks: tuple[Hook, ...] = getattr(inner, "_se_hooks", ())
+    rescaling = _rescaling(base, (*hooks, (place, name)))  # type: ignore[arg-type]  # classes do hash
+    if inner is not cls:
+        # torch made a class for this module alone, and takes its base when the parametrization is removed.
+        own = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+        rescaling = type(cls.__name__, (rescaling,), own)
+    module.__class__ = rescaling
+
+
+@functools.cache
+def _keep_running() -> None:
+    """From now on a module that takes over the children of another one, with an SE block, rescales as that did.
+
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` and its kin make a new module of another class, and give it the
+    children of the old one: there a block would be carried along and never run.
+    """
+    register_module_module_registration_hook(_rescale_too)
+
+
+def _rescale_too(module: nn.Module, name: str, child: nn.Module | None) -> None:
+    place, own_name = getattr(child, "_se_hook", None) or ("", "")
+    own = type(module).forward is not nn.Module.forward and not isinstance(module, GraphModule)
+    known = (place, name) in getattr(type(module), "_se_hooks", ())
+    if place and name == own_name and own and not known and not walks_children(module):
+        _rescale(module, place, name)
 
 
 def _remove_layers(model: nn.Module, site: Site) -> None:
