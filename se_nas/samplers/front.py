@@ -12,7 +12,7 @@ from optuna.study import Study, StudyDirection
 
 from se_nas.core.errors import RunError
 from se_nas.samplers.features import Array, Features
-from se_nas.samplers.observations import Observations, observe
+from se_nas.samplers.observations import Observations, check_no_cost, metric_of, observe
 from se_nas.samplers.pareto import Index, rising_front
 from se_nas.samplers.pool import Candidates, CostFunction, Pool, SpaceCosts
 from se_nas.samplers.posterior import Posterior, fit, quadratic
@@ -113,7 +113,7 @@ def recommend_front(
     space: Mapping[str, BaseDistribution],
     cost: CostFunction,
     levels: LevelsArgument = None,
-    metric_index: int = 0,
+    metric_index: int | None = None,
 ) -> pd.DataFrame:
     """The recommended front of anybody's study, ordered by cost, claimed accuracy rising.
 
@@ -137,15 +137,19 @@ def recommend_front(
     Raises
     ------
     RunError
-        When the study has no finished trial in this space.
+        When the study has no finished trial in this space, or its objectives are not one metric and minimised costs.
     """
     level_space = LevelSpace.of(space, levels)
+    metric_index = metric_of(study, metric_index)
     seen = observe(study, level_space, metric_index=metric_index)
     if not np.any(seen.extra_variance == 0):
         raise RunError("the study has no finished trial in this space.", hint="run at least one training first.")
     features = Features(level_space.meanings)
     posterior = fit(features, seen.codes, seen.value, extra_variance=seen.extra_variance)
-    pool = Pool(SpaceCosts(level_space, cost), level_space, features, rng=np.random.default_rng(0))
+    costs = SpaceCosts(level_space, cost)
+    if len(study.directions) > 1:
+        check_no_cost(seen, costs(seen.codes), metric_index)
+    pool = Pool(costs, level_space, features, rng=np.random.default_rng(0))
     candidates = pool.candidates(posterior.moments()[0], seen.codes)
     front = believed_front(posterior, candidates)
     sign = 1.0 if study.directions[metric_index] == StudyDirection.MAXIMIZE else -1.0

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import TrialPruned
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.core.errors import ExhaustedError, RunError
 from se_nas.samplers.features import Array, Features
-from se_nas.samplers.observations import PROPOSAL, Observations, observe
+from se_nas.samplers.observations import PROPOSAL, Observations, check_no_cost, metric_of, observe
 from se_nas.samplers.pareto import Mask, cells, expected_front_gain, expected_hypervolume_improvement, rising_front
 from se_nas.samplers.pool import Candidates, Pool, SpaceCosts
 from se_nas.samplers.posterior import conditioned, fit, prior_covariance, quadratic
@@ -59,21 +60,25 @@ class KnownCostSampler(BaseSampler):
     levels:
         Meaning of the levels, see :meth:`se_nas.space.levels.LevelSpace.of`.
     metric_index:
-        Position of the uncertain objective among the study's directions; it may be maximised or minimised. The other
-        objectives are taken to be known costs, and are minimised. A study may leave costs out. With the uncertain
-        objective alone, the cost only serves the limits, and proposals are for expected improvement.
+        Position of the uncertain objective among the study's directions; it may be maximised or minimised. Default: the
+        one that is maximised, else the first. The other objectives are known costs, and must be minimised. A study may
+        leave costs out. With the uncertain objective alone, the cost only serves the limits, and proposals are for
+        expected improvement.
     limits:
         Highest allowed cost: one number, or one per cost with None where there is no limit.
     repeats:
         Whether a placement may be trained again.
     seed:
-        Seed of the tie-breaking and of the search in spaces too large to list.
+        Seed of the tie-breaking and of the search in spaces too large to list. A study that goes on goes on with other
+        draws than it began with.
 
     Raises
     ------
     ExhaustedError
         A SpaceError from ``ask``, after failing the trial, when every allowed placement is known or running and
-        ``repeats`` is off, or when no placement is within the limits. CostError when ``cost`` does not return numbers.
+        ``repeats`` is off, or when no placement is within the limits. ``Study.optimize`` then ends, as by
+        ``Study.stop``, with its last trial pruned. RunError when other objectives are maximised. CostError when
+        ``cost`` does not return numbers.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class KnownCostSampler(BaseSampler):
         cost: Callable[[dict[str, Any]], float | Sequence[float]],
         *,
         levels: LevelsArgument = None,
-        metric_index: int = 0,
+        metric_index: int | None = None,
         limits: float | Sequence[float | None] | None = None,
         repeats: bool = False,
         seed: int | None = None,
@@ -94,11 +99,23 @@ class KnownCostSampler(BaseSampler):
         self._repeats = repeats
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
+        self._seed, self._begun = seed, False
+        self._exhausted: dict[int, ExhaustedError] = {}
+        """Trials that `Study.optimize` made though nothing is left to propose."""
         self._pool: Pool | None = None
+
+    def _begin(self, trial: FrozenTrial) -> None:
+        """Before the first trial: a study that has some must not see the draws of its beginning again."""
+        if not self._begun and self._seed is not None and trial.number > 0:
+            self._rng = np.random.default_rng([self._seed, trial.number])
+            self._independent = RandomSampler(
+                seed=int(np.random.default_rng([self._seed, trial.number, 1]).integers(2**31))
+            )
+        self._begun = True
 
     def reseed_rng(self) -> None:
         """Take fresh random streams; Optuna calls this in every thread of ``n_jobs``."""
-        self._rng = np.random.default_rng()
+        self._rng, self._begun = np.random.default_rng(), True
         self._independent.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -109,6 +126,8 @@ class KnownCostSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A random value, for parameters that are not in the space."""
+        if trial.number in self._exhausted:  # in a loop of Optuna: the objective ends here, and the loop after it
+            raise TrialPruned(str(self._exhausted.pop(trial.number)))
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
@@ -116,11 +135,19 @@ class KnownCostSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The next placement, as parameters."""
         fixed = trial.system_attrs.get("fixed_params", {})
+        with _LOCK:
+            self._begin(trial)
         if self._space.encode(fixed) is not None:  # enqueued by the user: nothing is left to propose
             return {name: fixed[name] for name in search_space if name in fixed}
         with _LOCK:
             try:
                 params = self._space.decode(self._propose(study, trial))
+            except ExhaustedError as error:
+                if _stopped(study):
+                    self._exhausted[trial.number] = error
+                    return {}
+                study.tell(trial.number, state=TrialState.FAIL)
+                raise
             except Exception:
                 # Optuna made the trial before it asked; left running it would count as pending for ever.
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -139,7 +166,10 @@ class KnownCostSampler(BaseSampler):
         if self._pool is None:
             features = Features(self._space.meanings)
             self._pool = Pool(self._costs, self._space, features, rng=self._rng)
-        seen = observe(study, self._space, metric_index=self._metric_index, skip=trial.number)
+        index = metric_of(study, self._metric_index)
+        seen = observe(study, self._space, metric_index=index, skip=trial.number)
+        if len(study.directions) > 1:
+            check_no_cost(seen, self._costs(seen.codes), index)
         belief = self._belief(self._pool.features, seen)
         candidates = self._pool.candidates(belief.mean, np.concatenate([seen.codes, seen.pending]))
         open_ = self._open(candidates, seen)
@@ -203,6 +233,15 @@ class KnownCostSampler(BaseSampler):
                 hint="stop the search here, raise the limits, or set repeats=True to train placements again.",
             )
         return open_
+
+
+def _stopped(study: Study) -> bool:
+    """Have the loop of `Study.optimize` end after this trial; False outside of one, where who asked is told."""
+    try:
+        study.stop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

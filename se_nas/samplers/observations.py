@@ -34,6 +34,8 @@ from se_nas.space.levels import Codes, LevelSpace
 PROPOSAL = "se_nas:proposal"
 #: User attribute of a study: the metric in further trainings of finished networks, by their key (attribute ``key``).
 REPEATS = "repeats"
+#: With so many different costs a metric that is proportional to them is no metric.
+ENOUGH = 3
 #: A placement whose training failed this often is given up.
 MAX_FAILURES = 3
 
@@ -97,24 +99,26 @@ def observed(rows: Sequence[Row], d: int) -> Observations:
     )
 
 
-def observe(study: Study, space: LevelSpace, *, metric_index: int = 0, skip: int | None = None) -> Observations:
+def observe(
+    study: Study, space: LevelSpace, *, metric_index: int | None = None, skip: int | None = None
+) -> Observations:
     """Read the trials of a study.
 
     Parameters
     ----------
     metric_index:
-        Which of the study's objectives is the uncertain one. It is negated when the study minimises it.
+        Which of the study's objectives is the uncertain one; default see `metric_of`. It is negated when the study
+        minimises it.
     skip:
         Number of a trial to leave out: the one that is being proposed.
 
     Raises
     ------
     RunError
-        When the study has no such objective, or when finished trials were trained for different numbers of epochs
-        (user attribute ``epochs``): their values are not comparable.
+        When the study has no such objective, other objectives are no costs, or finished trials were trained for
+        different numbers of epochs (user attribute ``epochs``): their values are not comparable.
     """
-    if not 0 <= metric_index < len(study.directions):
-        raise RunError(f"metric_index is {metric_index}, but the study has {len(study.directions)} objectives.")
+    metric_index = metric_of(study, metric_index)
     sign = 1.0 if study.directions[metric_index] == StudyDirection.MAXIMIZE else -1.0
     trials = [
         (trial, codes)
@@ -131,6 +135,41 @@ def observe(study: Study, space: LevelSpace, *, metric_index: int = 0, skip: int
         for value in values
     ]
     return observed(rows, len(space.names))
+
+
+def metric_of(study: Study, wanted: int | None) -> int:
+    """Which objective of a study is the uncertain one: what is wanted, else the one that is maximised, else the first.
+
+    RunError if there is no such objective, or another one is maximised: all others are costs, which are minimised.
+    """
+    directions = study.directions
+    if wanted is not None and not 0 <= wanted < len(directions):
+        raise RunError(f"metric_index is {wanted}, but the study has {len(directions)} objectives.")
+    maximised = [i for i, direction in enumerate(directions) if direction == StudyDirection.MAXIMIZE]
+    index = (maximised or [0])[0] if wanted is None else wanted
+    if others := [i for i in maximised if i != index]:
+        raise RunError(
+            f"objective {others[0]} of the study is maximised, as is objective {index}: one is uncertain, and the "
+            "others are costs."
+            if index in maximised
+            else f"metric_index is {index}, but objective {others[0]} of the study is maximised: it is no cost.",
+            hint="make each other objective a known cost that is minimised, or leave it out of the study.",
+        )
+    return index
+
+
+def check_no_cost(seen: Observations, costs: Array, index: int) -> None:
+    """RunError if what a study has as its metric is one of its costs: ``costs`` are those of the rows, ``n x c``."""
+    full = seen.extra_variance == 0
+    for cost in costs[full].T:
+        if len(set(cost.tolist())) < ENOUGH or not (cost > 0).all():
+            continue
+        ratio = seen.value[full] / cost
+        if ratio[0] != 0 and np.allclose(ratio, ratio[0], rtol=1e-6, atol=0.0):
+            raise RunError(
+                f"objective {index} of the study is the cost itself, not the metric.",
+                hint="say which objective is the metric: metric_index=1 for the second.",
+            )
 
 
 _STATES: dict[TrialState, State] = {
