@@ -76,7 +76,11 @@ class SearchConfig:
         budget: Trainings to pay for; failed and rejected ones are free.
         early_stopping: Whether to end a training once its learning curve says that it cannot reach the front at its
             own cost; the reference points are never stopped.
-        max_time: Propose nothing after this long, such as 90s, 10m or 2h.
+        max_time: Propose nothing after this long, such as 90s, 10m or 2h; what then runs has a tenth of it (at least a
+            minute) to end, and is ended then, to go on with the next call.
+        trial_timeout: End a training that has given no sign of life for this long, such as 10m or 2h, and go on with
+            others; an epoch is a sign of life. auto: 10 times the slowest training so far, at least 10 minutes, and 12
+            hours before the first has ended; off: never. The executor inline cannot end a training.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
@@ -117,6 +121,7 @@ class SearchConfig:
     budget: int = 50
     early_stopping: bool = False
     max_time: str | None = None
+    trial_timeout: str = "auto"
     workers: int | None = None
     device: str = "auto"
     trials_per_device: int | None = None
@@ -156,6 +161,8 @@ class SearchConfig:
             shape_of(self.input_shape)
         if self.max_time is not None:
             seconds(self.max_time)
+        if self.trial_timeout not in ("auto", "off"):
+            seconds(self.trial_timeout, "trial_timeout", "auto", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +246,7 @@ def _check(name: str, value: object, good: bool, *allowed: str) -> None:
         raise ConfigError(f"{name} is {value}", allowed=allowed)
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, name: str = "max_time", *words: str) -> float:
     """A duration in seconds.
 
     >>> seconds("90"), seconds("10m"), seconds("1.5h")
@@ -247,7 +254,7 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
     if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"max_time is {text!r}", allowed=["90s", "10m", "2h"])
+        raise ConfigError(f"{name} is {text!r}", allowed=[*words, "90s", "10m", "2h"])
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 

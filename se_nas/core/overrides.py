@@ -79,6 +79,7 @@ class SearchSettings(TypedDict, total=False):
     budget: int
     early_stopping: bool
     max_time: str | None
+    trial_timeout: str
     workers: int | None
     device: str
     trials_per_device: int | None

@@ -109,7 +109,11 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs evaluations in `slots` places at once and carries their reports to the driver."""
+    """Runs evaluations in `slots` places at once and carries their reports to the driver.
+
+    One that can end an evaluation has a method ``end(future, reason) -> bool``, too: the future then fails at once with
+    a `TrainingError` of this reason. False if the evaluation has not begun.
+    """
 
     slots: int
 

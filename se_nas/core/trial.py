@@ -203,7 +203,10 @@ INTERRUPTED = "interrupted"
 LOST = "its machine went away"
 """Reason of a trial whose worker's machine was lost."""
 
-BLAMELESS = (INTERRUPTED, LOST)
+OUT_OF_TIME = "ended by max_time"
+"""Reason of a trial that ran when the time of its search, and the grace after it, were over."""
+
+BLAMELESS = (INTERRUPTED, LOST, OUT_OF_TIME)
 """Reasons that say nothing about the placement; it is tried again however often."""
 
 

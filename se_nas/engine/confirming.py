@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
 from se_nas.core.trial import Result, Trial
 from se_nas.data.base import PartName
-from se_nas.engine.driver import Driver
+from se_nas.engine.driver import Driver, outcome_of
 from se_nas.engine.exam import exam_content, exam_file, examine, read_exam
 from se_nas.engine.finalists import Finalist, Plan
+from se_nas.engine.patience import Patience, wait_for
 from se_nas.engine.problem import Problem
 from se_nas.engine.run_folder import RunFolder, differences
 from se_nas.engine.study import Study
@@ -111,11 +113,13 @@ class Confirming:
         try:
             requests = [self.problem.request(trial, self.run.path) for trial in waiting]
             futures: list[Future[Result]] = [executor.submit(work, r, lambda *_: "continue") for r in requests]
-            wait(futures)
+            patience = Patience(self.problem.config, self.study.trials())
+            wait_for(executor, futures, math.inf if patience.off else len(futures) * patience.limit, "its exam")
             done = True
         finally:
             executor.shutdown(wait=done)
-        failed = [(t, f.result().reason) for t, f in zip(waiting, futures, strict=True) if f.result().state == "failed"]
+        results = [(trial, outcome_of(future, trial)) for trial, future in zip(waiting, futures, strict=True)]
+        failed = [(trial, result.reason) for trial, result in results if result.state == "failed"]
         if failed:
             trial, reason = failed[0]
             raise RunError(

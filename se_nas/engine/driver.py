@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
-from se_nas.core.config import seconds
 from se_nas.core.errors import RunError, WorkerLostError, reason_of
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import from_json
-from se_nas.core.trial import BLAMELESS, INTERRUPTED, LOST, Epoch, Result, Trial, Verdict
+from se_nas.core.trial import BLAMELESS, INTERRUPTED, LOST, OUT_OF_TIME, Epoch, Result, Trial, Verdict
+from se_nas.core.words import duration
 from se_nas.engine.early_stopping import EarlyStopping
+from se_nas.engine.interrupts import interruptible
+from se_nas.engine.patience import Patience, end
 from se_nas.engine.problem import Problem
 from se_nas.engine.proposer import Proposals
 from se_nas.engine.run_folder import RunFolder
@@ -56,11 +56,11 @@ class Driver:
         self.stopping = EarlyStopping(problem.objective, problem.space) if searches else None
         self.stopped: dict[int, str] = {}
         self.ending = ""
-        self._deadline = time.monotonic() + seconds(config.max_time) if config.max_time else None
+        self.patience = Patience(config)
         self._renewed = time.monotonic()
         self._leases: dict[int, tuple[float, float]] = {}
         """Of running trials of other drivers: the lease, and when it was first seen."""
-        self._said = False
+        self._said = self._grace_said = False
 
     def drive(self, first: Callable[[Executor], object] | None = None) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words.
@@ -73,16 +73,21 @@ class Driver:
             if self.stopping is not None:
                 self.stopping.learn(trials)
             self.proposer.begin(trials)
+        self.patience.learn(trials)
         if _spent(trials) >= self.problem.config.budget:
             return self._why(trials)
         executor = open_executor(self.problem.config.executor, self.problem.devices)
+        if self.problem.config.trial_timeout != "auto" and not hasattr(executor, "end"):
+            name = self.problem.config.executor.target
+            self.view.say(f"the executor {name!r} cannot end a training: trial_timeout has no effect")
         clean = False
         try:
-            with _interruptible(self._interrupt), contextlib.suppress(KeyboardInterrupt):
+            with interruptible(self._interrupt), contextlib.suppress(KeyboardInterrupt):
                 if first is not None:
                     first(executor)
                 while self._fill(executor) or self.running:
                     self._collect()
+                    self._end_what_hangs(executor)
                 clean = True
         finally:
             executor.shutdown(wait=clean)
@@ -104,7 +109,7 @@ class Driver:
     def _fill(self, executor: Executor) -> bool:
         """Submit trials while slots are free and the budget lasts; whether another call may submit more."""
         while len(self.running) < executor.slots:
-            if self._deadline is not None and time.monotonic() > self._deadline:
+            if self.patience.time_over:
                 self.ending = self.ending or f"the time of {self.problem.config.max_time} is over"
             if self.ending:
                 return False
@@ -119,6 +124,7 @@ class Driver:
                 return others > 0 or (not over and bool(self.running))  # what others train may come back to us
             future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
             self.running[future] = trial
+            self.patience.sign(trial.number)
             self._show()
         return True
 
@@ -129,7 +135,7 @@ class Driver:
         done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in done:
             trial = self.running.pop(future)
-            self._tell(trial, _outcome(future, trial))
+            self._tell(trial, outcome_of(future, trial))
         if self.ending == "interrupted" and not self._said:
             self._said = True
             self.view.say("finishing what is running; press Ctrl-C again to stop at once")
@@ -139,6 +145,31 @@ class Driver:
                 self.study.renew(trial)
             self._take_over()
         self._show()
+
+    def _end_what_hangs(self, executor: Executor) -> None:
+        """End trainings without a sign of life, and at the end of max_time all that do not end by themselves."""
+        silent = self.patience.silent([trial.number for trial in self.running.values()])
+        for future, trial in self.running.items():
+            reason = OUT_OF_TIME if self.patience.grace_over else silent.get(trial.number)
+            if reason is not None and not future.done():
+                end(executor, future, reason)  # one that still waits for a worker has its time before it
+                self.patience.sign(trial.number)
+        if self.patience.time_over and self.running and not self._grace_said:
+            self._grace_said = True
+            self.view.say(
+                f"the time of {self.problem.config.max_time} is over: what runs is ended in "
+                f"{duration(self.patience.grace)}, and goes on with the same command"
+                if hasattr(executor, "end")
+                else f"the executor {self.problem.config.executor.target!r} cannot end what runs"
+            )
+
+    def _learn_patience(self, record: Trial) -> None:
+        """Say the limit when it is known first."""
+        before = self.patience.limit
+        self.patience.learn([record])
+        if self.patience.limit < before and not self.patience.off:
+            self.view.say(f"a training without a sign of life for {duration(self.patience.limit)} is ended "
+                          f"({self.patience.rule})")  # fmt: skip
 
     def _others(self, trials: list[Trial]) -> list[Trial]:
         """Running trials of other drivers."""
@@ -180,6 +211,7 @@ class Driver:
         if record.state == "failed":
             self._give_up_if_hopeless(record, trials)
         self._drop_weights()
+        self._learn_patience(record)
         if self.stopping is not None and record.counts:
             self.stopping.learn(trials)
         self.view.finished(record, self._status(trials))
@@ -221,6 +253,7 @@ class Driver:
 
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
             self.epochs[trial.number] = epoch
+            self.patience.sign(trial.number)
             curve.append(Epoch(epoch=epoch, metrics=dict(metrics)))
             judgement = None if self.stopping is None else self.stopping(trial, curve)
             if judgement is None or not judgement.stop or epoch >= trial.identity.epochs:
@@ -277,7 +310,7 @@ def _spent(trials: list[Trial]) -> int:
     return sum(trial.counts for trial in trials)
 
 
-def _outcome(future: Future[Result], trial: Trial) -> Result:
+def outcome_of(future: Future[Result], trial: Trial) -> Result:
     """The result of an evaluation; a failed one if its worker died. Errors of the machine are raised."""
     error = future.exception()
     if error is None:
@@ -287,24 +320,3 @@ def _outcome(future: Future[Result], trial: Trial) -> Result:
     if isinstance(error, WorkerLostError):
         return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=LOST)
     return Result(trial=trial.number, attempt=trial.attempts, state="failed", reason=reason_of(error))
-
-
-@contextlib.contextmanager
-def _interruptible(interrupt: Callable[[bool], None]) -> Iterator[None]:
-    """Ctrl-C asks for a clean end, a second one and SIGTERM for an end at once. In other threads nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = False
-
-    def handle(number: int, frame: object) -> None:
-        nonlocal pressed
-        again, pressed = pressed or number == signal.SIGTERM, True
-        interrupt(again)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

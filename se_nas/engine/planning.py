@@ -7,7 +7,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from se_nas.core.trial import Request, Result, Trial
 from se_nas.data.shards import devices_of
 from se_nas.engine.driver import KEPT_BYTES
 from se_nas.engine.earlier_runs import earlier_noise
+from se_nas.engine.patience import Patience, wait_for
 from se_nas.engine.problem import Problem
 from se_nas.engine.proposer import ENUMERABLE, listed
 from se_nas.executors.build import EXECUTORS
@@ -31,6 +32,9 @@ from se_nas.training.timed_steps import Steps, time_steps
 OWN_LOOP = "the training loop is your own: the first training will tell"
 OWN_EXECUTOR = "the executor is your own: the first training will tell"
 TOGETHER = "several devices train one network together: the first training will tell"
+WARM_UP = 1800.0
+"""Seconds after which a timed warm-up is ended: some steps take minutes at most."""
+
 NO_LENGTH = "the loaders do not say how many batches they have: the first training will tell"
 
 
@@ -147,7 +151,8 @@ def timed(plan: SearchPlan, problem: Problem, folder: Path, executor: Executor) 
     slots = max(1, executor.slots)
     request = _request(problem, folder)
     futures = [executor.submit(time_steps, request, lambda *_: "continue") for _ in range(slots)]
-    wait(futures)
+    patience = Patience(problem.config)
+    wait_for(executor, futures, math.inf if patience.off else min(patience.limit, WARM_UP), "the warm-up")
     results = [_result(future) for future in futures]
     steps = [found for result in results if (found := Steps.of(result)) is not None]
     if not steps:

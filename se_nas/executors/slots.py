@@ -66,6 +66,8 @@ class SlotExecutor(ABC):
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._ending = False
         self._workers: dict[int, Any] = {}
+        self._tasks_of: dict[int, Future[Result]] = {}
+        self._why_ended: dict[Future[Result], str] = {}
         self._threads = [
             threading.Thread(target=self._serve, args=(slot,), name=f"se-nas slot {slot}", daemon=True)
             for slot in range(self.slots)
@@ -78,6 +80,16 @@ class SlotExecutor(ABC):
         future: Future[Result] = Future()
         self._tasks.put(Task(evaluate=evaluate, request=request, report=report, future=future))
         return future
+
+    def end(self, future: Future[Result], reason: str) -> bool:
+        """End the worker of an evaluation, which fails with this reason; False if no worker is at it."""
+        slot = next((slot for slot, task in list(self._tasks_of.items()) if task is future), None)
+        worker = None if slot is None else self._workers.get(slot)
+        if worker is None or future.done():
+            return False
+        self._why_ended[future] = reason
+        self._kill(worker)
+        return True
 
     def shutdown(self, *, wait: bool = True) -> None:
         """End all workers: after what they are doing, or (`wait` false) at once."""
@@ -97,11 +109,13 @@ class SlotExecutor(ABC):
                 if self._ending:
                     task.future.cancel()
                     continue
+                self._tasks_of[slot] = task.future
                 try:
                     result = self._converse(slot, task)
                 except (WorkerDiedError, WorkerLostError) as error:
                     self._drop(slot)
-                    task.future.set_exception(error)
+                    reason = self._why_ended.pop(task.future, None)
+                    task.future.set_exception(error if reason is None else TrainingError(reason))
                 except Exception as error:  # of the evaluation: carried to whoever asks for the result
                     task.future.set_exception(error)
                 else:
