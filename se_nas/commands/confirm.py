@@ -37,7 +37,7 @@ from se_nas.core.serialization import checksum
 from se_nas.core.storage_url import words_shown
 from se_nas.core.trial import Target, Trial
 from se_nas.data.base import DataInfo
-from se_nas.data.store import open_test
+from se_nas.data.sealed import check_test_part, open_test
 from se_nas.engine.confirming import Confirming, without_schedule
 from se_nas.engine.exam import exam_file
 from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
@@ -119,6 +119,7 @@ def confirm(
                 "data, by which the finalists were chosen",
                 hint="write test(network), which returns the metrics on other images, beside it and confirm again",
             )
+        check_test_part(problem.data)
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
         networks = choose_finalists(alone, study.space, top)

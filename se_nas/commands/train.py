@@ -16,7 +16,8 @@ from se_nas.core.placement import Placement
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Phase, Trial
 from se_nas.core.trust import remember
-from se_nas.data.store import open_test, read_info
+from se_nas.data.sealed import open_test
+from se_nas.data.store import read_info
 from se_nas.engine.driver import Driver
 from se_nas.engine.exam import exam_file, examine, read_exam
 from se_nas.engine.kept_start import start_of, study_of

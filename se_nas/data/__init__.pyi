@@ -3,8 +3,8 @@ from .base import DataInfo as DataInfo
 from .base import Part as Part
 from .base import Source as Source
 from .batches import Batches as Batches
+from .sealed import open_test as open_test
 from .store import open_part as open_part
 from .store import open_source as open_source
-from .store import open_test as open_test
 from .store import prepare_data as prepare_data
 from .store import read_info as read_info

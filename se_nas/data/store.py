@@ -1,15 +1,13 @@
 """Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
 
-The test part is sealed: nothing here decodes or caches it until `open_test` is called, which keeps a log.
+The test part is sealed: nothing here decodes or caches it; see `se_nas.data.sealed`.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from se_nas.core.serialization import checksum, from_json, to_json
 from se_nas.core.trial import Target
 from se_nas.data.array_facts import class_counts, mean_and_std
 from se_nas.data.base import ADJECTIVE, PARTS, DataInfo, Part, PartName, Plan, Rows, Source, is_class_number
-from se_nas.data.seals import content_checksum, source_checksum, source_checksums
+from se_nas.data.seals import content_checksum, source_checksums
 from se_nas.data.split import Split, split_checksum, split_plan
 
 READING = 2
@@ -86,8 +84,8 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
     known, damaged = _prepared(folder, target, fingerprint, source, plan)
     if known is not None:
         return known
-    shape = _write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
-    _write_part(folder, "val", source, [plan["val"]], shape)
+    shape = write_part(folder, "train", source, [plan["train"], *([plan["val"]] if include_val else [])])
+    write_part(folder, "val", source, [plan["val"]], shape)
     info = _describe(folder, target, source, plan, fingerprint)
     info = keep_info(folder, replace(info, includes_val=include_val))
     return replace(info, notes=(*info.notes, *damaged))
@@ -134,82 +132,6 @@ def read_info(folder: Path) -> DataInfo:
     return from_json(file.read_bytes(), DataInfo, where=str(file))
 
 
-OPENINGS = "test_openings.jsonl"
-"""File of a run folder: one line for each time that its test part was opened."""
-
-
-def open_test(folder: Path, *, purpose: str) -> int:
-    """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
-
-    The same purpose again is the same opening, which goes on after an interruption. Each opening has the checksum of
-    the images and labels, which must be those of the openings before: else what was examined could not be compared.
-
-    Raises
-    ------
-    DataError
-        If the data set has changed since it was searched or opened, or has no test part.
-    """
-    info, log = read_info(folder), openings(folder)
-    found = _test_part(folder, info, log) if info.kind == "arrays" else {}
-    entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
-    new = [] if any(opening["purpose"] == purpose for opening in log) else [entry]
-    kept = [{**opening, **found} for opening in (*log, *new)]
-    if kept != log:
-        write_atomically(folder / OPENINGS, "".join(json.dumps(line) + "\n" for line in kept).encode())
-    return len(kept)
-
-
-def _test_part(folder: Path, info: DataInfo, log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Have the test part lie in the folder as it was at the openings before; its checksums, for their log."""
-    source, split = open_source(info.target)
-    plan = split_plan(source, split)
-    if split_checksum(plan) != info.split:
-        raise DataError("the data set is split differently than when it was searched", where=str(folder))
-    if len(plan["test"][1]) == 0:
-        raise DataError("the test part of the data set is empty", where=str(folder))
-    raw = source_checksum(source, plan["test"])
-    if info.sources.get("test") not in (None, raw):
-        raise _changed_test("when it was searched", folder)
-    present = prepared_checksum(folder, "test")
-    before = next((line for line in log if "checksum" in line), {})
-    known: str | None = before.get("checksum")
-    if known is not None and present == known and before.get("source") == raw:
-        return {"checksum": known, "source": raw}
-    again = folder / "data" / "again"
-    _write_part(again, "test", source, [plan["test"]], info.input_shape)
-    found = prepared_checksum(again, "test")
-    # A log of an older version has no checksums: then what was examined is what lies there.
-    if found is None or (log and (known or present) not in (None, found)):
-        shutil.rmtree(again)
-        raise _changed_test(f"when it was opened before ({log[0].get('time', 'no time')})", folder)
-    for file in sorted((again / "data").iterdir()):  # the labels last
-        file.replace(folder / "data" / file.name)
-    shutil.rmtree(again)
-    return {"checksum": found, "source": raw}
-
-
-def _changed_test(when: str, where: Path) -> DataError:
-    return DataError(
-        f"the test part is not what it was {when}: images or labels have changed",
-        where=str(where),
-        hint="bring the data back as they were, or search again with another --out",
-    )
-
-
-def openings(folder: Path) -> list[dict[str, Any]]:
-    """What the log of a run folder says about its test part: purpose, time and number of images of each opening."""
-    file = folder / OPENINGS
-    if not file.is_file():
-        return []
-    try:
-        log = [json.loads(line) for line in file.read_text().splitlines() if line]
-        if wrong := [line for line in log if not isinstance(line, dict) or "purpose" not in line]:
-            raise ValueError(f"{wrong[0]!r} is not an opening")
-        return log
-    except ValueError as error:
-        raise DataError(f"the log of test openings is broken: {error}", where=str(file)) from error
-
-
 def open_part(folder: Path, part: PartName) -> Part:
     """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory.
 
@@ -243,7 +165,7 @@ def _array(file: Path) -> np.ndarray:
     return mapped
 
 
-def _write_part(
+def write_part(
     folder: Path, part: PartName, source: Source, rows: Sequence[Rows], shape: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
     """Write images and labels as arrays; returns the shape of one image, which must be that of the others, if given."""

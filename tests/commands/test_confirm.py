@@ -24,7 +24,7 @@ from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Target
 from se_nas.core.words import in_words
-from se_nas.data.store import OPENINGS, openings
+from se_nas.data.sealed import OPENINGS, openings
 from se_nas.engine.exam import exam_file, read_exam
 from se_nas.engine.finalists import fresh_seeds
 from se_nas.engine.study import Study

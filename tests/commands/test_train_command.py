@@ -18,7 +18,8 @@ from se_nas.commands.train import train_placement
 from se_nas.core.config import TrainConfig
 from se_nas.core.errors import ConfigError, DataError, RunError, SpaceError
 from se_nas.core.trial import Recipe, Target
-from se_nas.data.store import open_part, openings, prepare_data, read_info
+from se_nas.data.sealed import openings
+from se_nas.data.store import open_part, prepare_data, read_info
 
 QUICK = Recipe(epochs=2, batch_size=256, precision="32")
 

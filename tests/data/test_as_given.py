@@ -22,7 +22,8 @@ from se_nas.core.trial import Target
 from se_nas.data.base import DataInfo, Part
 from se_nas.data.decoding import reading
 from se_nas.data.pixels import Kind, Pixels
-from se_nas.data.store import open_part, open_test, prepare_data
+from se_nas.data.sealed import open_test
+from se_nas.data.store import open_part, prepare_data
 from se_nas.report.terminal import View
 
 

@@ -23,7 +23,8 @@ from se_nas.core.errors import DataError, PluginError
 from se_nas.core.trial import Target
 from se_nas.data.arrays import Arrays
 from se_nas.data.base import PARTS, DataInfo
-from se_nas.data.store import cut_note, open_part, open_test, openings, prepare_data, read_info
+from se_nas.data.sealed import open_test, openings
+from se_nas.data.store import cut_note, open_part, prepare_data, read_info
 from se_nas.report.terminal import View
 
 

@@ -21,8 +21,9 @@ from se_nas.commands.search import search
 from se_nas.core.errors import DataError, RunError
 from se_nas.core.trial import Target
 from se_nas.data.base import PARTS, PartName, Rows
+from se_nas.data.sealed import open_test, openings
 from se_nas.data.seals import source_checksum
-from se_nas.data.store import open_part, open_source, open_test, openings, prepare_data
+from se_nas.data.store import open_part, open_source, prepare_data
 from se_nas.report.terminal import View
 
 SIZES = {"train": 24, "val": 12, "test": 12}

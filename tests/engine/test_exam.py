@@ -20,7 +20,8 @@ from se_nas.core.placement import Placement
 from se_nas.core.trial import Result, Target
 from se_nas.data.base import DataInfo
 from se_nas.data.datamodule import Seen
-from se_nas.data.store import open_part, open_test, prepare_data
+from se_nas.data.sealed import open_test
+from se_nas.data.store import open_part, prepare_data
 from se_nas.engine.confirming import check_contents
 from se_nas.engine.exam import GROUPS, exam_content, exam_file, examine
 from se_nas.insertion.insert import build_candidate

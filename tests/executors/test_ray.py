@@ -26,7 +26,8 @@ from se_nas.core.plugins import load
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Recipe, Request, Result, Target, Verdict
-from se_nas.data.store import open_part, openings, prepare_data
+from se_nas.data.sealed import openings
+from se_nas.data.store import open_part, prepare_data
 from se_nas.executors.build import open_executor, slots_elsewhere
 from se_nas.executors.remote import Worker
 from se_nas.executors.shipment import pack, relocated, unpack
