@@ -7,6 +7,7 @@ ends with code 2; in Python they are ordinary exceptions.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 
 from se_nas.core.plain_text import visible
@@ -105,7 +106,10 @@ class PluginError(SeNasError):
 def reason_of(error: BaseException) -> str:
     """Why something failed, in one line of at most 500 characters, as a result keeps it."""
     text = error.what if isinstance(error, SeNasError) else f"{type(error).__name__}: {error}"
-    return text.partition("\n")[0][:500]
+    first, *others = text.strip().splitlines() or [""]
+    if others and (caught := re.search(r"\bCaught \w+ (in .+?)\.?$", first)):  # torch puts the error itself last
+        return f"{others[-1].strip()} ({caught[1]})"[:500]
+    return first[:500]
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:

@@ -13,16 +13,37 @@ from se_nas.core.trial import Phase
 @contextlib.contextmanager
 def atomically(file: Path) -> Iterator[Path]:
     """A temporary path beside a file, which takes the file's place when the block ends without an error."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since writers of figures read the format from it.
     temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    with our_files():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def our_files() -> Iterator[None]:
+    """Mark errors of the disk in this block as those of the run's own files: a user's code has such errors, too."""
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        error.of_the_run = True  # type: ignore[attr-defined]  # kept on the way from a worker to its driver
+        raise
+
+
+def is_ours(error: BaseException, folder: Path) -> bool:
+    """Whether an error is of a file of the run: marked by `our_files`, or named below the run folder."""
+    if not isinstance(error, OSError):
+        return False
+    names = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes | os.PathLike)]
+    return getattr(error, "of_the_run", False) or any(
+        Path(name).absolute().is_relative_to(folder.absolute()) for name in names
+    )
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.core.files import path_text, write_atomically
+from se_nas.core.files import our_files, path_text, write_atomically
 from se_nas.core.plugins import check_arguments, resolve
 from se_nas.core.serialization import checksum, from_json, to_json
 from se_nas.core.trial import Target
@@ -129,7 +129,8 @@ def keep_info(folder: Path, info: DataInfo) -> DataInfo:
 def read_info(folder: Path) -> DataInfo:
     """What `prepare_data` found out; FileNotFoundError if it has not run, RunError if its file is broken."""
     file = folder / "data" / "data.json"
-    return from_json(file.read_bytes(), DataInfo, where=str(file))
+    with our_files():
+        return from_json(file.read_bytes(), DataInfo, where=str(file))
 
 
 def open_part(folder: Path, part: PartName) -> Part:
@@ -161,7 +162,8 @@ def _array(file: Path) -> np.ndarray:
     if file in _PROVIDED:
         return _PROVIDED[file]
     # Copy-on-write, since torch warns of read-only arrays; nobody writes.
-    mapped: np.ndarray = np.load(file, mmap_mode="c")
+    with our_files():
+        mapped: np.ndarray = np.load(file, mmap_mode="c")
     return mapped
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from se_nas.core.errors import RunError, TrainingError
-from se_nas.core.files import atomically, weights_file
+from se_nas.core.files import atomically, our_files, weights_file
 from se_nas.core.protocols import Channel, Task
 from se_nas.core.trial import Request, Result
 from se_nas.data.base import DataInfo, PartName
@@ -90,7 +90,8 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
         request.backbone, request.units, request.placement,
         num_classes=len(info.classes) or None, input_shape=info.input_shape, seed=0,
     )  # fmt: skip
-    candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
+    with our_files():
+        candidate.load_state_dict(load_file(weights_file(folder, request.trial, identity.phase)))
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)
     if (loop := loop_of(request)) is not None:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -33,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.core.config import LIGHTNING, SearchConfig
 from se_nas.core.errors import RunError
-from se_nas.core.files import path_text, write_atomically
+from se_nas.core.files import is_ours, path_text, write_atomically
 from se_nas.core.serialization import to_plain
 from se_nas.core.storage_url import offered, shown, without_password
 from se_nas.core.trial import Target
@@ -42,6 +43,9 @@ from se_nas.engine.storage import sqlite_url
 STUDY = "search"
 FINAL = "train"
 """Names of the study of a search, and of that of one long training."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Errors of a disk that takes nothing more, whoever writes."""
 
 LOCK_WAIT = 0.5
 """Seconds to wait for the lock: `busy` holds it for a moment."""
@@ -176,6 +180,12 @@ def clear_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not (is_ours(error, folder) or error.errno in FULL):
+            raise RunError(
+                f"{type(error).__name__}: {error}",
+                where=error.filename2 or error.filename,
+                hint="it is no error of the run folder; the same command goes on: nothing that was finished is lost",
+            ) from error
         there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
         free = shutil.disk_usage(there).free
         raise RunError(

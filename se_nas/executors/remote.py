@@ -130,7 +130,9 @@ class _Tray:
 def _portable(error: Exception) -> Exception:
     """The error, if its class is known on the other side; errors of the disk tell whose disk it is."""
     if isinstance(error, OSError) and error.errno is not None:
-        return OSError(error.errno, f"{error.strerror} (on {socket.gethostname()})")
+        there = OSError(error.errno, f"{error.strerror} (on {socket.gethostname()})")
+        there.of_the_run = getattr(error, "of_the_run", False)  # type: ignore[attr-defined]
+        return there
     if type(error).__module__.partition(".")[0] in ("se_nas", "builtins"):
         return error
     return TrainingError(f"{type(error).__name__}: {error}")

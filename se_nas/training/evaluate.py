@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from se_nas.backbones.weights import start_from
 from se_nas.core.errors import SeNasError, TrainingError, reason_of
-from se_nas.core.files import atomically, trial_name, weights_file, write_atomically
+from se_nas.core.files import atomically, is_ours, our_files, trial_name, weights_file, write_atomically
 from se_nas.core.protocols import Channel, Judged
 from se_nas.core.serialization import checksum, random_stream, to_json
 from se_nas.core.trial import Epoch, Metric, Phase, Request, Result, Verdict
@@ -75,9 +75,9 @@ def _outcome(request: Request, channel: Channel, checkpoints: Checkpoints) -> Re
         )
         save_weights(trained.candidate, weights_file(Path(request.folder), request.trial, request.identity.phase))
         return result
-    except OSError:  # the disk, not the candidate
-        raise
     except Exception as error:  # a failed training is a result; the search goes on
+        if is_ours(error, Path(request.folder)):  # the disk, not the candidate
+            raise
         if not isinstance(error, SeNasError):  # the device or the network may be in any state
             forget_network()
         return Result(trial=request.trial, attempt=request.attempt, state="failed", reason=reason_of(error))
@@ -209,7 +209,8 @@ def candidate_of(request: Request, data: DataInfo, seed: int, rank: Rank | None 
 
     def prepare(backbone: nn.Module) -> nn.Module:
         if start is not None:
-            start_from(backbone, start)
+            with our_files():
+                start_from(backbone, start)
         return synchronized(backbone) if rank is not None and request.device.startswith("cuda") else backbone
 
     return build_candidate(
