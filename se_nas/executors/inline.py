@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from se_nas.core.trial import Request, Result, Verdict
-from se_nas.executors.slots import Evaluate, Report
+from se_nas.executors.slots import Evaluate, Report, carried
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class InlineExecutor:
         future: Future[Result] = Future()
         try:
             future.set_result(evaluate(request, InlineChannel(report)))
-        except Exception as error:  # carried to whoever asks for the result
-            future.set_exception(error)
+        except KeyboardInterrupt:  # of the user, in this very process
+            raise
+        except BaseException as error:  # carried to whoever asks for the result
+            future.set_exception(carried(error))
         return future
 
     def shutdown(self, *, wait: bool = True) -> None:

@@ -15,13 +15,22 @@ import sys
 import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from typing import Any
 
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.memory import settle, tidy
-from se_nas.executors.slots import Evaluate, Message, SlotExecutor, WorkerDiedError, environment
+from se_nas.executors.output import Output, redirect
+from se_nas.executors.slots import (
+    EndedByItselfError,
+    Evaluate,
+    Message,
+    SlotExecutor,
+    WorkerDiedError,
+    carried,
+    environment,
+)
 
 PRELOAD = ["se_nas.training.evaluate", "se_nas.training.classification"]
 
@@ -47,18 +56,30 @@ class _Worker:
 
     process: Any
     pipe: Any
+    output: Output | None
 
     def exchange(self, message: Any) -> Any:
         """Send it a message and wait for its next one; WorkerDiedError if it ends."""
         try:
             self.pipe.send(message)
             if self.pipe in connection.wait([self.pipe, self.process.sentinel]):
-                return self.pipe.recv()
+                return self._with_output(self.pipe.recv())
         except (EOFError, OSError):
             pass
         self.process.kill()  # it may be alive with a broken pipe
         self.process.join()
-        raise WorkerDiedError(f"worker {self.process.pid} ended with exit code {self.process.exitcode}")
+        code = self.process.exitcode
+        raise WorkerDiedError(self._said(f"worker {self.process.pid} ended with exit code {_code_text(code)}"))
+
+    def _with_output(self, message: Any) -> Any:
+        """A message; one of an evaluation that ended its process, or tried to, with what was printed before."""
+        if isinstance(message, Message) and isinstance(error := message.content, EndedByItselfError):
+            return replace(message, content=EndedByItselfError(self._said(error.what)))
+        return message
+
+    def _said(self, what: str) -> str:
+        tail = "" if self.output is None else self.output.tail()
+        return f"{what}; its last output: {tail}" if tail else f"{what}; it printed nothing"
 
     def answers(self) -> bool:
         """Whether it is there for a task: one that is just ending may still look alive."""
@@ -88,16 +109,22 @@ class LocalExecutor(SlotExecutor):
 
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs,), daemon=True, name=f"se-nas worker {slot}")
+        # Elsewhere than on POSIX systems a connection is no file that a process could print to.
+        reader, writer = self._context.Pipe(duplex=False) if os.name == "posix" else (None, None)
+        process = self._context.Process(target=_work, args=(theirs, writer), daemon=True, name=f"se-nas worker {slot}")
         with _start_lock, _hidden_main(), environment(THREADS):
             process.start()
         theirs.close()
-        self._workers[slot] = _Worker(process, ours)
+        if writer is not None:
+            writer.close()
+        self._workers[slot] = _Worker(process, ours, None if reader is None else Output(reader))
 
     def _begin(self, slot: int, evaluate: Evaluate, request: Request) -> Message:
         if slot not in self._workers or not self._workers[slot].answers():  # it fell at its last task, or after it
             self._drop(slot)
             self._start(slot)
+        if (output := self._workers[slot].output) is not None:
+            output.forget()
         message: Message = self._workers[slot].exchange((evaluate, request))
         return message
 
@@ -130,8 +157,17 @@ def warm_up() -> Any:
     return context
 
 
-def _work(pipe: Any) -> None:
+def _code_text(code: int | None) -> str:
+    """An exit code, with the signal that it stands for."""
+    name = signal.Signals(-code).name if code is not None and -code in set(signal.Signals) else ""
+    hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+    return f"{code} ({name}{hint})" if name else str(code)
+
+
+def _work(pipe: Any, output: Any) -> None:
     """Main function of a worker."""
+    if output is not None:
+        redirect(output)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, and the driver decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -152,8 +188,8 @@ def _work(pipe: Any) -> None:
             pipe.send(Message(kind="result", content=evaluate(request, channel)))
         except (BrokenPipeError, EOFError):
             return
-        except Exception as error:  # the driver decides what it means
-            pipe.send(Message(kind="error", content=error))
+        except BaseException as error:  # the driver decides what it means; this process goes on
+            pipe.send(Message(kind="error", content=carried(error)))
         tidy()
 
 

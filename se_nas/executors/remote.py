@@ -27,7 +27,7 @@ from se_nas.core.trial import Request, Verdict
 from se_nas.executors.local import PRELOAD
 from se_nas.executors.memory import settle, tidy
 from se_nas.executors.shipment import Shipment, relocated, unpack
-from se_nas.executors.slots import Evaluate, Message
+from se_nas.executors.slots import Evaluate, Message, carried
 
 PREFIX = "se-nas-worker-"
 
@@ -77,8 +77,8 @@ class Worker:
         try:
             result = evaluate(request, _QueueChannel(self._messages, self._verdicts, tray))
             self._messages.put(Message(kind="result", content=result, files=tray.news()))
-        except Exception as error:  # the driver decides what it means
-            self._messages.put(Message(kind="error", content=_portable(error)))
+        except BaseException as error:  # the driver decides what it means; it waits for a message
+            self._messages.put(Message(kind="error", content=_portable(carried(error))))
         tidy()
 
 

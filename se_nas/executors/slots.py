@@ -30,6 +30,17 @@ class WorkerDiedError(TrainingError):
     """A worker process ended in the middle of an evaluation."""
 
 
+class EndedByItselfError(TrainingError):
+    """An evaluation asked for the end of its process, by ``sys.exit`` or the like."""
+
+
+def carried(error: BaseException) -> Exception:
+    """What is told of an error: itself, or that the evaluation asked for an end where a worker may not end for it."""
+    if isinstance(error, Exception):
+        return error
+    return EndedByItselfError(f"the training ended its process by {type(error).__name__}: {error}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """What a worker says: the report of an epoch (number and metrics), the result, or an error.

@@ -21,13 +21,14 @@ from helpers import alive, complete_trials, descendants, environment, in_time, r
 from se_nas.commands.confirm import confirm
 from se_nas.commands.search import search
 from se_nas.core.config import SearchConfig
-from se_nas.core.errors import ConfigError, WorkerLostError
+from se_nas.core.errors import ConfigError, TrainingError, WorkerLostError
 from se_nas.core.plugins import load
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Recipe, Request, Result, Target, Verdict
 from se_nas.data.sealed import openings
 from se_nas.data.store import open_part, prepare_data
+from se_nas.engine.patience import end
 from se_nas.executors.build import open_executor, slots_elsewhere
 from se_nas.executors.remote import Worker
 from se_nas.executors.shipment import pack, relocated, unpack
@@ -135,6 +136,13 @@ class TestWorker:
                 ("weights/0.safetensors", b"w"), ("result", b"done"), ("checkpoint", None),
             ]  # fmt: skip
 
+    def test_an_evaluation_that_would_end_its_process_is_told(self, worker: Worker, tmp_path: Path) -> None:
+        """The driver waits for a message, which a thread that just ends would never send."""
+        shipment, arrays = pack(request(folder=str(tmp_path)))
+        worker.receive(shipment, *arrays)
+        message = in_time(lambda: worker.start(helpers.evaluate_ending, request(), shipment.key, {}), 60, "its end")
+        assert (message.kind, str(message.content)) == ("error", "the training ended its process by SystemExit: 3")
+
 
 @needs_ray
 class TestSearch:
@@ -233,6 +241,13 @@ class TestExecutor:
 
         error = executor.submit(helpers.evaluate_reporting, request(), report).exception(PATIENCE)
         assert isinstance(error, WorkerDiedError)
+        assert executor.submit(helpers.evaluate_reporting, request(), go_on).result(PATIENCE).state == "complete"
+
+    def test_one_that_hangs_is_ended_and_the_slot_goes_on(self, executor: Executor, tmp_path: Path) -> None:
+        future = executor.submit(helpers.evaluate_endless, request(folder=str(tmp_path)), go_on)
+        until(lambda: end(executor, future, "no sign of life"), timeout=PATIENCE, what="its start")
+        error = future.exception(PATIENCE)
+        assert (type(error), str(error)) == (TrainingError, "no sign of life")
         assert executor.submit(helpers.evaluate_reporting, request(), go_on).result(PATIENCE).state == "complete"
 
     def test_end_at_once(self, executor: Executor, tmp_path: Path) -> None:
