@@ -173,6 +173,8 @@ def _work(pipe: Any, output: Any) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # A daemon, so that it ends with the driver; but the loaders of a user's training may have workers of their own.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    # Those start as they do in a script of the user's: the way in which this process came to be is not asked for.
+    multiprocessing.set_start_method(None, force=True)
     channel = PipeChannel(pipe)
     settle()
     while True:

@@ -16,6 +16,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.memory import is_oom_error
 from torch import nn
@@ -238,7 +239,7 @@ def make_trainer(
             "use_distributed_sampler": False,  # `Share` does that, and validation is not shared out
         }
     with quiet():
-        return pl.Trainer(
+        trainer = pl.Trainer(
             max_epochs=None if settings.limit else recipe.epochs,
             max_steps=settings.limit or -1,
             limit_val_batches=1 if settings.limit else 1.0,
@@ -248,12 +249,16 @@ def make_trainer(
             accumulate_grad_batches=settings.pieces,
             callbacks=list(callbacks),
             plugins=[LightningEnvironment()],  # else Lightning obeys SLURM variables of the shell
-            logger=list(loggers) or False,
+            logger=list(loggers) or [DummyLogger()],  # a user's module may use `self.logger` without asking
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+    if rehearsal:
+        # It would end after so many steps of optimizers, too, of which a module may have several for each batch.
+        trainer.fit_loop.epoch_loop.max_steps = -1
+    return trainer
 
 
 def validation_batch(device: torch.device) -> int:
@@ -279,10 +284,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _steps_of(module: Any, recipe: Recipe) -> int:
-    """Optimizer steps of a whole training with the user's data module."""
+    """Batches of a whole training with the user's data module; streams that do not know their length are counted."""
     module.prepare_data()
     module.setup("fit")
-    return len(module.train_dataloader()) * recipe.epochs
+    loader = module.train_dataloader()
+    try:
+        number = len(loader)
+    except TypeError:  # of an IterableDataset
+        number = sum(1 for _ in loader)
+    return number * recipe.epochs
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Recording, identity, request, units_of
+from helpers import Recording, identity, in_time, request, units_of
 
+from se_nas.backbones.build import build_backbone
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Request, Target
-from se_nas.data.store import prepare_data
+from se_nas.data.store import prepare_data, read_info
 from se_nas.engine.run_folder import clear_errors
+from se_nas.executors.local import LocalExecutor
 from se_nas.training.evaluate import evaluate
+from se_nas.training.rehearsal import rehearse
+from se_nas.training.tasks import open_task
+from se_nas.training.trainer import DeviceSettings, Job, loaders_of
 
 OWN = """
 import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 
 def tensors(n, seed):
@@ -37,7 +42,8 @@ class Rows(pl.LightningDataModule):
         self.workers = workers
 
     def train_dataloader(self):
-        return DataLoader(TensorDataset(*tensors(50, 0)), batch_size=16, num_workers=self.workers)
+        loaded = dict(num_workers=self.workers, collate_fn=lambda rows: default_collate(rows))  # no pickle takes it
+        return DataLoader(TensorDataset(*tensors(50, 0)), batch_size=16, **loaded)
 
     def val_dataloader(self):
         return DataLoader(TensorDataset(*tensors(24, 1)), batch_size=8, num_workers=self.workers)
@@ -130,6 +136,37 @@ def asking(folder: Path, task: str = "classification") -> Request:
 def prepared(own: str, folder: Path, name: str, **args: Any) -> Path:
     prepare_data(Target(target=own + name, args=args), folder / "run")
     return folder / "run"
+
+
+class TestTrains:
+    def test_streams_whose_length_is_counted(self, own: str, tmp_path: Path) -> None:
+        """50 images in batches of 16 are four steps."""
+        folder = prepared(own, tmp_path, "Streamed")
+        task = open_task(Target(target="classification"))
+        job = Job(task=task, recipe=RECIPE, data=read_info(folder), folder=folder)
+        assert loaders_of(job, DeviceSettings())[1]["steps"] == 4 * RECIPE.epochs
+        result = evaluate(asking(folder), Recording())
+        assert (result.state, result.reason, len(result.curve)) == ("complete", "", 2)
+
+    @pytest.mark.parametrize("name", ["Manual", "Logging"])
+    def test_modules_with_several_optimizers_or_a_logger(self, own: str, tmp_path: Path, name: str) -> None:
+        folder = prepared(own, tmp_path, "Rows")
+        task = open_task(Target(target=own + name))
+        network = build_backbone(Target(target="resnet8"), num_classes=3, input_shape=(1, 8, 8), seed=0)
+        rehearse(network, task=task, recipe=RECIPE, data=read_info(folder), folder=folder)
+        result = evaluate(asking(folder, own + name), Recording())
+        assert (result.state, result.reason, len(result.curve)) == ("complete", "", 2)
+        if name == "Manual":  # the second optimizer works, too
+            assert result.metrics["moved"].value != pytest.approx(result.curve[0].metrics["moved"])
+
+    def test_loaders_with_workers_in_a_worker(self, own: str, tmp_path: Path) -> None:
+        folder = prepared(own, tmp_path, "Rows", workers=1)
+        executor = LocalExecutor(("cpu",))
+        try:
+            result = executor.submit(evaluate, asking(folder), lambda *_: "continue").result(300)
+        finally:
+            in_time(executor.shutdown, 60, "the end of the executor")
+        assert (result.state, result.reason, len(result.curve)) == ("complete", "", 2)
 
 
 class TestErrors:
