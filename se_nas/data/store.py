@@ -181,7 +181,8 @@ def write_part(
                 raise DataError(f"{ADJECTIVE[part]} images have shape {chunk.shape[1:]}, training images {shape}")
             if images is None:
                 file = cache / f"{part}_images.npy"
-                images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=(number, *shape))
+                with our_files():
+                    images = np.lib.format.open_memmap(file, mode="w+", dtype=chunk.dtype, shape=(number, *shape))
             if chunk.dtype != np.uint8 and not np.isfinite(chunk).all():
                 raise DataError(f"the {ADJECTIVE[part]} images contain values that are not finite")
             images[done : done + len(chunk)] = chunk
@@ -190,7 +191,8 @@ def write_part(
         images.flush()
     labels = np.concatenate([targets for _, _, targets in rows])
     labels = labels.astype(np.int64) if is_class_number(labels) else np.ascontiguousarray(labels)
-    np.save(cache / f"{part}_labels.npy", labels)
+    with our_files():
+        np.save(cache / f"{part}_labels.npy", labels)
     return shape or ()
 
 

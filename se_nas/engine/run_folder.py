@@ -44,8 +44,8 @@ STUDY = "search"
 FINAL = "train"
 """Names of the study of a search, and of that of one long training."""
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Errors of a disk that takes nothing more, whoever writes."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Errors of a disk that takes nothing more or is broken, whoever writes."""
 
 LOCK_WAIT = 0.5
 """Seconds to wait for the lock: `busy` holds it for a moment."""
