@@ -134,12 +134,12 @@ class Confirming:
         Of a trainer of the user's own the validation part has one score, the value of the training.
         """
         found: dict[str, dict[int, Array]] = {}
-        check_contents([exam_file(self.run.path, t.number, part) for t in trials])
         for t in trials:
             one = np.array([t.metrics[self.problem.objective.metric].value])
             own = part == "val" and self.problem.loop is not None
             scores = one if own else read_exam(exam_file(self.run.path, t.number, part))[0]
             found.setdefault(t.placement.key, {})[t.identity.seed] = scores
+        check_contents([exam_file(self.run.path, t.number, part) for t in trials])
         return found
 
     def confirmed(self, trials: Sequence[Trial], planned: Mapping[str, int], *, same: bool) -> list[Confirmed]:
