@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -13,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader
+from yaml import YAMLError
 
 from se_nas.commands.options import COMMANDS
 from se_nas.core.config import SearchConfig, TrainConfig
+from se_nas.core.documents import LARGEST_JSON, BeyondError, UnreadableError, check_yaml, from_json_text, text_of
 from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
-from se_nas.core.files import path_text
+from se_nas.core.files import path_text, user_path
 from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
 
 
@@ -46,9 +49,32 @@ def parse(arguments: Sequence[str]) -> Namespace:
     for word in arguments:
         if not word.isascii() and path_text(word) != word:
             raise ConfigError(f"{path_text(word)!r} is not UTF-8", hint="give a link to it that has another name")
+        _check_word(word)
     words = _spelled_out(arguments, COMMANDS[name].config if name in COMMANDS else None)
     if name == "train":
         words[1:1] = _of_the_run(words)
+    try:
+        return _parser().parse_args(words)
+    except argparse.ArgumentError as error:
+        raise _clear(str(error), name) from error
+
+
+def _check_word(word: str) -> None:
+    """ConfigError for a value that jsonargparse, which reads it as YAML, would fail or never end at."""
+    value = word.partition("=")[2] if word.startswith("--") else word
+    try:
+        check_yaml(value)
+        get_loader("yaml")(value)
+    except BeyondError as error:
+        raise ConfigError(f"{value!r} cannot be used: {error}") from error
+    except (UnreadableError, YAMLError):
+        return  # text
+    except Exception as error:  # a number of 5,000 digits, !!timestamp x
+        raise ConfigError(f"{value!r} cannot be read: {error}") from error
+
+
+@functools.cache
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="se-nas",
         description="Find where Squeeze-and-Excitation blocks help a CNN, and what they cost.",
@@ -58,10 +84,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     commands = parser.add_subcommands(required=True, dest="command")
     for known, command in COMMANDS.items():
         commands.add_subcommand(known, parser_of(known), help=command.help)
-    try:
-        return parser.parse_args(words)
-    except argparse.ArgumentError as error:
-        raise _clear(str(error), name) from error
+    return parser
 
 
 def parser_of(command: str) -> ArgumentParser:
@@ -109,15 +132,15 @@ def _of_the_run(arguments: Sequence[str]) -> list[str]:
     """
     values = [a.partition("=")[2] or b for a, b in zip(arguments, [*arguments[1:], ""], strict=True)
               if a.partition("=")[0] == "--placement"]  # fmt: skip
-    file = Path(values[-1]).expanduser() if values and values[-1].endswith(".json") else None
+    file = user_path(values[-1]) if values and values[-1].endswith(".json") else None
     if file is None or not file.is_file():
         return []
     for folder in (file.parent, file.parent.parent):
         if (folder / "config.yaml").is_file():
             return _followed(folder, read_config(str(folder / "config.yaml"), TrainConfig), arguments)
     try:
-        raw = json.loads(file.read_text())
-    except (OSError, ValueError):
+        raw = from_json_text(text_of(file, largest=LARGEST_JSON))
+    except (OSError, UnreadableError):
         return []  # said where the placement is read
     there = isinstance(raw, dict) and "backbone" in raw
     return _followed(file.parent, {"backbone": raw["backbone"]}, arguments) if there else []
@@ -147,7 +170,7 @@ def _clear(message: str, command: str) -> ConfigError:
             hint=did_you_mean(match[1], COMMANDS) or "see se-nas --help",
         )
     if match := re.search(r'key "([^"]+)":\s*(.*?)\.?\s+(?:Got|Given) value: (.*)', message, re.DOTALL):
-        path, value = match[1].removeprefix(f"{command}."), match[3].strip().splitlines()[0]
+        path, value = match[1].removeprefix(f"{command}."), next(iter(match[3].strip().splitlines()), "")
         config = COMMANDS[command].config if command in COMMANDS else None
         if config is not None and (error := wrong_value(config, path, value)) is not None:
             return error

@@ -12,6 +12,7 @@ from torch import nn
 from se_nas.backbones.adapt import adapt_classifier, adapt_input
 from se_nas.backbones.libraries import mentions, names_in
 from se_nas.core.errors import BackboneError, SeNasError, did_you_mean
+from se_nas.core.files import user_path
 from se_nas.core.plugins import accepted, check_arguments, known_names, resolve
 from se_nas.core.serialization import random_stream
 from se_nas.core.trial import Target
@@ -140,4 +141,4 @@ def is_pretrained(target: Target) -> bool:
 def source_file(target: Target) -> Path | None:
     """The Python file of a backbone given as ``path/to/file.py:attribute``, or None."""
     path, _, _ = target.target.rpartition(":")
-    return Path(path).expanduser().resolve() if path.endswith(".py") else None
+    return user_path(path).resolve() if path.endswith(".py") else None

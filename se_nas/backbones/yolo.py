@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from se_nas.backbones.downloads import fetching
+from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import BackboneError, did_you_mean
+from se_nas.core.files import user_path
 from se_nas.core.plugins import import_library
 
 _NETWORKS = {
@@ -78,8 +79,13 @@ def _network(tasks: Any, name: str, channels: int, classes: int | None, *, pretr
         model = type(given)(given.yaml, ch=channels, nc=classes or trained, verbose=False)
         model.load(given, verbose=False)
         return model
-    if name not in names() and not Path(name).is_file():
-        raise BackboneError(f"ultralytics has no network {name!r}", hint=_hint(name))
+    if name not in names():
+        if not user_path(name).is_file():
+            raise BackboneError(f"ultralytics has no network {name!r}", hint=_hint(name))
+        try:
+            from_yaml(text_of(user_path(name)))  # Ultralytics reads it without bounds
+        except UnreadableError as error:
+            raise BackboneError(f"cannot read {name!r}: {error}") from error
     settings = tasks.yaml_model_load(name)
     task = tasks.guess_model_task(settings)
     if task not in _NETWORKS:
@@ -107,7 +113,7 @@ def names() -> list[str]:
         library = import_library("ultralytics", "ultralytics", BackboneError)
     found = []
     for file in sorted((Path(str(library.__file__)).parent / "cfg" / "models").rglob("yolo*.yaml")):
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = from_yaml(text_of(file))
         if not _HEADS.fullmatch(str(content["head"][-1][2])):
             continue
         sizes = content.get("scales") or [""]
@@ -128,7 +134,7 @@ def _read(tasks: Any, name: str, *, fetch: bool) -> Any:
             "this release of ultralytics, or of torch, cannot read a .pt file without running its code",
             hint="pip install --upgrade ultralytics torch",
         )
-    if not Path(name).expanduser().is_file() and not fetch:
+    if not user_path(name).is_file() and not fetch:
         raise BackboneError(
             f"there is no file {name!r}", hint="give its path, or have it fetched: --backbone.args.pretrained true"
         )
@@ -137,7 +143,7 @@ def _read(tasks: Any, name: str, *, fetch: bool) -> Any:
             _safely(tasks),
             fetching(f"ultralytics' {name}", "https://github.com") if fetch else contextlib.nullcontext(),
         ):
-            model, _ = tasks.load_checkpoint(str(Path(name).expanduser()))
+            model, _ = tasks.load_checkpoint(str(user_path(name)))
     except (TypeError, RuntimeError, OSError, KeyError, AttributeError) as error:
         raise BackboneError(
             f"{name!r} is not a file of a network of ultralytics, or holds more than one: {str(error).splitlines()[0]}",

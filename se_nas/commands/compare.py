@@ -11,6 +11,7 @@ import pandas as pd
 from se_nas.commands.results import existing_run, stored
 from se_nas.core.config import OWN_DATA, SearchConfig
 from se_nas.core.errors import RunError
+from se_nas.core.files import user_path
 from se_nas.core.words import cost_name, cost_text
 from se_nas.engine.run_folder import RunFolder, clear_errors
 from se_nas.engine.storage import reading
@@ -72,7 +73,7 @@ def compare(
 
 def _opened(folders: Sequence[Path], storage: str | None) -> list[Run]:
     """The runs, each with a complete training; RunError where they are too few, doubled or of other metrics."""
-    paths = [folder.expanduser().absolute().resolve() for folder in folders]
+    paths = [user_path(folder).absolute().resolve() for folder in folders]
     if len(paths) < 2:
         raise RunError("one run cannot be compared", hint="give two run folders or more; one is shown by se-nas report")
     if doubled := next((p for i, p in enumerate(paths) if p in paths[:i]), None):

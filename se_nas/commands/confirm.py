@@ -13,6 +13,7 @@ in files of their own and reach no study, so no proposal and no posterior ever s
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -33,6 +34,7 @@ from se_nas.commands.results import conclude, existing_run, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.overrides import target_of
+from se_nas.core.ranges import check_whole
 from se_nas.core.serialization import checksum
 from se_nas.core.storage_url import words_shown
 from se_nas.core.trial import Target, Trial
@@ -103,7 +105,7 @@ def confirm(
         For anything that the user can mend; what was finished before is kept.
     """
     _check(top, seeds, max_seeds)
-    if margin is not None and not margin > 0:
+    if margin is not None and not 0 < margin < math.inf:
         raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
     folder, _ = existing_run(Path(run), storage=storage)
@@ -141,12 +143,9 @@ def confirm(
 
 
 def _check(top: int, seeds: int | None, max_seeds: int | None) -> None:
-    if top < 1:
-        raise ConfigError(f"top is {top}", allowed=["a whole number from 1"], hint="one finalist at least is confirmed")
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"seeds is {seeds}", allowed=["a whole number from 1"], hint="5 is a good number")
-    if max_seeds is not None and max_seeds < 2:
-        raise ConfigError(f"max_seeds is {max_seeds}", allowed=["a whole number from 2"], hint=f"{MAX_SEEDS} is usual")
+    check_whole("top", top, hint="one finalist at least is confirmed")
+    check_whole("seeds", seeds, hint="5 is a good number")
+    check_whole("max_seeds", max_seeds, hint=f"{MAX_SEEDS} is usual")
     if seeds is not None and max_seeds is not None:
         raise ConfigError(
             "seeds and max_seeds are both given",

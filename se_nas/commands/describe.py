@@ -13,6 +13,7 @@ from se_nas.backbones.build import BACKBONES, build_backbone
 from se_nas.core.config import shape_of
 from se_nas.core.errors import CostError, SpaceError
 from se_nas.core.placement import Site, Unit
+from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
@@ -118,6 +119,7 @@ def describe(
     Image shape and number of classes come from the data set if one is given, else from the arguments, else they are
     those of the digits for built-in backbones and (3, 224, 224) with the backbone's own classes for others.
     """
+    check_whole("num_classes", num_classes)
     if data is None and input_shape is None and backbone.target in BACKBONES:
         data = Target(target="digits")
     if data is not None:

@@ -16,7 +16,7 @@ from se_nas.analysis.summary import Summary, summarize
 from se_nas.commands.results import SearchResult, existing_run, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
-from se_nas.core.files import write_atomically
+from se_nas.core.files import user_path, write_atomically
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import Trial
 from se_nas.data.base import DataInfo
@@ -114,7 +114,7 @@ def export(
     trial = select_trial(found, select, confirmation)
     weights = kept_weights(run_folder.path, trial)
     default = run_folder.path / f"export-{trial.placement.key}"
-    target = default if to is None else Path(to).expanduser().absolute()
+    target = default if to is None else user_path(to).absolute()
     _check_target(target, force=force)
     data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
     check_config(config, where=run_folder.path, trust=trust, only=("backbone",))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-import yaml
-
 from se_nas.core.costs import COSTS, MEASURED
+from se_nas.core.documents import UnreadableError, from_yaml
 from se_nas.core.errors import ConfigError
+from se_nas.core.ranges import MAX_VALUES, check_whole, is_finite
 from se_nas.core.trial import Direction, Graph, Recipe, Target
 
 LIGHTNING = "lightning"
@@ -136,10 +137,11 @@ class SearchConfig:
     logs: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch", "num_classes"):
-            number = getattr(self, name)
-            _check(name, number, number is None or number >= 1, "a whole number from 1")
-        _check("seed", self.seed, self.seed >= 0, "a whole number from 0")
+        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch", "num_classes",
+                     "seed"):  # fmt: skip
+            check_whole(name, getattr(self, name))
+        for name in ("margin", "checkpoint_minutes"):
+            _check(name, getattr(self, name), is_finite(getattr(self, name)), "a number")
         _check("margin", self.margin, self.margin is None or self.margin > 0, "a number above 0")
         _check("checkpoint_minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "a number from 0")
         together = self.devices_per_trial
@@ -150,12 +152,16 @@ class SearchConfig:
             _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")
         for name in self.cost.split(","):
             _check("cost", name, name in COSTS or bool(own), *COSTS)
+        for name, given in (("cost", self.cost.split(",")), ("measure", self.measure)):
+            twice = next((one for one in given if given.count(one) > 1), None)
+            _check(name, f"{','.join(given)}, with {twice} twice", twice is None, "each name once")
         _check("keep_weights", self.keep_weights, self.keep_weights in ("auto", "front", "all"), "auto", "front", "all")
         good = re.fullmatch(r"auto|cpu|(?!auto|cpu|gpu)[a-z]\w*(:\d+)?", self.device) is not None
         _check("device", self.device, good, "auto", "cpu", "cuda", "cuda:N", "mps", "xpu")
         for name in COSTS:
             limit = getattr(self.max, name)
-            _check(f"max_{name}", limit, limit is None or limit > 0, "a number above 0")
+            _check(f"max_{name}", limit, limit is None or (limit > 0 and is_finite(limit)), "a number above 0")
+        _check("max_own", self.max.own, is_finite(self.max.own), "names with numbers")
         check_recipe(self.train)
         if self.input_shape is not None:
             shape_of(self.input_shape)
@@ -230,11 +236,11 @@ def measured_costs(config: SearchConfig) -> set[str]:
 
 def check_recipe(recipe: Recipe) -> None:
     """ConfigError for a recipe that cannot train anything."""
-    _check("epochs", recipe.epochs, recipe.epochs >= 1, "a whole number from 1")
-    _check("batch_size", recipe.batch_size, recipe.batch_size >= 2, "a whole number from 2")
-    _check("lr", recipe.lr, recipe.lr > 0, "a number above 0")
+    check_whole("epochs", recipe.epochs)
+    check_whole("batch_size", recipe.batch_size)
+    _check("lr", recipe.lr, recipe.lr > 0 and is_finite(recipe.lr), "a number above 0")
     _check("momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 to 1")
-    _check("weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "a number from 0")
+    _check("weight_decay", recipe.weight_decay, 0 <= recipe.weight_decay < math.inf, "a number from 0")
     _check("warmup", recipe.warmup, 0 <= recipe.warmup <= 1, "0 to 1")
     _check("label_smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 to 1")
     good = recipe.optimizer in ("sgd", "adamw") or ":" in recipe.optimizer
@@ -253,7 +259,7 @@ def seconds(text: str, name: str = "max_time", *words: str) -> float:
     (90.0, 600.0, 5400.0)
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < math.inf:
         raise ConfigError(f"{name} is {text!r}", allowed=[*words, "90s", "10m", "2h"])
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
@@ -268,8 +274,9 @@ def shape_of(text: str) -> tuple[int, ...]:
         shape = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise ConfigError(f"input_shape is {text!r}", allowed=["channels,height,width such as 3,224,224"])
+    if len(shape) < 2 or min(shape) < 1 or math.prod(shape) > MAX_VALUES:
+        allowed = f"channels,height,width such as 3,224,224, of at most {MAX_VALUES:,} values"
+        raise ConfigError(f"input_shape is {text!r}", allowed=[allowed])
     return shape
 
 
@@ -323,6 +330,7 @@ def _changed(prefix: str, given: object, default: object) -> Iterator[tuple[str,
 
 def _word(value: object) -> str:
     """A value as YAML reads it back on the command line."""
-    if isinstance(value, str) and yaml.safe_load(value) == value:
-        return value
-    return json.dumps(value)
+    try:
+        return value if isinstance(value, str) and from_yaml(value) == value else json.dumps(value)
+    except UnreadableError:
+        return json.dumps(value)

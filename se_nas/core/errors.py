@@ -7,6 +7,7 @@ ends with code 2; in Python they are ordinary exceptions.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Iterable
 
@@ -43,18 +44,42 @@ class SeNasError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        lines = [self.what]
+        lines = [_shortened(self.what, 10)]
         if self.where:
-            lines.append(f"  in {self.where}")
+            lines.append(_shortened(f"  in {self.where}", 3))
         if self.allowed is not None:
-            lines.append(f"  allowed: {', '.join(self.allowed) or 'nothing'}")
+            lines.append(_shortened(f"  allowed: {', '.join(self.allowed) or 'nothing'}", 6))
         if self.hint:
-            lines.append(f"  hint: {self.hint}")
+            lines.append(_shortened(f"  hint: {self.hint}", 5))
         return visible("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders; the default would drop the keyword-only parts.
         return _rebuild, (type(self), self.what, self.allowed, self.where, self.hint)
+
+
+COLUMNS = 80
+"""Of a screen with 24 rows, which no message is longer than."""
+
+
+def _shortened(text: str, rows: int) -> str:
+    """The text as far as it has room in so many rows: a long line loses its middle, many lines the last ones."""
+    lines = text.splitlines() or [""]
+    if sum(max(1, math.ceil(len(line) / COLUMNS)) for line in lines) <= rows:
+        return text
+    most = rows * COLUMNS - 40  # the name of the error stands before it
+    first = lines[0]
+    if len(first) > most // 2 or len(lines) == 1:
+        room = most // (1 if len(lines) == 1 else 2)
+        lines[0] = f"{first[: room * 2 // 3]} ... {first[-(room // 4) :]}" if len(first) > room else first
+    kept, used = list[str](), 0
+    for line in lines:
+        used += max(1, math.ceil(len(line) / COLUMNS))
+        if used > rows - (len(lines) > 1):
+            break
+        kept.append(line)
+    left = len(lines) - len(kept)
+    return "\n".join([*kept, f"  ... ({left:,} more line{'s' * (left > 1)})"] if left else kept)
 
 
 def _rebuild(

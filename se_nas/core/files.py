@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from se_nas.core.errors import ConfigError
 from se_nas.core.trial import Phase
 
 
@@ -62,6 +64,33 @@ def trial_name(trial: int, phase: Phase) -> str:
     return str(trial) if phase == "search" else f"{phase}-{trial}"
 
 
+def user_path(given: str | Path) -> Path:
+    """A path as a user gave it, with ``~`` as a home folder; ConfigError for what no file can be called."""
+    text = str(given)
+    if "\0" in text:
+        raise ConfigError(f"{path_text(text)!r} cannot be the name of a file: it holds the character NUL")
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path_text(text)!r} is in the home folder of a user who is not known",
+            hint="~/ is your own, or give the whole path",
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(
+                f"{path_text(text)!r} is too long for the name of a file ({len(text):,} characters)"
+            ) from error
+        # it need not be there
+    except UnicodeError as error:  # half a character, which the system's encoding does not have
+        raise ConfigError(f"{path_text(text)!r} cannot be the name of a file") from error
+    return path
+
+
 def path_text(path: Path | str) -> str:
     """A path or a name as text that can be printed and kept: bytes that are no UTF-8 as ``\\xe9``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character
+        return str(path).encode("utf-8", "backslashreplace").decode()

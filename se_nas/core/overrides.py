@@ -14,15 +14,16 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import msgspec
-import yaml
 
 from se_nas.core.config import SHARED, Limits, SearchConfig, TrainConfig, of_before
+from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import ConfigError, did_you_mean
+from se_nas.core.files import user_path
 from se_nas.core.plugins import LIVE, keep_live
+from se_nas.core.ranges import is_finite
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Direction, Graph, Precision, Recipe, Target
 
@@ -202,11 +203,14 @@ def _check_name(name: object, known: Iterable[str], where: str | None, *, prefix
 
 def _typed(kind: type, name: str, value: object, where: str | None) -> Any:
     hint = _hints(kind)[name]
+    shown = f"max_{name}" if kind is Limits else name
     try:
-        return msgspec.convert(value, hint, strict=False)
-    except msgspec.ValidationError as error:
-        shown = f"max_{name}" if kind is Limits else name
+        typed = msgspec.convert(value, hint, strict=False)
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{shown} is {value!r}", where=where, allowed=_allowed(hint)) from error
+    if not is_finite(typed):
+        raise ConfigError(f"{shown} is {value!r}", where=where, allowed=["numbers that are not infinite"])
+    return typed
 
 
 @functools.cache
@@ -242,11 +246,13 @@ def read_config(file: str, kind: type) -> dict[str, Any]:
     ConfigError if it cannot be read or something in it is wrong.
     """
     try:
-        raw = yaml.safe_load(Path(file).expanduser().read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        text = text_of(user_path(file))
+    except (OSError, UnreadableError) as error:
         raise ConfigError(f"cannot read the configuration {file!r}: {getattr(error, 'strerror', error)}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=file) from error
+    try:
+        raw = from_yaml(text)
+    except UnreadableError as error:
+        raise ConfigError(str(error), where=file) from error
     if not isinstance(raw, Mapping):
         raise ConfigError("a configuration is a mapping of keys to values", where=file)
     flags = {name: raw[name] for name in FLAGS if name in raw}
@@ -265,6 +271,8 @@ def target_of(kind: str, value: Any) -> Target:
         return value
     if isinstance(value, Mapping):
         return Target(**_mapping(kind, value, Target, None))
+    if value is None or isinstance(value, bool | int | float | list | tuple | set | bytes):
+        raise ConfigError(f"{kind} is {value!r}", allowed=["a name", "a mapping with target and args", "an object"])
     if isinstance(value, types.ModuleType):
         return Target(target=f"{value.__name__}:{'train' if kind == 'trainer' else kind}")
     if (path := _import_path(value)) is not None:

@@ -7,6 +7,7 @@ defaults and never change what a field means; unknown fields of a newer writer a
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -37,6 +38,12 @@ IDENTITY_GATES: dict[str, tuple[float, float]] = {
     "tanh": (1.0, 1.0),
     "relu": (1.0, 0.0),
 }
+
+REDUCTIONS = (1 / 16, 65_536.0)
+"""Smallest and largest reduction ratio: below 1 the hidden layer is wider than what it squeezes."""
+
+WIDEST = 2**20
+"""Hidden channels, at most."""
 
 
 def start_named(word: str) -> str:
@@ -168,6 +175,12 @@ class Choice:
                 raise SpaceError(f"{name} is {getattr(self, name)!r}", allowed=allowed)
         if self.kind != "se":
             return
+        if not (math.isfinite(self.gate_scale) and math.isfinite(self.gate_offset)):
+            raise SpaceError(f"the gate is {self.gate_offset} + {self.gate_scale} * {self.gate}", allowed=["numbers"])
+        if self.reduction is not None and not self.reduction > 0:
+            raise SpaceError(f"the reduction is {self.reduction}", allowed=["a number above 0"])
+        if self.squeeze_channels is not None and self.squeeze_channels > WIDEST:
+            raise SpaceError(f"a hidden width of {self.squeeze_channels:,}", allowed=[f"at most {WIDEST:,}"])
         if self.squeeze_channels is None or self.squeeze_channels < 1:
             raise SpaceError(
                 f"an SE block with reduction {self.reduction} would have a hidden width of {self.squeeze_channels}",

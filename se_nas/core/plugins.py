@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from se_nas.core.errors import PluginError, SeNasError, did_you_mean
+from se_nas.core.errors import ConfigError, PluginError, SeNasError, did_you_mean
+from se_nas.core.files import user_path
 from se_nas.core.trial import Target
 
 LIVE = "live:"
@@ -98,8 +99,8 @@ def is_live(name: str) -> bool:
 def _made_in(file: str) -> list[str]:
     """Names of the public functions and classes that a Python file defines, without running it."""
     try:
-        body = ast.parse(Path(file).expanduser().read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
+        body = ast.parse(user_path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError, ConfigError):
         return []
     return [n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
 
@@ -149,7 +150,7 @@ _PROVIDED: dict[Path, Path] = {}
 
 
 def _load_file(file: Path) -> Any:
-    file = file.expanduser().resolve()
+    file = user_path(file).resolve()
     here = _PROVIDED.get(file, file)
     if not here.is_file():
         raise PluginError(f"there is no file {str(file)!r}")
@@ -193,12 +194,12 @@ def absolute(target: Target) -> Target:
         return target
     head, colon, tail = target.target.rpartition(":")
     if head.endswith(".py"):
-        return Target(target=f"{Path(head).expanduser().resolve()}:{tail}", args=target.args)
+        return Target(target=f"{user_path(head).resolve()}:{tail}", args=target.args)
     prefix, colon, rest = target.target.partition(":")
     if isinstance(root := target.args.get("root"), str):
-        target = Target(target=target.target, args={**target.args, "root": str(Path(root).expanduser().resolve())})
-    if colon and Path(rest).expanduser().exists():
-        return Target(target=f"{prefix}:{Path(rest).expanduser().resolve()}", args=target.args)
+        target = Target(target=target.target, args={**target.args, "root": str(user_path(root).resolve())})
+    if colon and user_path(rest).exists():
+        return Target(target=f"{prefix}:{user_path(rest).resolve()}", args=target.args)
     return target
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from se_nas.core.documents import UnreadableError, from_json_text
 from se_nas.core.errors import RunError
 
 SCHEMA_VERSION = 1
@@ -30,6 +31,8 @@ def from_plain(data: Any, kind: type[T], *, where: str = "a stored record") -> T
         return msgspec.convert(data, kind, strict=False)
     except msgspec.ValidationError as error:
         raise RunError(f"{kind.__name__}: {error}", where=where) from error
+    except RecursionError as error:
+        raise RunError(f"{kind.__name__}: nested too deep", where=where) from error
 
 
 def to_json(record: Any, *, indent: int = 0) -> bytes:
@@ -41,9 +44,11 @@ def to_json(record: Any, *, indent: int = 0) -> bytes:
 def from_json(text: bytes | str, kind: type[T], *, where: str = "a stored record") -> T:
     """A record from JSON; RunError when it is no JSON or not this record."""
     try:
-        data = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise RunError(f"not valid JSON: {error}", where=where) from error
+        data = from_json_text(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError as error:
+        raise RunError(f"not valid JSON: it is not UTF-8 text (byte {error.start:,})", where=where) from error
+    except UnreadableError as error:
+        raise RunError(str(error), where=where) from error
     return from_plain(data, kind, where=where)
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from se_nas.core.errors import PluginError
-from se_nas.core.files import write_atomically
+from se_nas.core.errors import ConfigError, PluginError
+from se_nas.core.files import user_path, write_atomically
 from se_nas.core.plugins import entry_points, is_live
 from se_nas.core.trial import Target
 
@@ -117,9 +117,9 @@ def _place(name: str) -> str:
     head = name.rpartition(":")[0]
     try:
         if head.endswith(".py"):
-            return str(Path(head).expanduser().resolve())
+            return str(user_path(head).resolve())
         spec = importlib.util.find_spec(head.partition(".")[0])
-    except (ImportError, ValueError, OSError, RuntimeError):  # no path, no home, no name of a module
+    except (ImportError, ValueError, OSError, ConfigError):  # no path, no home, no name of a module
         return ""
     return "" if spec is None or spec.origin is None else spec.origin
 

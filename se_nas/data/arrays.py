@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from se_nas.core.errors import DataError
+from se_nas.core.ranges import MAX_CLASSES
 from se_nas.data.base import PartName, Plan, chunks, is_class_number
 
 Images = np.ndarray | Callable[[], np.ndarray]
@@ -176,10 +177,6 @@ def numbered_classes(targets: np.ndarray) -> tuple[str, ...]:
             allowed=[f"numbers of classes, at most {MAX_CLASSES:,}"],
         )
     return tuple(str(index) for index in range(number))
-
-
-MAX_CLASSES = 1_000_000
-"""More outputs than any network of images has."""
 
 
 def sparse_classes(targets: np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.core.files import path_text
+from se_nas.core.files import path_text, user_path
 from se_nas.core.serialization import checksum
 from se_nas.data.arrays import Reader, Readers
 from se_nas.data.base import Plan
@@ -36,7 +36,7 @@ def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> 
     DataError
         If a folder is not there or empty, or val or test has other classes; later, for an image that is broken.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"there is no folder {path_text(path)!r}")
     check_options(size, background)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from se_nas.core.errors import DataError, did_you_mean
+from se_nas.core.files import user_path
 from se_nas.core.plugins import import_library
 from se_nas.core.serialization import checksum
 from se_nas.data.arrays import Reader, Readers, checked_targets
@@ -115,7 +116,7 @@ def torchvision(
         raise DataError(f"torchvision has no data set {name!r}", hint=did_you_mean(name, known))
     factory, settings = getattr(library, name), settings or {}
     accepted = inspect.signature(factory).parameters
-    given = {"root": str(Path(root).expanduser()), "download": download}
+    given = {"root": str(user_path(root)), "download": download}
     shared = {k: v for k, v in given.items() if k in accepted or (k == "download" and download)} | settings
     found: dict[PartName, Any] = {}
     for part, choice in _choices(accepted, settings, splits or {}).items():
@@ -277,7 +278,7 @@ def _hub_part(rows: Any, image: str, target: TargetColumn) -> LibraryPart:
 
 
 def _loaded(library: ModuleType, path: str, config: str | None, revision: str | None) -> Any:
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     library.disable_progress_bars()
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():

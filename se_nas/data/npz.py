@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import struct
+import tokenize
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,8 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.core.files import path_text
-from se_nas.data.arrays import MAX_CLASSES, Arrays, checked_targets
+from se_nas.core.files import path_text, user_path
+from se_nas.core.ranges import MAX_CLASSES
+from se_nas.data.arrays import Arrays, checked_targets
 from se_nas.data.base import PART_NAMES, PartName
 
 _PATTERNS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
@@ -21,6 +25,12 @@ _PATTERNS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 
 FEW = 4
 """Channels that an image has at most, if nothing else tells which axis they are."""
+
+BROKEN = (
+    OSError, ValueError, EOFError, MemoryError, OverflowError, NotImplementedError, RuntimeError, TypeError, KeyError,
+    SyntaxError, tokenize.TokenError, struct.error, BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise for files that are broken."""
 
 MAX_RATIO, LARGE = 500, 2**30
 """An array of more bytes than `LARGE`, packed into less than one in `MAX_RATIO`, is a decompression bomb."""
@@ -46,7 +56,7 @@ def npz(path: str, num_classes: int | None = None, channels: str | None = None) 
     DataError
         If the file is not such an archive; when images are read, also if their shape or number is wrong.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if num_classes is not None and (not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES):
         raise DataError(f"num_classes is {num_classes!r}", allowed=[f"a whole number from 1 to {MAX_CLASSES:,}"])
     if channels not in (None, "first", "last"):
@@ -99,16 +109,20 @@ def _part_names(arrays: Sequence[str], file: Path) -> dict[PartName, tuple[str, 
     return found
 
 
-def _opened(file: Path) -> Any:
-    try:
-        if file.exists() and not file.is_file():
-            raise ValueError("it is no file")
-        archive = np.load(file, allow_pickle=False)
-        archive.files  # noqa: B018  # an array (.npy) has none
-    except (OSError, ValueError, AttributeError, EOFError, BadZipFile) as error:
-        reason = "it is not one" if "pickle" in str(error) else str(error)  # NumPy advises to run what it takes for one
-        raise DataError(f"cannot read {path_text(file)!r} as a NumPy archive (.npz): {reason}") from error
-    return archive
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+        try:
+            if file.exists() and not file.is_file():
+                raise ValueError("it is no file")
+            stream = stack.enter_context(file.open("rb"))  # NumPy would leave the file of a broken archive open
+            archive = np.load(stream, allow_pickle=False)
+            archive.files  # noqa: B018  # an array (.npy) has none
+        except (*BROKEN, AttributeError) as error:
+            # NumPy advises to run what it takes for a pickle
+            reason = "it is not one" if "pickle" in str(error) else str(error)
+            raise DataError(f"cannot read {path_text(file)!r} as a NumPy archive (.npz): {reason}") from error
+        yield stack.enter_context(archive)
 
 
 def _read(archive: Any, name: str, file: Path) -> np.ndarray:
@@ -121,7 +135,7 @@ def _read(archive: Any, name: str, file: Path) -> np.ndarray:
         )
     try:
         return np.asarray(archive[name])
-    except (ValueError, EOFError, MemoryError, OSError, BadZipFile, zlib.error) as error:  # objects would be a pickle
+    except BROKEN as error:  # objects would be a pickle
         raise DataError(f"{name} cannot be read: {error}", where=path_text(file)) from error
 
 

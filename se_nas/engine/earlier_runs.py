@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.analysis.search_plan import Noise, guessed_noise
+from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import SeNasError
 from se_nas.core.serialization import to_plain
 from se_nas.engine.problem import Problem
@@ -55,8 +55,8 @@ def _folders(problem: Problem, folder: Path) -> list[Path]:
 
 def _is_alike(folder: Path, wanted: dict[str, Any]) -> bool:
     try:
-        raw = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        raw = from_yaml(text_of(folder / "config.yaml"))
+    except (OSError, UnreadableError):
         return False
     # A run on a server is another matter than a file that can be looked at.
     return isinstance(raw, dict) and not raw.get("storage") and all(raw.get(n, v) == v for n, v in wanted.items())

@@ -19,6 +19,7 @@ from se_nas.backbones.forward import run_once
 from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
 from se_nas.core.config import LIGHTNING, OWN_DATA, SearchConfig, measured_costs
 from se_nas.core.errors import ConfigError
+from se_nas.core.files import user_path
 from se_nas.core.placement import IDENTITY, PLAIN, Choice, Placement
 from se_nas.core.plugins import absolute
 from se_nas.core.protocols import Judged
@@ -161,7 +162,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
         trainer=absolute(config.trainer),
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
-        weights=None if config.weights is None else str(Path(config.weights).expanduser().resolve()),
+        weights=None if config.weights is None else str(user_path(config.weights).resolve()),
     )
     check_logs(log_names(config.logs))
     loop = open_loop(config.trainer, metric=config.metric, direction=config.direction)

@@ -33,8 +33,9 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from se_nas.core.config import LIGHTNING, SearchConfig
+from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import RunError
-from se_nas.core.files import is_ours, path_text, write_atomically
+from se_nas.core.files import is_ours, path_text, user_path, write_atomically
 from se_nas.core.serialization import to_plain
 from se_nas.core.storage_url import offered, shown, without_password
 from se_nas.core.trial import Target
@@ -55,7 +56,7 @@ class RunFolder:
     """Paths of a run. `lock` makes this process its driver until `unlock` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = user_path(path).absolute()
         self._name = f"{socket.gethostname()}:{path_text(self.path)}:"
         self.owner = f"{self._name}{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock: filelock.BaseFileLock | None = None
@@ -137,9 +138,9 @@ class RunFolder:
         """The storage that the folder's configuration names; RunError if that cannot be read."""
         if self.config_file.is_file():
             try:
-                raw = yaml.safe_load(self.config_file.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise RunError(f"not valid YAML: {error}", where=str(self.config_file)) from error
+                raw = from_yaml(text_of(self.config_file))
+            except UnreadableError as error:
+                raise RunError(str(error), where=str(self.config_file)) from error
             if isinstance(raw, dict) and raw.get("storage"):
                 return str(raw["storage"])
         return None

@@ -107,7 +107,8 @@ class Turn:
         self._thread.acquire()
         try:
             if self._depth == 0:
-                self._held.enter_context(_lock(self._url))
+                with reading(self._url.render_as_string(hide_password=False)):
+                    self._held.enter_context(_lock(self._url))
             self._depth += 1
         except BaseException:
             self._thread.release()
@@ -160,6 +161,8 @@ def _parsed(url: str) -> URL:
         parsed = with_password(make_url(url))
     except ValueError as error:  # a port that is no number
         raise ArgumentError(str(error)) from error
+    if "\0" in url:
+        raise ArgumentError("it holds the character NUL")
     # SQLAlchemy 2.0 would take psycopg2 for it, 2.1 takes psycopg.
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
@@ -197,8 +200,9 @@ def reading(url: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, ImportError, RuntimeError) as error:
         said = without_secrets(_first_line(error), url)
         hint = next((hint for word, hint in _HINTS.items() if word in said), None)
-        if isinstance(error, ImportError) and "psycopg" in str(error):
-            hint = "pip install 'se-nas[postgresql]'"
+        if isinstance(error, ImportError):
+            own = "psycopg" in str(error)
+            hint = "pip install 'se-nas[postgresql]'" if own else "install the driver of this database for Python"
         raise RunError(f"cannot use the study storage {shown(url)!r}: {said}", hint=hint) from error
 
 

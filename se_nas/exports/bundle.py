@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from se_nas.backbones.build import BACKBONES, source_file
+from se_nas.backbones.forward import run_once
+from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
-from se_nas.core.files import weights_file, write_atomically
+from se_nas.core.files import user_path, weights_file, write_atomically
 from se_nas.core.placement import Placement, Unit
+from se_nas.core.ranges import MAX_VALUES
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
 from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
 from se_nas.core.trust import Named, check_trust, is_trusted
@@ -189,12 +193,23 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     RunError
         If a file is missing, broken, or does not fit the backbone.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     for name in (PLACEMENT, WEIGHTS):
         if not (folder / name).is_file():
             raise RunError(f"{str(folder)!r} has no {name}", hint="give the folder that se-nas wrote, such as RUN/best")
-    record = from_json((folder / PLACEMENT).read_bytes(), Exported, where=str(folder / PLACEMENT))
+    try:
+        text = text_of(folder / PLACEMENT, largest=LARGEST_JSON)
+    except (OSError, UnreadableError) as error:
+        raise RunError(f"cannot read {PLACEMENT}: {error}", where=str(folder)) from error
+    record = from_json(text, Exported, where=str(folder / PLACEMENT))
     backbone = record.backbone
+    if record.placement.key != record.key:
+        raise RunError(
+            f"{PLACEMENT} is of the network {record.key!r}, but its placement is {record.placement.key!r}",
+            where=str(folder),
+        )
+    if not len(record.input_shape) >= 2 or not 1 <= math.prod(record.input_shape) <= MAX_VALUES:
+        raise RunError(f"{PLACEMENT}: input_shape is {record.input_shape}", where=str(folder))
     source = source_file(backbone)
     if source is not None and not source.is_file():
         attribute = backbone.target.rpartition(":")[2]
@@ -214,6 +229,7 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
         raise RunError(
             f"{WEIGHTS} does not fit the network: {str(error).splitlines()[0]}", where=str(folder)
         ) from error
+    run_once(network, record.input_shape)
     return network.eval()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from se_nas.core.errors import SpaceError, check_names, did_you_mean
-from se_nas.core.placement import ALLOWED, KEEP, NONE, Choice, Placement, Unit
+from se_nas.core.documents import LARGEST_JSON, UnreadableError, from_json_text, text_of
+from se_nas.core.errors import SeNasError, SpaceError, check_names, did_you_mean
+from se_nas.core.placement import ALLOWED, KEEP, NONE, REDUCTIONS, Choice, Placement, Unit
 from se_nas.core.serialization import from_plain
 from se_nas.space.spec import SETTINGS, Reduction, read_reduction
 
@@ -56,8 +56,19 @@ class Notation:
         if text.startswith("all:"):
             return Placement(choices={u.name: self._choice(u, text[4:], where=text) for u in self.units}, label=label)
         choices = dict(without_se(self.units).choices)
+        before: dict[str, set[str]] = {}
         for part in text.split(","):
-            choices |= self._part(part, text)
+            found = self._part(part, text)
+            name = part.partition("=")[0].strip()
+            lost = next((n for n, units in before.items() if n == name or units < found.keys()), None)
+            if lost is not None:
+                raise SpaceError(
+                    f"{part.strip()!r} leaves nothing of what is said of {lost!r} before it",
+                    where=f"placement {text!r}",
+                    hint="give each name once, and what has more units first",
+                )
+            before[name] = set(found)
+            choices |= found
         return Placement(choices=choices, label=label)
 
     def _part(self, part: str, text: str) -> dict[str, Choice]:
@@ -87,34 +98,52 @@ class Notation:
     def _choice(self, unit: Unit, text: str, *, where: str) -> Choice:
         """A choice as labels have it: a reduction, and after colons the settings that are searched over."""
         reduction, *values = (part.strip() for part in text.split(":"))
-        settings = {}
+        settings: dict[str, str] = {}
         for value in values:
             setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
             if setting is None:
                 raise SpaceError(
                     f"{value!r} is no setting", where=where, allowed=[v for s in SETTINGS for v in ALLOWED[s]]
                 )
+            if setting in settings:
+                raise SpaceError(f"two values for {setting}: {settings[setting]} and {value}", where=where)
             settings[setting] = value
         return self.choose(unit, read_reduction(reduction, where=where), settings)
 
     def _read(self, file: Path) -> Placement:
         try:
-            raw = json.loads(file.read_text())
-        except OSError as error:
-            raise SpaceError(f"cannot read the placement file {str(file)!r}: {error.strerror}") from error
-        except ValueError as error:
-            raise SpaceError(f"{str(file)!r} is not valid JSON: {error}") from error
+            text = text_of(file, largest=LARGEST_JSON)
+        except (OSError, UnreadableError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SpaceError(f"cannot read the placement file {str(file)!r}: {reason}") from error
+        try:
+            raw = from_json_text(text)
+        except UnreadableError as error:
+            raise SpaceError(f"{str(file)!r}: {error}") from error
         if isinstance(raw, dict) and "units" in raw:
             self._check_backbone(from_plain(raw["units"], tuple[Unit, ...], where=str(file)), file)
         raw = raw.get("placement", raw) if isinstance(raw, dict) else raw
         if isinstance(raw, str):
+            if raw.strip().endswith(".json"):
+                raise SpaceError(f"the placement file {str(file)!r} names another file, {raw!r}")
             return self.parse(raw)
         if isinstance(raw, dict) and "choices" not in raw:
             return self.parse(",".join(f"{stage}={value}" for stage, value in raw.items()))
         placement = from_plain(raw, Placement, where=str(file))
         names = tuple(unit.name for unit in self.units)
         check_names(placement.choices, names, what="unit", where=f"{file}; is it of another backbone?")
-        return placement
+        for unit in self.units:
+            _check_choice(unit, placement.choices.get(unit.name, NONE), where=str(file))
+        return placement if self._says(placement) else replace(placement, label="")
+
+    def _says(self, placement: Placement) -> bool:
+        """Whether the label of a placement from elsewhere is one of it: it has its reductions, at the same units."""
+        try:
+            named = self.parse(placement.label).choices
+        except SeNasError:
+            return False
+        pairs = ((named[unit.name], placement.choices.get(unit.name, NONE)) for unit in self.units)
+        return all(one.kind == other.kind and one.reduction == other.reduction for one, other in pairs)
 
     def _check_backbone(self, units: Sequence[Unit], file: Path) -> None:
         theirs, ours = ({u.name: u.sites[0].channels for u in among} for among in (units, self.units))
@@ -125,4 +154,18 @@ class Notation:
                 f"{ours.get(first, 'no')} here",
                 where=str(file),
                 hint="give the backbone that it was made for",
+            )
+
+
+def _check_choice(unit: Unit, choice: Choice, *, where: str) -> None:
+    """SpaceError for a choice that the unit cannot have."""
+    if choice.kind == "keep" and unit.existing is None:
+        raise SpaceError(f"unit {unit.name!r} has no SE block to keep", where=where)
+    if choice.kind == "se":
+        most = int(unit.site(choice.position).width / REDUCTIONS[0])
+        if (choice.squeeze_channels or 0) > most:
+            raise SpaceError(
+                f"unit {unit.name!r} would have a hidden width of {choice.squeeze_channels:,}",
+                where=where,
+                allowed=[f"at most {most:,}"],
             )

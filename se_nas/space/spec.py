@@ -9,15 +9,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import SpaceError, check_names, did_you_mean
-from se_nas.core.placement import ALLOWED, DEFAULT, start_named, usual_start
+from se_nas.core.files import user_path
+from se_nas.core.placement import ALLOWED, DEFAULT, REDUCTIONS, start_named, usual_start
 
 Reduction = float | str
 """A reduction ratio, ``none`` or ``keep``."""
 
 REFERENCE_REDUCTION = 16.0
+MOST = 64
+"""Reductions that a stage may choose from."""
 SETTINGS = ("position", "gate", "squeeze")
 """What may be searched over beside the reduction."""
 
@@ -67,9 +69,9 @@ def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
         return _specify(source, where="the search space")
     where = str(source)
     try:
-        raw = yaml.safe_load(where if where.startswith("{") else _find_file(where))
-    except yaml.YAMLError as error:
-        raise SpaceError(f"not valid YAML: {error}", where=where) from error
+        raw = from_yaml(where if where.startswith("{") else _find_file(where))
+    except UnreadableError as error:
+        raise SpaceError(str(error), where=where) from error
     if not isinstance(raw, Mapping):
         raise SpaceError("a search space is a mapping of keys to values", where=where)
     return _specify(raw, where=where)
@@ -88,8 +90,8 @@ def _find_file(name: str) -> str:
     if name in builtins:
         return builtins[name]
     try:
-        return Path(name).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        return text_of(user_path(name))
+    except (OSError, UnreadableError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpaceError(
             f"there is no search space {name!r} ({reason})",
@@ -128,7 +130,7 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
         for value in given:
             if value not in allowed:
                 raise SpaceError(f"{name} is {value!r}", where=where, allowed=allowed)
-        values[name] = tuple(given) if name in SETTINGS else given[0]
+        values[name] = tuple(dict.fromkeys(given)) if name in SETTINGS else given[0]
     if not isinstance(values.get("bias", False), bool):
         raise SpaceError(f"bias is {values['bias']!r}", where=where, allowed=("true", "false"))
     return SpaceSpec(**values)
@@ -153,6 +155,8 @@ def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
 def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise SpaceError(f"{values!r} is no list of reductions", where=where, hint="write [none, 16, 8, 4]")
+    if len(values) > MOST:
+        raise SpaceError(f"{len(values):,} reductions", where=where, allowed=[f"at most {MOST}"])
     return tuple(dict.fromkeys(read_reduction(value, where=where) for value in values))
 
 
@@ -163,6 +167,8 @@ def read_reduction(value: Any, *, where: str) -> Reduction:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise SpaceError(f"{value!r} is no reduction", where=where, allowed=("none", "keep", "a number above 0"))
+    low, high = REDUCTIONS
+    if not low <= number <= high:
+        allowed = ("none", "keep", f"a number from {low} to {high:,.0f}")
+        raise SpaceError(f"{value!r} is no reduction", where=where, allowed=allowed)
     return number

@@ -351,7 +351,7 @@ def test_as_a_module_a_mistake_ends_with_code_2() -> None:
     done = run_python("-m", "se_nas.cli", "search", "--budget", "0")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "ConfigError: budget is 0\n  allowed: a whole number from 1\n"
+    assert done.stderr == "ConfigError: budget is 0\n  allowed: a whole number from 1 to 1,000,000,000\n"
 
 
 def test_a_closed_pipe_is_no_error() -> None:
