@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: try check test oldest lint slow gpu mutants docs clean
+.PHONY: try check test oldest lint slow gpu fuzz mutants docs clean
 
 try: $(VENV)/installed
 	$(VENV)/bin/se-nas search --budget 50
@@ -27,6 +27,12 @@ gpu: $(VENV)/installed-dev
 SAMPLE ?= 100
 mutants: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python tests/mutants.py $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE))
+
+# FUZZ inputs in all, other ones with another SEED.
+FUZZ ?= 10000
+SEED ?= 0
+fuzz: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/pytest -n 0 -m fuzz --fuzz $(FUZZ) --fuzz-seed $(SEED) tests/fuzz
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check se_nas tests experiments docs

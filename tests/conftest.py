@@ -28,6 +28,11 @@ settings.register_profile(
 settings.load_profile("se-nas")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=100, help="inputs that the tests in fuzz/ try, all kinds together")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="another seed: other inputs")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where names that were given are kept: never in the home folder of whoever runs the tests."""
