@@ -24,6 +24,7 @@ def atomically(file: Path) -> Iterator[Path]:
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(file)
+            sync_folder(file.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -46,6 +47,16 @@ def is_ours(error: BaseException, folder: Path) -> bool:
     return getattr(error, "of_the_run", False) or any(
         Path(name).absolute().is_relative_to(folder.absolute()) for name in names
     )
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut: a renamed file is there, a removed one gone."""
+    with contextlib.suppress(OSError):  # systems that open no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(file: Path, content: bytes) -> None:

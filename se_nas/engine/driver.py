@@ -95,6 +95,7 @@ class Driver:
             shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
         if clean and self.proposer.phase == "search":
             self._measure_front()
+        self.study.check_there()
         return self._why(self.study.trials())
 
     def _measure_front(self) -> None:
@@ -114,6 +115,7 @@ class Driver:
             if self.ending:
                 return False
             with self.study.turn:
+                self.study.check_there()
                 trials = self.study.trials()
                 spent, others = _spent(trials), len(self._others(trials))
                 if spent >= self.problem.config.budget:
@@ -132,6 +134,7 @@ class Driver:
         """Wait a moment for results; tell what is there."""
         if not self.running:
             time.sleep(WAIT)
+        self.study.check_there()
         done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in done:
             trial = self.running.pop(future)
@@ -242,9 +245,9 @@ class Driver:
         self.study.fail_unrecorded()
 
     def _orphan(self, trial: Trial) -> None:
-        record = replace(trial, state="failed", reason=INTERRUPTED)
         with self.study.turn:
-            if self.study.finish(record):
+            record = self.study.kept(trial.number) or replace(trial, state="failed", reason=INTERRUPTED)
+            if self.study.finish(record) and record.state == "failed":
                 self.proposer.retry(record)
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:

@@ -28,6 +28,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from se_nas.core.errors import RunError
+from se_nas.core.files import sync_folder
 from se_nas.core.storage_url import PASSWORD, shown, with_password, without_secrets
 
 LOCK_WAIT = 60.0
@@ -165,6 +166,35 @@ def _parsed(url: str) -> URL:
         raise ArgumentError("it holds the character NUL")
     # SQLAlchemy 2.0 would take psycopg2 for it, 2.1 takes psycopg.
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def sync(url: str) -> None:
+    """Have what was written to an SQLite file outlast a power cut: commits alone may still wait for the disk.
+
+    A server's commits are on its disk.
+    """
+    if (file := file_of(url)) is None:
+        return
+    for name in (f"{file}-wal", file):
+        with contextlib.suppress(FileNotFoundError), Path(name).open("rb") as stream:
+            os.fsync(stream.fileno())
+    sync_folder(file.parent)
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite database; None for one in memory, or on a server."""
+    parsed = _parsed(url)
+    name = _sqlite_file(parsed) if _is_sqlite(parsed) else ""
+    return Path(name) if name and name != ":memory:" else None
+
+
+def identity_of(url: str) -> tuple[int, int] | None:
+    """What tells an SQLite file from another of its name; None if it is not there, or the database is no file."""
+    try:
+        status = None if (file := file_of(url)) is None else file.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def _is_sqlite(url: URL) -> bool:

@@ -25,7 +25,7 @@ from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.storage_url import shown
 from se_nas.core.trial import CostValue, Objective, Trial
 from se_nas.data.base import DataInfo
-from se_nas.engine.storage import open_storage, reading, study_names, turn
+from se_nas.engine.storage import identity_of, open_storage, reading, study_names, sync, turn
 from se_nas.samplers.observations import REPEATS
 from se_nas.space.levels import distributions
 from se_nas.space.space import Space
@@ -84,9 +84,19 @@ class Study:
                 self.optuna.set_metric_names([objective.metric, objective.cost])
                 self.optuna.set_user_attr("facts", dict(facts))
                 self.optuna.set_user_attr("objective", to_plain(objective))
+        self._identity = identity_of(storage)
         self._finished: dict[int, Trial] = {}
         self._repeats = from_plain(self.optuna.user_attrs.get(REPEATS, {}), dict[str, tuple[float, ...]])
         self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
+
+    def check_there(self) -> None:
+        """RunError if the file of the study was removed or replaced since it was opened: writes would go nowhere."""
+        if identity_of(self.url) != self._identity:
+            raise RunError(
+                f"the study {shown(self.url)!r} was removed or replaced while it was in use",
+                hint="bring the file back (with its -wal and -shm), or begin again in another --out: "
+                "what was trained since is not in it",
+            )
 
     def times(self) -> tuple[str, str]:
         """When the first trial was started and the last one ended, to the second; empty where not known."""
@@ -136,7 +146,7 @@ class Study:
                 if frozen.state == TrialState.COMPLETE and record.placement.key in self._repeats:
                     record = replace(record, repeats=self._repeats[record.placement.key])
                 if not frozen.state.is_finished():
-                    found.append(replace(record, state="running"))
+                    found.append(replace(record, state="running", counts=False))  # it is paid for once it is told
                     continue
                 self._check(record)
                 self._finished[frozen.number] = record
@@ -275,10 +285,25 @@ class Study:
         with self.turn, contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._trial(record.number).set_user_attr("record", to_plain(record))
 
+    def kept(self, number: int) -> Trial | None:
+        """The record of a trial that has ended and was never told, since its driver died in between; else None."""
+        for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.number == number and "record" in frozen.user_attrs:
+                record = from_plain(frozen.user_attrs["record"], Trial, where=f"trial {number}")
+                return None if record.state == "running" else replace(record, number=number)
+        return None
+
     def finish(self, record: Trial) -> bool:
-        """Keep a finished trial; False if it was finished already (by another driver)."""
+        """Keep a finished trial, on the disk; False if it was finished already (by another driver).
+
+        RunError if the study's file is not the one that was opened.
+        """
         with self.turn:
-            return self._finish(record)
+            self.check_there()
+            finished = self._finish(record)
+            sync(self.url)
+            self.check_there()
+        return finished
 
     def _finish(self, record: Trial) -> bool:
         trial = self._trial(record.number)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
+import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
@@ -18,7 +20,7 @@ from se_nas.backbones.build import BACKBONES, source_file
 from se_nas.backbones.forward import run_once
 from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
-from se_nas.core.files import user_path, weights_file, write_atomically
+from se_nas.core.files import sync_folder, user_path, weights_file, write_atomically
 from se_nas.core.placement import Placement, Unit
 from se_nas.core.ranges import MAX_VALUES
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
@@ -116,18 +118,50 @@ def kept_weights(run: Path, trial: Trial) -> Path:
 def folder_whole(target: Path) -> Iterator[Path]:
     """A folder beside the target, which takes its place when the block ends without an error, and else is gone."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    clear_leftovers(target)
+    stem = f".{target.name}.{uuid.uuid4().hex[:8]}"
+    temporary, old, held = (target.with_name(f"{stem}.{end}") for end in ("part", "old", "lock"))
     try:
-        temporary.mkdir()
-        yield temporary
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
+        with filelock.FileLock(held):  # what it stands beside is not a leftover as long as it is held
+            try:
+                temporary.mkdir()
+                yield temporary
+                if target.exists():
+                    target.replace(old)
+                temporary.replace(target)
+                sync_folder(target.parent)
+            finally:
+                _put_back(old, target)
+                shutil.rmtree(temporary, ignore_errors=True)
     finally:
-        if old.exists() and not target.exists():
-            old.replace(target)
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        held.unlink(missing_ok=True)
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed calls of `folder_whole` left beside a folder; the folder itself is put back if it is gone."""
+    for leftover in sorted(target.parent.iterdir()):
+        stem, _, end = leftover.name.rpartition(".")
+        if (
+            end not in ("old", "part", "lock")
+            or re.fullmatch(r"[0-9a-f]+", stem.removeprefix(f".{target.name}.")) is None
+        ):
+            continue
+        held = filelock.FileLock(leftover.with_name(f"{stem}.lock"))
+        try:
+            with held.acquire(timeout=0):
+                if end == "old":
+                    _put_back(leftover, target)
+                elif end == "part":
+                    shutil.rmtree(leftover, ignore_errors=True)
+        except (filelock.Timeout, OSError):  # it is being written, or not ours to remove
+            continue
+        Path(held.lock_file).unlink(missing_ok=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    if old.exists() and not target.exists():
+        old.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_network(folder: Path, record: Exported, weights: Path, *, trust: bool = False) -> None:
