@@ -150,9 +150,11 @@ def build(given: Mapping[str, Any], kind: type[C], *, base: C | None = None) -> 
     for name, value in given.items():
         plain[name] = {**plain.get(name, {}), **value} if name in (*GROUPS, *TARGETS) else value
     try:
-        return msgspec.convert(plain, kind, strict=False)
+        config = msgspec.convert(plain, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{kind.__name__}: {error}") from error
+    to_plain(config)  # what cannot be kept is refused before anything is done
+    return config
 
 
 def grouped(settings: Mapping[str, object], kind: type, *, where: str | None = None) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def _typed(kind: type, name: str, value: object, where: str | None) -> Any:
     except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{shown} is {value!r}", where=where, allowed=_allowed(hint)) from error
     if not is_finite(typed):
-        raise ConfigError(f"{shown} is {value!r}", where=where, allowed=["numbers that are not infinite"])
+        raise ConfigError(f"{shown} is {value!r}", where=where, allowed=["finite numbers of at most 64 bits"])
     return typed
 
 

@@ -38,9 +38,9 @@ def check_whole(name: str, value: int | None, *, hint: str | None = None) -> Non
 
 
 def is_finite(value: object) -> bool:
-    """Whether no number in plain data is infinite or NaN, of which a record would keep nothing."""
-    if isinstance(value, float):
-        return math.isfinite(value)
+    """Whether no number in plain data is infinite, NaN or beyond 64 bits, which a record would not keep."""
+    if isinstance(value, int | float):
+        return -(2**63) <= value < 2**63 if isinstance(value, int) else math.isfinite(value)
     if isinstance(value, Mapping):
         return all(map(is_finite, value.values()))
     return not isinstance(value, list | tuple) or all(map(is_finite, value))

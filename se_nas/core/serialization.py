@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from se_nas.core.documents import UnreadableError, from_json_text
-from se_nas.core.errors import RunError
+from se_nas.core.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
 
@@ -18,7 +18,20 @@ T = TypeVar("T")
 
 def to_plain(record: Any) -> Any:
     """A record as dictionaries, lists, strings and numbers, just as JSON reads it back."""
-    return msgspec.json.decode(msgspec.json.encode(record))
+    return msgspec.json.decode(_encoded(record))
+
+
+def _encoded(record: Any, order: Literal["deterministic"] | None = None) -> bytes:
+    """JSON of a record; ConfigError for what JSON does not have."""
+    try:
+        return msgspec.json.encode(record, order=order)
+    except UnicodeEncodeError as error:  # a path of other bytes, or half a character
+        text = error.object.encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(f"{text!r} is not UTF-8", hint="a path may have a link with another name") from error
+    except OverflowError as error:
+        raise ConfigError("a whole number has more than 64 bits") from error
+    except RecursionError as error:
+        raise ConfigError("lists and mappings are nested too deep") from error
 
 
 def from_plain(data: Any, kind: type[T], *, where: str = "a stored record") -> T:
@@ -37,7 +50,7 @@ def from_plain(data: Any, kind: type[T], *, where: str = "a stored record") -> T
 
 def to_json(record: Any, *, indent: int = 0) -> bytes:
     """A record as UTF-8 JSON; `indent` spaces per level, or one line."""
-    raw = msgspec.json.encode(record)
+    raw = _encoded(record)
     return msgspec.json.format(raw, indent=indent) + b"\n" if indent else raw
 
 
@@ -54,7 +67,7 @@ def from_json(text: bytes | str, kind: type[T], *, where: str = "a stored record
 
 def checksum(record: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the record's canonical JSON."""
-    return hashlib.sha256(msgspec.json.encode(record, order="deterministic")).hexdigest()[:16]
+    return hashlib.sha256(_encoded(record, order="deterministic")).hexdigest()[:16]
 
 
 def random_stream(seed: int, *names: str | int) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +12,7 @@ import numpy as np
 
 from se_nas.core.errors import DataError
 from se_nas.core.ranges import MAX_CLASSES
-from se_nas.data.base import PartName, Plan, chunks, is_class_number
+from se_nas.data.base import PARTS, PartName, Plan, chunks, is_class_number
 
 Images = np.ndarray | Callable[[], np.ndarray]
 
@@ -110,6 +113,8 @@ class Arrays(Readers):
         Changes when the data change.
     notes:
         What to tell the user of how they were read.
+    names:
+        What the arrays of images are called: then images that are in two parts are told, by these names.
 
     Raises
     ------
@@ -124,9 +129,35 @@ class Arrays(Readers):
         classes: Sequence[str] = (),
         fingerprint: str,
         notes: Sequence[str] = (),
+        names: Mapping[PartName, str] | None = None,
     ) -> None:
         readers = {part: _reader(part, images, targets) for part, (images, targets) in parts.items()}
-        super().__init__(readers, classes=classes, fingerprint=fingerprint, notes=lambda _: notes)
+
+        def said(plan: Plan) -> list[str]:
+            return [*notes, *(twins_note(plan, self.images, names) if names else ())]
+
+        super().__init__(readers, classes=classes, fingerprint=fingerprint, notes=said)
+
+
+def twins_note(
+    plan: Plan, images: Callable[[PartName, np.ndarray], Iterator[np.ndarray]], names: Mapping[PartName, str]
+) -> list[str]:
+    """What to tell the user of images that are equal pixel by pixel, and in two parts."""
+    places: dict[bytes, dict[PartName, str]] = {}
+    for part, (origin, indices, _) in plan.items():
+        with contextlib.suppress(DataError):  # of the test part: said when it is opened; the others were read before
+            numbers = iter(indices.tolist())
+            for chunk in images(origin, indices):
+                for image, number in zip(chunk, numbers, strict=False):
+                    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+                    places.setdefault(digest, {}).setdefault(part, f"{names[origin]}[{number}]")
+    groups = [group for group in places.values() if len(group) > 1]
+    if not groups:
+        return []
+    pairs = Counter(" and ".join(part for part in PARTS if part in group) for group in groups)
+    counts = ", ".join(f"{number:,} in {pair}" for pair, number in pairs.items())
+    example = " and ".join(groups[0][part] for part in PARTS if part in groups[0])
+    return [f"identical images in two parts: {counts}, such as {example}; scores on them are too good"]
 
 
 def _reader(part: PartName, given: Images, targets: np.ndarray) -> Reader:

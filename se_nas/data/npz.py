@@ -73,6 +73,7 @@ def npz(path: str, num_classes: int | None = None, channels: str | None = None) 
         parts,
         classes=[str(index) for index in range(num_classes or 0)],
         fingerprint=f"{path_text(file.resolve())} {status.st_size} {status.st_mtime_ns}",
+        names={part: x for part, (x, _) in names.items()},
         notes=[f"left out: the arrays {', '.join(unused)}"] if unused else [],
     )
 

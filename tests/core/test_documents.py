@@ -27,7 +27,7 @@ from se_nas.core.documents import (
 )
 from se_nas.core.errors import ConfigError, RunError, SeNasError, SpaceError
 from se_nas.core.files import user_path
-from se_nas.core.overrides import read_config
+from se_nas.core.overrides import configured, read_config
 from se_nas.core.placement import Unit
 from se_nas.core.serialization import from_json
 from se_nas.engine.run_folder import RunFolder
@@ -177,6 +177,29 @@ class TestFiles:
     def test_names_of_files_that_are_not_there(self, tmp_path: Path) -> None:
         assert user_path(tmp_path / "ä?{}%") == tmp_path / "ä?{}%"
         assert user_path("~/x") == Path.home() / "x"
+
+
+class TestPython:
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"out": "\udcff"}, r"'\\\\udcff' is not UTF-8"),
+            ({"data": {"target": "digits", "args": {"x": ["\udcff"]}}}, "is not UTF-8"),
+            ({"data": {"target": "digits", "args": {"x": 2**70}}}, "args is"),
+            ({"lr": float("inf")}, "lr is inf"),
+            ({"max_own": {"x": float("nan")}}, "max_own is"),
+            ({"seed": 2**32}, "seed is 4294967296"),
+            ({"num_classes": 10**12}, "num_classes is 1000000000000"),
+            ({"workers": 10**9}, "workers is 1000000000"),
+            ({"cost": "gflops,gflops"}, "gflops twice"),
+            ({"input_shape": "3,100000,100000"}, "input_shape is"),
+            ({"backbone": None}, "backbone is None"),
+            ({"max_time": "9" * 400}, "max_time is"),
+        ],
+    )
+    def test_what_no_search_can_be_made_of(self, settings: dict[str, Any], words: str) -> None:
+        with pytest.raises(ConfigError, match=words):
+            configured(None, settings)
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -209,6 +210,25 @@ class TestListing:
             "data: left out: 7 hidden or system file(s) or folder(s), 2 link(s) to folders or to nothing, device(s) or "
             "pipe(s), 1 file(s) of type .eps"
         )
+
+    def test_identical_images_in_two_parts_of_an_archive_are_told(self, tmp_path: Path) -> None:
+        images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+        labels = np.arange(40) % 2
+        test = np.concatenate([images[30:], images[3:4], images[7:8], images[25:26]])
+        np.savez(
+            tmp_path / "a.npz", x_train=images[:20], y_train=labels[:20], x_val=images[20:30], y_val=labels[20:30],
+            x_test=test, y_test=np.arange(13) % 2,
+        )  # fmt: skip
+        info = prepare_data(Target(target=f"npz:{tmp_path}/a.npz"), tmp_path / "run")
+        assert info.notes == (
+            "data: identical images in two parts: 2 in train and test, 1 in val and test, such as x_train[3] and "
+            "x_test[10]; scores on them are too good",
+        )
+        np.savez(tmp_path / "b.npz", x=np.concatenate([images, images]), y=np.concatenate([labels, labels]))
+        (note,) = prepare_data(Target(target=f"npz:{tmp_path}/b.npz"), tmp_path / "b").notes
+        assert re.fullmatch(r"data: identical images in two parts: .*, such as x\[\d+\] and x\[\d+\]; .*", note)
+        np.savez(tmp_path / "c.npz", x=images, y=labels)
+        assert prepare_data(Target(target=f"npz:{tmp_path}/c.npz"), tmp_path / "c").notes == ()
 
     def test_identical_files_in_two_parts_are_told(self, tmp_path: Path) -> None:
         root = tmp_path / "images"
