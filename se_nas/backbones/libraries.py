@@ -174,6 +174,8 @@ def names_in(library: str) -> list[str]:
 
 def mentions(library: str, name: str) -> bool:
     """Whether a library's code has this name: a wrong name shall not cost the import of all libraries."""
+    if re.fullmatch(r"[\w.+/@-]{1,200}", name) is None:  # not the name of a network, and too long for that of a file
+        return False
     spec = importlib.util.find_spec({"hf": "transformers"}.get(library, library))
     if spec is None or spec.origin is None:
         return False

@@ -377,9 +377,11 @@ def test_best_folders(fuzz: Callable[..., Tally], here: Path) -> None:
     weights = (RUN / "best" / "model.safetensors").read_bytes()
     folder = here / "best"
     folder.mkdir()
-    cut = {**record, "units": record["units"][:1]}
-    changed = st.one_of(mutated(record), mutated(cut)).map(lambda data: json.dumps(data).encode())
-    records = st.one_of(changed, changed, changed.flatmap(broken))
+    least = {
+        name: record[name] for name in ("schema", "key", "placement", "backbone", "units", "input_shape", "classes")
+    }
+    changed = st.one_of(mutated(record, most=1), mutated(least, most=1)).map(lambda data: json.dumps(data).encode())
+    records = st.one_of(changed, changed, changed, changed.flatmap(broken))
 
     def read(given: tuple[bytes, bytes]) -> None:
         (folder / "placement.json").write_bytes(given[0])
@@ -392,7 +394,8 @@ def test_best_folders(fuzz: Callable[..., Tally], here: Path) -> None:
         sensible(output.shape[1] == (len(exported.classes) or output.shape[1]), "another number of classes")
         sensible(exported.placement.key == exported.key, "another key")
 
-    inputs = st.one_of(st.tuples(records, st.just(weights)), st.tuples(records, broken(weights)))
+    whole = st.just(json.dumps(record).encode())
+    inputs = st.one_of(*[st.tuples(records, st.just(weights))] * 3, st.tuples(whole, broken(weights)))
     fuzz("best folders", inputs, read)
 
 
