@@ -9,8 +9,10 @@ import optuna
 import pytest
 
 from se_nas.cli import main
+from se_nas.core.errors import RunError
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.storage import open_storage, study_names, turn
+from se_nas.engine.study import Study
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,20 @@ def test_a_usual_path_has_the_usual_url(tmp_path: Path) -> None:
 def test_an_argument_that_is_not_utf8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--out", "caf\udce9"]) == 2
     assert capsys.readouterr().err.startswith("ConfigError: 'caf\\\\xe9' is not UTF-8\n  hint: give a link to it")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("oracle://x", "install the driver of this database"),
+        ("foo://x", "foo"),
+        ("sqlite:///a\0b", "the character NUL"),
+        ("postgresql://127.0.0.1:x/y", "cannot use the study storage"),
+        ("no url", "cannot use the study storage"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_an_error_in_words(url: str, words: str) -> None:
+    for opening in (lambda: Study.latest(url, "search", read_only=True), lambda: open_storage(url)):
+        with pytest.raises(RunError) as caught:
+            opening()
+        assert words in str(caught.value)
