@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         words[1:1] = _of_the_run(words)
     try:
         return _parser().parse_args(words)
-    except argparse.ArgumentError as error:
+    except (argparse.ArgumentError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
         raise _clear(str(error), name) from error
 
 

@@ -93,6 +93,7 @@ class TestMistakes:
             (["search", "--num_classes", "1000000000000"], ["num_classes is 1000000000000", "from 1 to 1,000,000"]),
             (["search", "--seed", "9" * 30], [f"seed is {'9' * 30}", "from 0 to 4,294,967,295"]),
             (["search", "--lr", ".inf"], ["lr is inf"]),
+            (["search", "--lr", "0x" + "f" * 400], ["too large"]),
             (["search", "--train", "{lr: ~}"], ["lr is None", "a number"]),
             (["search", "--max", "{own: {a: 1, a: 2}}"], ["'a' is there twice"]),
             (["search", "--budget", ""], ["budget is ''", "a whole number"]),
