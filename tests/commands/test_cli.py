@@ -102,7 +102,7 @@ class TestMistakes:
                 ["cannot be used: ", "nested more than 50 deep"],
             ),
             (["search", "--budget", "!!timestamp x"], ["'!!timestamp x' cannot be read"]),
-            (["search", "--backbone", "x" * 300], ["unknown backbone 'xxx"]),
+            (["sites", "--backbone", "x" * 300], ["unknown backbone 'xxx"]),
             (["report", "~nouser/x"], ["'~nouser/x' is in the home folder of a user who is not known"]),
             (["report", "x" * 300], ["is too long for the name of a file (300 characters)"]),
             (["search", "--optimizer", "adma"], ["optimizer is adma", "sgd, adamw, package.module:Optimizer"]),
