@@ -223,7 +223,7 @@ def _satterthwaite(variance: float, parts: Sequence[float], noise: Variances, se
     _, s, m = noise.shape
     counts = (seed_degrees, m - 1, (s - 1) * (m - 1))
     bottom = sum(part**2 / count for part, count in zip(parts, counts, strict=True) if count)
-    return float(variance**2 / bottom) if bottom > 0 else seed_degrees
+    return float(variance**2 / bottom) if variance > 0 and bottom > 0 else seed_degrees
 
 
 def _ratio(mean: Array, error: Array) -> Array:

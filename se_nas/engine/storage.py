@@ -108,7 +108,8 @@ class Turn:
         self._thread.acquire()
         try:
             if self._depth == 0:
-                with reading(self._url.render_as_string(hide_password=False)):
+                named = self._url.set(drivername=self._url.get_backend_name())
+                with reading(named.render_as_string(hide_password=False)):
                     self._held.enter_context(_lock(self._url))
             self._depth += 1
         except BaseException:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from se_nas.analysis.statistics import _largest_of_family, differences, mean_reach, seed_noise, seed_reach, variances
+from se_nas.analysis.statistics import (
+    _largest_of_family,
+    differences,
+    mean_reach,
+    seed_noise,
+    seed_reach,
+    variances,
+)
 from se_nas.core.errors import DataError
 
 
@@ -209,3 +216,15 @@ class TestFamily:
         correlation = cov / np.outer(found.error, found.error)
         careful = np.quantile(_largest_of_family(correlation, found.degrees.min()), 0.95)
         assert (found.family_high - found.family_low) / 2 / found.error == pytest.approx([careful, careful])
+
+
+def test_networks_that_agree_on_every_image_are_compared() -> None:
+    """As blocks that have not left the identity do: no difference, no noise, and no error."""
+    one = np.random.default_rng(0).integers(0, 2, size=(2, 40)).astype(float)
+    scores = np.stack([one, one, 1 - one])
+    told = differences(scores, variances(scores), [(0, 1), (2, 1)])
+    assert told.mean[0] == 0
+    assert told.low[0] <= 0 <= told.high[0]
+    assert (told.degrees > 0).all()
+    same = np.stack([one, one, one])
+    assert differences(same, variances(same), [(0, 1), (2, 1)]).family_p.min() > 0.05

@@ -32,7 +32,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 class TestHelp:
-    def test_answers_in_a_third_of_a_second_without_torch(self) -> None:
+    def test_answers_soon_and_without_torch(self) -> None:
+        """In processor time, not many times what its parser takes to be imported: a third of a second on a free core."""
         code = (
             "import sys\n"
             "from se_nas.cli import main\n"
@@ -40,14 +41,15 @@ class TestHelp:
             "heavy = {'torch', 'optuna', 'pytorch_lightning', 'pandas', 'numpy', 'fvcore', 'sklearn'}\n"
             "print(sorted(heavy & set(sys.modules)))\n"
         )
-        times = []
+        times: dict[str, list[float]] = {"import jsonargparse": [], code: []}
         for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = run_python("-c", code)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            assert done.returncode == 0, done.stderr
-            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert min(times) < 0.3
+            for program, seconds in times.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                done = run_python("-c", program)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                assert done.returncode == 0, done.stderr
+                seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert min(times[code]) < 4 * min(times["import jsonargparse"])
         assert done.stdout.splitlines()[-1] == "[]"
         for command in ("search", "sites", "cost", "report", "export"):
             assert command in done.stdout

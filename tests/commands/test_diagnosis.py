@@ -207,14 +207,14 @@ class TestProbe:
 
     def test_finds_a_rate_that_is_far_too_small(self, tmp_path: Path) -> None:
         data = Target(target=f"npz:{write_npz(tmp_path / 'data.npz', n=120)}")
-        config = tiny(tmp_path, data=data, budget=6, train=Recipe(epochs=3, batch_size=8, lr=6e-4, precision="32"))
+        config = tiny(tmp_path, data=data, budget=6, train=Recipe(epochs=3, batch_size=8, lr=2e-4, precision="32"))
         run = se_nas.search(config).folder
         probe = probe_learning_rate(run)
         values = {(row.role, round(row.lr / probe.lr, 2)): row.value or 0.0 for row in probe.rows}
         assert values["baseline", 3.0] > values["baseline", 1.0]
         check = next(check for check in report_again(run).summary.reasons if check.name == "learning rate")
         assert check.holds
-        assert "Search again with --lr 0.0018" in check.text
+        assert "Search again with --lr 0.0006" in check.text
 
     def test_is_refused_where_the_rate_is_not_ours(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         loop = Target(target=f"{REPOSITORY / 'tests' / 'loops.py'}:Plain")

@@ -244,7 +244,7 @@ class TestProofs:
             network, part_images(mine.folder, stored(existing_run(mine.folder)[1], "data", DataInfo), "val")
         )
         wrong = copy.deepcopy(network)
-        wrong.fc.weight.data[3, 5] += 1 if FORMATS[name].exact else 100
+        wrong.fc.bias.data[3] += 1 if FORMATS[name].exact else 100
         save_file(wrong.state_dict(), tmp_path / "model.safetensors")
         job = Job(network=wrong, record=record, folder=tmp_path, calibration=lambda: trained.data.images[:64])
         write_format(name, job)

@@ -341,7 +341,7 @@ class TestCommands:
             (lambda run: _record(run, lambda record: {**record, "costs": {}}), "has no cost 'gflops'"),
             (lambda run: _facts(run, {}), "was not made by se-nas search"),
             (lambda run: _facts(run, {"space": {"spec": {"stages": 3}}}), "SpaceSpec"),
-            (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "not valid YAML"),
+            (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "not UTF-8 text"),
         ],
     )
     @pytest.mark.parametrize("command", [["report", "RUN"], ["compare", "RUN", "FINISHED"]])

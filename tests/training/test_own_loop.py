@@ -333,7 +333,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = {}
     for name in ("Tested", "TestedByImage", "TestedByGroups"):
         folder = tmp_path_factory.mktemp(name)
-        run = search(config(folder, name, train=Recipe(epochs=1), budget=3)).folder
+        run = search(config(folder, name, train=Recipe(epochs=1), budget=3, space="{init: plain}")).folder
         found[name] = confirm(run, top=1, seeds=2)
     return found
 
