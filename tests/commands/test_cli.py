@@ -33,7 +33,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 class TestHelp:
     def test_answers_soon_and_without_torch(self) -> None:
-        """In processor time, not many times what its parser takes to be imported: a third of a second on a free core."""
+        """In processor time: not many times what the import of its parser takes, a third of a second on a free core."""
         code = (
             "import sys\n"
             "from se_nas.cli import main\n"
