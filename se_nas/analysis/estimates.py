@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from se_nas.core.trial import Objective, Trial
-from se_nas.samplers.features import Features
+from se_nas.samplers.features import Array, Features
 from se_nas.samplers.front import believed_front, front_probability
 from se_nas.samplers.observations import Row, observed
 from se_nas.samplers.pool import Candidates
@@ -137,12 +137,8 @@ def believe(told: Fitted | None, objective: Objective, *, margin: float = 0.0) -
     table["tied_with"] = pd.array([pd.NA] * len(distinct), dtype="Int64")
     base = [row for row, i in enumerate(first) if told.trials[i].role == "baseline"]
     if base:
-        against = posterior.differences(distinct, minus=distinct[base])
-        table["gain"] = sign * posterior.predict(distinct, minus=distinct[base])[0]
-        # Adding 0 makes -0 a plain 0.
-        table["gain_low"], table["gain_high"] = np.sort(sign * np.stack(against.interval()), axis=0) + 0.0
-        chances = against.chances(margin)
-        table["p_better"], table["p_same"], table["p_worse"] = chances.better, chances.same, chances.worse
+        for name, values in gains_over(told, distinct, distinct[base], margin=margin).items():
+            table[name] = values
     for member, better, rival in zip(front.members, front.better, front.tied_with, strict=True):
         table.loc[member, "posterior_front"] = True
         table.loc[member, "recommended"] = bool(rival < 0)
@@ -151,3 +147,20 @@ def believe(told: Fitted | None, objective: Objective, *, margin: float = 0.0) -
             table.loc[member, "tied_with"] = number[front.members[rival]]
     beliefs = table.iloc[row_of.ravel()]
     return beliefs.set_axis([trial.number for trial in told.trials], axis=0)
+
+
+def gains_over(told: Fitted, codes: Codes, base: Codes, *, margin: float) -> dict[str, Array]:
+    """What `believe` says of the gains of ``n x d`` codes over ``base`` (``1 x d``), by column: ``n`` numbers each."""
+    posterior, sign = told.posterior, told.sign
+    against = posterior.differences(codes, minus=base)
+    chances = against.chances(margin)
+    # Adding 0 makes -0 a plain 0.
+    low, high = np.sort(sign * np.stack(against.interval()), axis=0) + 0.0
+    return {
+        "gain": sign * posterior.predict(codes, minus=base)[0],
+        "gain_low": low,
+        "gain_high": high,
+        "p_better": chances.better,
+        "p_same": chances.same,
+        "p_worse": chances.worse,
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from se_nas.analysis.estimates import Fitted
+from se_nas.analysis.estimates import Fitted, gains_over
 from se_nas.core.costs import EXACT
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Trial
@@ -72,20 +72,11 @@ def rule_estimates(
 
 
 def _gains(space: Space, rules: Sequence[FixedRule], told: Fitted, margin: float) -> list[dict[str, float]]:
-    posterior, sign = told.posterior, told.sign
     found = [space.find(placement) for placement in (space.baseline, *(rule.placement for rule in rules))]
     codes = np.array([[levels[name] for name in told.levels.names] for levels in found if levels is not None])
-    against = posterior.differences(codes[1:], minus=codes[:1])
-    low, high = np.sort(sign * np.stack(against.interval()), axis=0) + 0.0
-    chances = against.chances(margin)
     columns = {
-        "mean": sign * posterior.predict(codes[1:])[0],
-        "gain": sign * posterior.predict(codes[1:], minus=codes[:1])[0],
-        "gain_low": low,
-        "gain_high": high,
-        "p_better": chances.better,
-        "p_same": chances.same,
-        "p_worse": chances.worse,
+        "mean": told.sign * told.posterior.predict(codes[1:])[0],
+        **gains_over(told, codes[1:], codes[:1], margin=margin),
     }
     return [{name: float(values[i]) for name, values in columns.items()} for i in range(len(rules))]
 

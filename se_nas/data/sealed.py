@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from se_nas.core.documents import from_json_text
 from se_nas.core.errors import DataError
 from se_nas.core.files import write_atomically
 from se_nas.data.base import DataInfo
@@ -106,7 +107,7 @@ def openings(folder: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        log = [json.loads(line) for line in file.read_text().splitlines() if line]
+        log = [from_json_text(line) for line in file.read_text().splitlines() if line]
         if wrong := [line for line in log if not isinstance(line, dict) or "purpose" not in line]:
             raise ValueError(f"{wrong[0]!r} is not an opening")
         return log

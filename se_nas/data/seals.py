@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from se_nas.data.base import CHUNK, PARTS, Part, PartName, Plan, Rows, Source
 
 
-def content_checksum(parts: Sequence[Part]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all images and labels."""
-    return _digest(piece for part in parts for piece in _bytes_of(part))
+def content_checksum(part: Part) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the images and labels."""
+    return _short(_digest(_bytes_of(part)))
+
+
+def content_checksums(train: Part, val: Part) -> tuple[str, str, str]:
+    """`content_checksum` of the training part, of the validation part, and of both, one behind the other."""
+    first = _digest(_bytes_of(train))
+    return _short(first), content_checksum(val), _short(_digest(_bytes_of(val), after=first))
 
 
 def _bytes_of(part: Part) -> Iterable[np.ndarray]:
@@ -35,7 +41,7 @@ def source_checksum(source: Source, rows: Rows) -> str:
     """
     part, indices, labels = rows
     raw = getattr(source, "raw", source.images)
-    return _digest(itertools.chain(raw(part, indices), [labels]))
+    return _short(_digest(itertools.chain(raw(part, indices), [labels])))
 
 
 def source_checksums(source: Source, plan: Plan) -> dict[PartName, str]:
@@ -44,8 +50,12 @@ def source_checksums(source: Source, plan: Plan) -> dict[PartName, str]:
     return {part: source_checksum(source, plan[part]) for part in PARTS if part != "test" or not sealed}
 
 
-def _digest(pieces: Iterable[np.ndarray | bytes]) -> str:
-    digest = hashlib.sha256()
+def _digest(pieces: Iterable[np.ndarray | bytes], *, after: hashlib._Hash | None = None) -> hashlib._Hash:
+    digest = hashlib.sha256() if after is None else after.copy()
     for piece in pieces:
         digest.update(piece if isinstance(piece, bytes) else np.ascontiguousarray(piece).data)
+    return digest
+
+
+def _short(digest: hashlib._Hash) -> str:
     return digest.hexdigest()[:16]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from se_nas.core.errors import DataError
-from se_nas.core.files import our_files, path_text, write_atomically
+from se_nas.core.files import our_files, path_text, user_path, write_atomically
 from se_nas.core.plugins import check_arguments, resolve
 from se_nas.core.serialization import checksum, from_json, to_json
 from se_nas.core.trial import Target
 from se_nas.data.array_facts import class_counts, mean_and_std
 from se_nas.data.base import ADJECTIVE, PARTS, DataInfo, Part, PartName, Plan, Rows, Source, is_class_number
-from se_nas.data.seals import content_checksum, source_checksums
+from se_nas.data.seals import content_checksum, content_checksums, source_checksums
 from se_nas.data.split import Split, split_checksum, split_plan
 
 READING = 2
@@ -56,7 +56,7 @@ def open_source(target: Target) -> tuple[Any, Split]:
 
 def _as_path(name: str) -> list[str]:
     """How a folder or file that was given alone must be given."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return [f"folder:{name}"]
     return [f"npz:{name}"] if path.is_file() and path.suffix == ".npz" else []
@@ -145,7 +145,7 @@ def open_part(folder: Path, part: PartName) -> Part:
 def prepared_checksum(folder: Path, part: PartName) -> str | None:
     """Checksum of a prepared part as it is now; None if it is not there, or no array."""
     try:
-        return content_checksum([open_part(folder, part)])
+        return content_checksum(open_part(folder, part))
     except (OSError, ValueError):
         return None
 
@@ -200,6 +200,7 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
     """What is known of the parts that were written."""
     train, val = open_part(folder, "train"), open_part(folder, "val")
     mean, std = mean_and_std(train.images)
+    of_train, of_val, of_both = content_checksums(train, val)
     notes = getattr(source, "notes", None)
     return DataInfo(
         target=target,
@@ -213,8 +214,8 @@ def _describe(folder: Path, target: Target, source: Source, plan: Plan, fingerpr
         val=len(val.images),
         test=len(plan["test"][1]),
         fingerprint=fingerprint,
-        checksum=content_checksum([train, val]),
-        prepared={"train": content_checksum([train]), "val": content_checksum([val])},
+        checksum=of_both,
+        prepared={"train": of_train, "val": of_val},
         sources=source_checksums(source, plan),
         split=split_checksum(plan),
         cut=tuple(part for part in PARTS if part != "train" and plan[part][0] == "train"),
