@@ -8,8 +8,9 @@ for by exchange: one training after the other moves to another placement, or bec
 score over `TUNING` draws of the noise. Whoever looks knows the true gains, but not the noise that the found design is
 then judged by, nor may the design depend on outcomes. That is the limit of a design fixed in hindsight; a
 sampler, which sees outcomes as it goes, is held against it. Appends to limit.csv. ``--variants`` tries known-cost in
-other ways instead (`VARIANTS`), and appends to variants.csv. Both have the true gain that the recommended networks have on
-average over all costs, in points, and the largest there is; the score is the sum of the one over the sum of the other.
+other ways instead (`VARIANTS`), and appends to variants.csv. Both have the true gain, in points, that the
+recommended networks have on average over all costs, and the largest there is; the score is the sum of the one over the
+sum of the other.
 """
 
 from __future__ import annotations
