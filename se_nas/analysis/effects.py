@@ -23,6 +23,8 @@ from se_nas.space.space import Space
 
 #: Placements of the other decisions that are averaged, at most.
 OTHERS = 2048
+#: With more features than this a quarter of them: a report must take seconds.
+MANY_FEATURES = 320
 #: The decision that stands for all stages.
 EVERYWHERE = "everywhere"
 
@@ -84,10 +86,11 @@ def _judged(told: Fitted, rows: list[dict[str, Any]], contrasts: list[Array], ma
 def _others(told: Fitted, space: Space) -> Codes:
     """Placements to average over: all of them while they are few, else a sample; ``m x d`` codes."""
     searched = [space.searched(name) for name in told.levels.names]
-    if space.size <= OTHERS:
+    size = OTHERS if len(told.posterior.features.scale) <= MANY_FEATURES else OTHERS // 4
+    if space.size <= size:
         return np.array(list(itertools.product(*searched)), dtype=np.int64)
     generator = np.random.default_rng(0)
-    return np.stack([generator.choice(levels, size=OTHERS) for levels in searched], axis=1).astype(np.int64)
+    return np.stack([generator.choice(levels, size=size) for levels in searched], axis=1).astype(np.int64)
 
 
 def _mean_features(told: Fitted, others: Codes, fixed: dict[int, int]) -> Array:
@@ -95,7 +98,7 @@ def _mean_features(told: Fitted, others: Codes, fixed: dict[int, int]) -> Array:
     codes = others.copy()
     for j, level in fixed.items():
         codes[:, j] = level
-    return np.asarray(told.posterior.features(np.unique(codes, axis=0)).mean(axis=0))
+    return np.asarray(told.posterior.features(codes).mean(axis=0))
 
 
 def _everywhere(told: Fitted, space: Space, others: Codes) -> list[tuple[dict[str, Any], Array]]:

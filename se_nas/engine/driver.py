@@ -30,6 +30,9 @@ from se_nas.training.provenance import commit
 KEPT_BYTES = 2**30
 """Weights of all trials are kept while they take less than this together (keep_weights: auto)."""
 
+DROP_EVERY = 0.02
+"""Share by which the trials grow until weights are dropped again: the front of many trials takes time."""
+
 CLOCKS = 600.0
 """Seconds by which the clocks of two machines may differ; a lease that ended before was given up for certain."""
 
@@ -60,6 +63,8 @@ class Driver:
         self._renewed = time.monotonic()
         self._leases: dict[int, tuple[float, float]] = {}
         """Of running trials of other drivers: the lease, and when it was first seen."""
+        self._drop_at = 0.0
+        """Number of trials at which weights are dropped again."""
         self._said = self._grace_said = False
 
     def drive(self, first: Callable[[Executor], object] | None = None) -> str:
@@ -93,6 +98,7 @@ class Driver:
             executor.shutdown(wait=clean)
         if clean:
             shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
+            self._drop_weights()
         if clean and self.proposer.phase == "search":
             self._measure_front()
         self.study.check_there()
@@ -213,7 +219,8 @@ class Driver:
         trials = self.study.trials()
         if record.state == "failed":
             self._give_up_if_hopeless(record, trials)
-        self._drop_weights()
+        if len(trials) >= self._drop_at:
+            self._drop_weights()
         self._learn_patience(record)
         if self.stopping is not None and record.counts:
             self.stopping.learn(trials)
@@ -275,6 +282,7 @@ class Driver:
         if keep == "auto" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < KEPT_BYTES:
             return
         found = self.study.findings()
+        self._drop_at = len(found.trials) * (1 + DROP_EVERY)
         kept = {*found.front.get("trial", []), *(t.number for t in found.trials if t.role)}
         finished = {t.number for t in found.trials if t.state != "running"}
         for number in finished - kept:

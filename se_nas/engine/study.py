@@ -1,6 +1,6 @@
 """The Optuna study as the one truth: trials as records in, trials as records out.
 
-Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the costs stand
+Every trial keeps its whole record in the user attribute ``record``; ``placement``, ``key`` and the main costs stand
 beside it for optuna-dashboard. A rejected and a stopped trial are told as pruned with a violated constraint (told as
 failed, Optuna's samplers would propose them again and again).
 """
@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import TrialState
 
 from se_nas.analysis.findings import Findings
+from se_nas.core.costs import COSTS, SHOWN
 from se_nas.core.errors import RunError
 from se_nas.core.placement import PLAIN, Unit, start_named
 from se_nas.core.serialization import from_plain, to_plain
@@ -86,6 +87,7 @@ class Study:
                 self.optuna.set_user_attr("objective", to_plain(objective))
         self._identity = identity_of(storage)
         self._finished: dict[int, Trial] = {}
+        self._trial_ids: dict[int, int] = {}
         self._repeats = from_plain(self.optuna.user_attrs.get(REPEATS, {}), dict[str, tuple[float, ...]])
         self._measured = from_plain(self.optuna.user_attrs.get("measured", {}), dict[str, dict[str, CostValue]])
 
@@ -269,21 +271,20 @@ class Study:
 
     def ask_nothing(self) -> optuna.Trial:
         """A running trial without parameters, for a placement that is chosen elsewhere: its record has all."""
-        study_id = self.storage.get_study_id_from_name(self.name)
         template = optuna.trial.create_trial(state=TrialState.RUNNING)
-        return optuna.Trial(self.optuna, self.storage.create_new_trial(study_id, template_trial=template))
+        return optuna.Trial(self.optuna, self.storage.create_new_trial(self._study_id, template_trial=template))
 
     def start(self, trial: optuna.Trial, record: Trial) -> Trial:
         """Keep the record of a trial that is about to run."""
         record = replace(record, number=trial.number, lease=time.time() + self.lease)
-        trial.set_user_attr("record", to_plain(record))
+        self._write(trial.number, "record", to_plain(record))
         return record
 
     def renew(self, record: Trial) -> None:
         """Give a running trial a new lease; nothing happens if it was told meanwhile."""
         record = replace(record, lease=time.time() + self.lease)
         with self.turn, contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self._trial(record.number).set_user_attr("record", to_plain(record))
+            self._write(record.number, "record", to_plain(record))
 
     def kept(self, number: int) -> Trial | None:
         """The record of a trial that has ended and was never told, since its driver died in between; else None."""
@@ -306,26 +307,30 @@ class Study:
         return finished
 
     def _finish(self, record: Trial) -> bool:
-        trial = self._trial(record.number)
         objective = self.objective
         values = None
         if record.state == "complete":
             values = [record.metrics[objective.metric].value, record.costs[objective.cost].value]
+        attributes: dict[str, Any] = {
+            "record": to_plain(record),
+            "key": record.placement.key,
+            "placement": record.placement.label,
+        }
+        for name, cost in record.costs.items():
+            if name != objective.cost and (name in SHOWN or name not in COSTS):
+                attributes[f"{name} ({cost.unit})"] = cost.value
+        if record.reason:
+            attributes["reason"] = record.reason
+        if record.counts:  # what samplers need to know of a stopped trial, and of those that it is compared with
+            attributes["curve"] = [epoch.metrics[objective.metric] for epoch in record.curve]
+            attributes["epochs"] = record.identity.epochs
         try:
-            trial.set_user_attr("record", to_plain(record))
-            trial.set_user_attr("key", record.placement.key)
-            trial.set_user_attr("placement", record.placement.label)
-            for name, cost in record.costs.items():
-                trial.set_user_attr(f"{name} ({cost.unit})", cost.value)
-            if record.reason:
-                trial.set_user_attr("reason", record.reason)
-            if record.counts:  # what samplers need to know of a stopped trial, and of those that it is compared with
-                trial.set_user_attr("curve", [epoch.metrics[objective.metric] for epoch in record.curve])
-                trial.set_user_attr("epochs", record.identity.epochs)
+            for name, value in attributes.items():
+                self._write(record.number, name, value)
             if record.state in ("rejected", "stopped"):
-                trial.set_constraint(record.state, 1.0)
+                optuna.Trial(self.optuna, self._trial_id(record.number)).set_constraint(record.state, 1.0)
             with _quiet():
-                self.optuna.tell(trial, values, state=_STATES[record.state])
+                self.optuna.tell(record.number, values, state=_STATES[record.state])
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
@@ -338,9 +343,19 @@ class Study:
         """How many enqueued assignments have not been asked for yet."""
         return len(self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _trial(self, number: int) -> optuna.Trial:
-        study_id = self.storage.get_study_id_from_name(self.name)
-        return optuna.Trial(self.optuna, self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+    def _write(self, number: int, name: str, value: Any) -> None:
+        """Set a user attribute; `optuna.Trial` would read the whole trial first."""
+        self.storage.set_trial_user_attr(self._trial_id(number), name, value)
+
+    def _trial_id(self, number: int) -> int:
+        if number not in self._trial_ids:
+            found = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+            self._trial_ids[number] = found
+        return self._trial_ids[number]
+
+    @functools.cached_property
+    def _study_id(self) -> int:
+        return self.storage.get_study_id_from_name(self.name)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 GROUPS = ("intercept", "on", "width", "pair", "pair_width", "higher")
 #: Larger products are left out above this number of features: a fit must stay well under a second.
 MAX_FEATURES = 320
+#: With more switches, neighbouring ones form runs of equal length, at most so many, and interactions are those of runs.
+MAX_RUNS = 32
 
 
 class Features:
@@ -47,8 +49,10 @@ class Features:
         # A parameter without an absent level has no on/off effect: it would be the intercept again.
         self._switches = [j for j, on in enumerate(self._on) if on.min() == 0 and on.max() == 1]
         self._pairs = pairs_of(len(self._switches))
+        size = -(-len(self._switches) // MAX_RUNS)
+        self._runs = [range(i, min(i + size, len(self._switches))) for i in range(0, len(self._switches), max(1, size))]
         widths = [t.shape[1] for t in self._width]
-        mains = 3 + len(self._switches) + sum(widths) + len(self._pairs)
+        mains = 3 + len(self._switches) + sum(widths) + len(pairs_of(len(self._runs)))
         full = sum((1 + widths[a]) * (1 + widths[b]) - 1 for a, b in pairs_of(len(widths)))
         self._with_widths = mains + full <= MAX_FEATURES
         higher = 2 ** len(self._switches) if len(self._switches) <= 8 else MAX_FEATURES
@@ -79,8 +83,8 @@ class Features:
         ]
         if self._pairs:
             m = len(self._pairs)
-            products = sign[:, [a for a, _ in self._pairs]] * sign[:, [b for _, b in self._pairs]]
-            blocks += [("pair", 1 / m, products.sum(axis=1, keepdims=True)), ("pair", 1 / math.sqrt(m), products)]
+            shared = (sign.sum(axis=1, keepdims=True) ** 2 - q) / 2
+            blocks += [("pair", 1 / m, shared), ("pair", 1 / math.sqrt(m), self._products(sign))]
         if self._with_widths and d > 1:
             blocks.append(("pair_width", 1 / math.sqrt(len(pairs_of(d))), self._width_products(codes, width)))
         if self._with_higher and len(self._switches) > 2:
@@ -89,6 +93,20 @@ class Features:
             products = np.stack([sign[:, s].prod(axis=1) for s in subsets], axis=1)
             blocks.append(("higher", 1 / math.sqrt(len(subsets)), products))
         return blocks
+
+    def _products(self, sign: Array) -> Array:
+        """Products of the signs of two switches; with many, those between two runs (and within one) are added up.
+
+        A sum of ``k`` products is divided by the root of ``k``, so that each has the variance of ``k`` pairs.
+        """
+        sums = np.stack([sign[:, run].sum(axis=1) for run in self._runs], axis=1)
+        size = np.array([len(run) for run in self._runs])
+        a, b = np.array(pairs_of(len(self._runs)), dtype=np.int64).reshape(-1, 2).T
+        between = sums[:, a] * sums[:, b] / np.sqrt(size[a] * size[b])
+        long = np.flatnonzero(size > 1)
+        inside = size[long] * (size[long] - 1) / 2
+        within = (sums[:, long] ** 2 - size[long]) / 2 / np.sqrt(inside)
+        return np.concatenate([between, within], axis=1)
 
     def _width_products(self, codes: Codes, width: list[Array]) -> Array:
         """Width by switch, switch by width and width by width, for every pair of parameters."""

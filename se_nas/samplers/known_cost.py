@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from se_nas.core.errors import ExhaustedError, RunError
 from se_nas.samplers.features import Array, Features
-from se_nas.samplers.observations import PROPOSAL, Observations, check_no_cost, metric_of, observe
+from se_nas.samplers.observations import PROPOSAL, Observations, Reader, check_no_cost, metric_of
 from se_nas.samplers.pareto import Mask, cells, expected_front_gain, expected_hypervolume_improvement, rising_front
 from se_nas.samplers.pool import Candidates, Pool, SpaceCosts
 from se_nas.samplers.posterior import conditioned, fit, prior_covariance, quadratic
@@ -56,7 +56,8 @@ class KnownCostSampler(BaseSampler):
         Parameter names and discrete distributions.
     cost:
         Exact cost of a parameter dictionary: one number, or one per known objective. It is called once per placement
-        and must always return the same. An infinite cost forbids a placement. The study's cost values are not read.
+        (again after very many others), and must always return the same. An infinite cost forbids a placement. The
+        study's cost values are not read.
     levels:
         Meaning of the levels, see :meth:`se_nas.space.levels.LevelSpace.of`.
     metric_index:
@@ -96,6 +97,7 @@ class KnownCostSampler(BaseSampler):
         self._space = LevelSpace.of(space, levels)
         self._costs = SpaceCosts(self._space, cost, limits=limits)
         self._metric_index = metric_index
+        self._reader = Reader(self._space, metric_index=metric_index)
         self._repeats = repeats
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
@@ -167,7 +169,7 @@ class KnownCostSampler(BaseSampler):
             features = Features(self._space.meanings)
             self._pool = Pool(self._costs, self._space, features, rng=self._rng)
         index = metric_of(study, self._metric_index)
-        seen = observe(study, self._space, metric_index=index, skip=trial.number)
+        seen = self._reader(study, skip=trial.number)
         if len(study.directions) > 1:
             check_no_cost(seen, self._costs(seen.codes), index)
         belief = self._belief(self._pool.features, seen)

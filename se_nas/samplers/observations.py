@@ -118,23 +118,53 @@ def observe(
         When the study has no such objective, other objectives are no costs, or finished trials were trained for
         different numbers of epochs (user attribute ``epochs``): their values are not comparable.
     """
-    metric_index = metric_of(study, metric_index)
-    sign = 1.0 if study.directions[metric_index] == StudyDirection.MAXIMIZE else -1.0
-    trials = [
-        (trial, codes)
-        for trial in study.get_trials(deepcopy=False)
-        if trial.number != skip and (codes := space.encode(_params(trial))) is not None
-    ]
-    _check_epochs([trial for trial, _ in trials])
-    rows = [_row(trial, codes, metric_index, sign) for trial, codes in trials]
-    codes_of = {t.user_attrs.get("key"): codes for t, codes in trials if t.state == TrialState.COMPLETE}
-    rows += [
-        Row(codes=codes_of[key], state="repeated", value=sign * value)
-        for key, values in study.user_attrs.get(REPEATS, {}).items()
-        if key in codes_of
-        for value in values
-    ]
-    return observed(rows, len(space.names))
+    return Reader(space, metric_index=metric_index)(study, skip=skip)
+
+
+class Reader:
+    """Reads a study again and again; what has ended is read once, since it does not change any more.
+
+    Parameters
+    ----------
+    space, metric_index:
+        As for `observe`.
+    """
+
+    def __init__(self, space: LevelSpace, *, metric_index: int | None = None) -> None:
+        self._space, self._metric_index = space, metric_index
+        self._judged: tuple[int, float] | None = None
+        self._ended: dict[int, tuple[FrozenTrial, Row | None]] = {}
+        """By number: the trial, and its row; None for one that lies outside of the space."""
+
+    def __call__(self, study: Study, *, skip: int | None = None) -> Observations:
+        """What the trials of a study say by now; see `observe`."""
+        index = metric_of(study, self._metric_index)
+        sign = 1.0 if study.directions[index] == StudyDirection.MAXIMIZE else -1.0
+        if self._judged != (index, sign):
+            self._judged, self._ended = (index, sign), {}
+        found = [self._read(trial, index, sign) for trial in study.get_trials(deepcopy=False) if trial.number != skip]
+        trials = [(trial, row) for trial, row in found if row is not None]
+        _check_epochs([trial for trial, _ in trials])
+        rows = [row for _, row in trials]
+        if repeats := study.user_attrs.get(REPEATS, {}):
+            codes_of = {t.user_attrs.get("key"): row.codes for t, row in trials if t.state == TrialState.COMPLETE}
+            rows += [
+                Row(codes=codes_of[key], state="repeated", value=sign * value)
+                for key, values in repeats.items()
+                if key in codes_of
+                for value in values
+            ]
+        return observed(rows, len(self._space.names))
+
+    def _read(self, trial: FrozenTrial, index: int, sign: float) -> tuple[FrozenTrial, Row | None]:
+        known = self._ended.get(trial.number)
+        if known is not None and (known[0] is trial or known[0] == trial):  # else it is of another study
+            return known
+        codes = self._space.encode(_params(trial))
+        read = trial, None if codes is None else _row(trial, codes, index, sign)
+        if trial.state.is_finished():
+            self._ended[trial.number] = read
+        return read
 
 
 def metric_of(study: Study, wanted: int | None) -> int:

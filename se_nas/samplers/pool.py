@@ -18,12 +18,15 @@ CostFunction = Callable[[dict[str, Any]], float | Sequence[float]]
 
 #: Spaces up to this size are listed in full; with several costs fewer, because the cells of the front multiply.
 LISTED, LISTED_SEVERAL = 20_000, 5_000
-#: In larger spaces: random placements per proposal, members of the front whose neighbours are tried per round, rounds.
-RANDOM, MEMBERS, ROUNDS = 256, 12, 6
+#: In larger spaces: random placements per proposal, members of the front whose neighbours are tried per round, how many
+#: of these at most, and rounds.
+RANDOM, MEMBERS, NEIGHBOURS, ROUNDS = 256, 12, 1024, 6
+#: So many costs are remembered.
+REMEMBERED = 100_000
 
 
 class SpaceCosts:
-    """Exact costs of placements, each asked for once, and the hard limits. An infinite cost forbids a placement.
+    """Exact costs of placements, which are remembered, and the hard limits. An infinite cost forbids a placement.
 
     Raises ``CostError`` where ``cost`` returns no number, or not always as many; ``SpaceError`` for limits that do
     not fit.
@@ -58,6 +61,8 @@ class SpaceCosts:
         count = getattr(self, "count", len(numbers))
         if not numbers or len(numbers) != count or any(map(math.isnan, numbers)):
             raise CostError(f"the cost of {params} is {given!r}; it must be {count} number(s).")
+        if len(self._known) >= REMEMBERED:
+            self._known = {}
         self._known[row.tobytes()] = numbers
         return numbers
 
@@ -107,7 +112,10 @@ class Pool:
                 break
             chosen = [fresh[i] for i in self._rng.permutation(len(fresh))[:MEMBERS]]
             expanded.update(row.tobytes() for row in chosen)
-            pool = self._joined(pool, self._of(self._space.neighbours(np.array(chosen))))
+            around = self._space.neighbours(np.array(chosen))
+            if len(around) > NEIGHBOURS:
+                around = around[self._rng.choice(len(around), size=NEIGHBOURS, replace=False)]
+            pool = self._joined(pool, self._of(around))
         if not len(pool.codes):
             raise self._nothing()
         return pool

@@ -176,9 +176,8 @@ def _fit(features: Features, phi: Array, y: Array, relative: Array) -> Posterior
     rows, z = phi / root[:, None], (y - centre) / root
     lost = 0.0
     if n > p:  # an orthogonal rotation leaves p rows that say the same, and a rest that is pure noise
-        q, rows = np.linalg.qr(rows)
-        lost, z = float(z @ z), q.T @ z
-        lost -= float(z @ z)
+        both = np.asarray(np.linalg.qr(np.column_stack([rows, z]), mode="r"))
+        rows, z, lost = both[:p, :p], both[:p, p], float(both[p, p]) ** 2
     # Without any spread (one trial) the data say nothing about noise: 1 % of the value is a wide guess.
     guess = PRIOR_TRIALS * (float(np.var(y)) / 4 or (0.01 * centre) ** 2 or 1.0)
     degrees = PRIOR_TRIALS + n
@@ -187,31 +186,36 @@ def _fit(features: Features, phi: Array, y: Array, relative: Array) -> Posterior
     kernel = np.eye(len(z)) + np.tensordot(grid, gram, axes=1)
     chol = np.linalg.cholesky(kernel)
     white = np.stack([_solve(c, z) for c in chol])
-    squares = guess + max(lost, 0.0) + (white**2).sum(axis=1)
+    squares = guess + lost + (white**2).sum(axis=1)
     log_det = np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
     weight = _normalised(log_prior - log_det - degrees / 2 * np.log(squares))
     keep = np.flatnonzero(weight > NEGLIGIBLE)
-    variances = grid[:, features.group] * features.scale**2
-    mean, cov = zip(*(_coefficients(rows, variances[k], chol[k], white[k]) for k in keep), strict=True)
     scale = squares[keep] / degrees
+    mean, cov = np.empty((len(keep), p)), np.empty((len(keep), p, p))
+    for i, k in enumerate(keep):
+        variances = grid[k, features.group] * features.scale**2
+        mean[i] = _coefficients(rows, variances, chol[k], white[k], cov[i])
+        cov[i] *= scale[i]
     return Posterior(
         features=features,
         weight=weight[keep] / weight[keep].sum(),
-        mean=np.stack(mean) + centre * (features.group == GROUPS.index("intercept")),
-        cov=np.stack(cov) * scale[:, None, None],
+        mean=mean + centre * (features.group == GROUPS.index("intercept")),
+        cov=cov,
         noise_variance=scale,
         degrees=degrees,
     )
 
 
-def _coefficients(rows: Array, variances: Array, chol: Array, white: Array) -> tuple[Array, Array]:
-    """Posterior location (``p``) and scale over the noise variance (``p x p``) of the coefficients at one grid point.
+def _coefficients(rows: Array, variances: Array, chol: Array, white: Array, cov: Array) -> Array:
+    """Posterior location (``p``) of the coefficients at one grid point; their scale (``p x p``) is written to ``cov``.
 
-    With A the prior variances and K = I + R A R' = L L': mean = A R' K^-1 z, cov = A - A R' K^-1 R A (Rasmussen and
-    Williams, Gaussian Processes for Machine Learning, eq. 2.11 and 2.12); ``white`` is L^-1 z.
+    With A the prior variances and K = I + R A R' = L L': mean = A R' K^-1 z, cov = A - A R' K^-1 R A, over the noise
+    variance (Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 2.11 and 2.12); ``white`` is L^-1 z.
     """
     loads = _solve(chol, rows * variances)
-    return loads.T @ white, np.diag(variances) - loads.T @ loads
+    np.negative(np.matmul(loads.T, loads, out=cov), out=cov)
+    cov[np.diag_indices(len(cov))] += variances
+    return np.asarray(loads.T @ white)
 
 
 def _solve(chol: Array, right: Array) -> Array:

@@ -84,15 +84,20 @@ class Pricing:
         exact = {*names, *given} <= set(EXACT)
         tables = [(tuple(decision.parameters), self._added(space, decision)) for decision in space.decisions]
         forbidden = (math.inf,) * len(names)
+        start = self.exact.backbone
 
         def cost(levels: Mapping[str, int]) -> tuple[float, ...]:
-            total = self.exact.backbone
+            params, macs, activations = start.params, start.macs, start.activations
             for parameters, table in tables:
-                added = table.get(tuple(levels[name] for name in parameters))
+                added = table.get(tuple([levels[name] for name in parameters]))
                 if added is None:
                     return forbidden
-                total += added
-            values = total.values() if exact else self(space.placement(levels))
+                params, macs, activations = params + added.params, macs + added.macs, activations + added.activations
+            if exact:
+                total = Cost(params=params, macs=macs, activations=activations)
+                over = any(getattr(total, name) > limit for name, limit in given.items())
+                return forbidden if over else tuple([float(getattr(total, name)) for name in names])
+            values = self(space.placement(levels))
             if _over(values, given) is not None:
                 return forbidden
             if unknown := [name for name in names if name not in values]:

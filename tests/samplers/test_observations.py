@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from se_nas.core.errors import RunError
-from se_nas.samplers.observations import MAX_FAILURES, REPEATS, Row, observe, observed
+from se_nas.samplers.observations import MAX_FAILURES, REPEATS, Reader, Row, observe, observed
 from se_nas.space.levels import LevelSpace
 
 SPACE: dict[str, BaseDistribution] = {"a": IntDistribution(0, 3), "b": IntDistribution(0, 3)}
@@ -93,6 +93,35 @@ def test_repeated_trainings_count_for_networks_that_are_complete() -> None:
     np.testing.assert_array_equal(seen.value, [70.0, 71.0, 72.0, 73.0, 69.0])
     assert not seen.extra_variance.any()
     assert seen.complete == {(0, 1), (1, 1)}
+
+
+class TestReader:
+    def test_what_has_ended_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        study, read = study_with(trial(0, 0, 70.0), trial(0, 1, 71.0)), []
+        encode = LevelSpace.encode
+        monkeypatch.setattr(LevelSpace, "encode", lambda self, params: read.append(params) or encode(self, params))
+        reader = Reader(LEVELS)
+        reader(study)
+        study.add_trial(trial(2, 2, 72.0))
+        asked = study.ask(SPACE)
+        seen = reader(study)
+        assert read == [{"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 2, "b": 2}, asked.params]
+        np.testing.assert_array_equal(seen.codes, observe(study, LEVELS).codes)
+        study.tell(asked, [73.0, 1.0])
+        seen = reader(study)
+        np.testing.assert_array_equal(seen.value, [70.0, 71.0, 72.0, 73.0])
+
+    def test_another_study_is_read_anew(self) -> None:
+        reader = Reader(LEVELS)
+        for studies in (study_with(trial(0, 0, 70.0)), study_with(trial(1, 1, 80.0))):
+            seen, alone = reader(studies), observe(studies, LEVELS)
+            np.testing.assert_array_equal(seen.codes, alone.codes)
+            np.testing.assert_array_equal(seen.value, alone.value)
+
+    def test_the_direction_counts(self) -> None:
+        reader = Reader(LEVELS)
+        assert reader(study_with(trial(0, 0, 0.7)))
+        assert reader(study_with(trial(0, 0, 0.7), directions=("minimize", "minimize"))).value[0] == -0.7
 
 
 class TestRows:

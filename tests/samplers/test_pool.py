@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 
+from se_nas.samplers import pool as pool_module
 from se_nas.samplers.features import Features
 from se_nas.samplers.pareto import hypervolume, rising_front
-from se_nas.samplers.pool import Pool, SpaceCosts
+from se_nas.samplers.pool import NEIGHBOURS, RANDOM, ROUNDS, Pool, SpaceCosts
 from se_nas.space.levels import LevelSpace
 
 LEVELS = (None, 32, 16, 8, 4)
@@ -56,3 +58,22 @@ def test_every_cost_is_asked_once() -> None:
     for _ in range(3):
         costs(space.all())
     assert sorted(asked) == [(i,) for i in range(5)]
+
+
+def test_only_so_many_costs_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "REMEMBERED", 3)
+    space = LevelSpace.of({"a": IntDistribution(0, 4)}, LEVELS)
+    costs = SpaceCosts(space, lambda p: float(p["a"]))
+    for _ in range(3):
+        np.testing.assert_array_equal(costs(space.all())[:, 0], range(5))
+    assert len(costs._known) <= 3
+
+
+def test_a_space_of_many_units_has_candidates_in_bounded_number() -> None:
+    searched, _, features, space = pool(50)
+    assert space.size == 5**50
+    assert len(features.scale) < 700
+    coefficients = np.random.default_rng(1).normal(0, 1, len(features.scale)) * features.scale
+    trained = np.zeros((1, 50), dtype=np.int64)
+    counts = [len(searched.candidates(coefficients, trained).codes) for _ in range(3)]
+    assert max(counts) <= RANDOM + ROUNDS * NEIGHBOURS + 1000
