@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,13 +12,16 @@ from torch import nn
 
 from se_nas.backbones.build import BACKBONES, build_backbone
 from se_nas.core.config import shape_of
-from se_nas.core.errors import CostError, SpaceError
+from se_nas.core.errors import ConfigError, CostError, SpaceError
+from se_nas.core.files import user_path, write_atomically
 from se_nas.core.placement import Site, Unit
 from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
+from se_nas.core.words import in_words
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
 from se_nas.report.console import console
+from se_nas.report.diagram import draw_network, network_file
 from se_nas.space.exact_cost import CostModel, se_cost
 from se_nas.space.space import Space
 from se_nas.space.spec import Reduction, read_space
@@ -152,6 +156,23 @@ def _costs(model: nn.Module, units: tuple[Unit, ...], shape: tuple[int, ...]) ->
         return CostModel(model, units, shape)
     except CostError as error:
         return error
+
+
+def write_diagram(catalogue: Catalogue, placement: str, file: str | Path) -> Path:
+    """Write a picture of the backbone with the SE blocks of a placement, as an SVG file.
+
+    ConfigError for a file of another kind, or one that cannot be written.
+    """
+    target = user_path(file)
+    if target.suffix.lower() != ".svg":
+        raise ConfigError(f"the diagram {str(file)!r} is no SVG file", hint="give a name that ends in .svg")
+    chosen = catalogue.space.parse(placement)
+    figure = draw_network(catalogue.space.units, chosen, title=f"{catalogue.name}: {in_words(chosen.label)}")
+    try:
+        write_atomically(target, network_file(figure))
+    except OSError as error:
+        raise ConfigError(f"cannot write the diagram {str(file)!r}: {error.strerror or error}") from error
+    return target
 
 
 def show_sites(catalogue: Catalogue) -> None:

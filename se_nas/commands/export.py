@@ -19,6 +19,7 @@ from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import user_path, write_atomically
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import Trial
+from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
 from se_nas.engine.trusted import check_config, check_data
 from se_nas.exports.bundle import (
@@ -37,8 +38,10 @@ from se_nas.exports.images import part_images
 from se_nas.exports.model_card import model_card
 from se_nas.exports.proof import MAX_DROP, Proof, Trained, observe, prove
 from se_nas.exports.writers import OPSET, Job
+from se_nas.report.diagram import draw_network, network_file
 
 CARD = "README.md"
+PICTURE = "network.svg"
 PROOF = "proof.json"
 
 
@@ -152,7 +155,9 @@ def export(
             _check_recorded(record, trained)
             proofs = _write_and_prove(names, job, trained, max_drop)
             write_atomically(temporary / PROOF, to_json(proofs, indent=2))
-            write_atomically(temporary / CARD, model_card(record, proofs).encode())
+            picture = draw_network(study.space.units, trial.placement, title=in_words(trial.placement.label))
+            write_atomically(temporary / PICTURE, network_file(picture))
+            write_atomically(temporary / CARD, model_card(record, proofs, picture=PICTURE).encode())
     except OSError as error:
         raise RunError(
             f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"

@@ -117,14 +117,18 @@ def _add_backbone(parser: ArgumentParser) -> None:
 
 def _add_sites(parser: ArgumentParser) -> None:
     _add_backbone(parser)
+    parser.add_argument("--diagram", type=str | None, default=None, help="write a picture of the network: FILE.svg")
+    _add_placement(parser, default="none")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_placement(parser: ArgumentParser, *, default: str) -> None:
+    parser.add_argument("--placement", type=str, default=default, help="none, keep, all:R, STAGE=R,... or a .json file")
 
 
 def _add_cost(parser: ArgumentParser) -> None:
     _add_backbone(parser)
-    parser.add_argument(
-        "--placement", type=str, default="all:16", help="none, keep, all:R, STAGE=R,... or a .json file"
-    )
+    _add_placement(parser, default="all:16")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -141,9 +145,11 @@ def _catalogue(given: Namespace) -> Catalogue:
 
 
 def _sites(given: Namespace) -> int:
-    from se_nas.commands.describe import show_sites
+    from se_nas.commands.describe import show_sites, write_diagram
 
     catalogue = _catalogue(given)
+    if given.diagram is not None:
+        write_diagram(catalogue, given.placement, given.diagram)
     return _shown(given, catalogue.sites(), lambda _: show_sites(catalogue))
 
 

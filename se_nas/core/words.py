@@ -15,13 +15,15 @@ ANY = "any"
 def in_words(label: str) -> str:
     """A placement's short form as one reads it.
 
-    >>> in_words("stage1=16,stage2=none,stage3=16"), in_words("none"), in_words("all:16")
-    ('SE with r=16 in stages 1 and 3', 'no SE', 'SE with r=16 everywhere')
+    >>> in_words("stage1=16,stage2=none,stage3=16"), in_words("none"), in_words("all:16"), in_words("keep")
+    ('SE with r=16 in stages 1 and 3', 'no SE', 'SE with r=16 everywhere', "the network's own SE")
     >>> in_words("layer1=8:pre,layer2=keep")
     "SE with r=8 (pre) in layer1 and the network's own SE in layer2"
     """
     if label == "none":
         return "no SE"
+    if label == "keep":
+        return _choice(label)
     if label.startswith("all:"):
         return f"{_choice(label[4:])} everywhere"
     groups: dict[str, list[str]] = {}

@@ -41,8 +41,11 @@ outputs = session.run(None, {"images": images})[0]  # images: NumPy array
 """How files are loaded, by the first part of a format's name."""
 
 
-def model_card(record: Exported, proofs: Sequence[Proof]) -> str:
-    """The card in Markdown, with the front matter that model hubs read: ``templates/card.md``, filled in."""
+def model_card(record: Exported, proofs: Sequence[Proof], *, picture: str = "") -> str:
+    """The card in Markdown, with the front matter that model hubs read: ``templates/card.md``, filled in.
+
+    `picture` is the file of the folder that shows the network.
+    """
     environment = Environment(  # noqa: S701  # it is Markdown
         loader=PackageLoader("se_nas.exports", "templates"), undefined=StrictUndefined, trim_blocks=True,
         keep_trailing_newline=True,
@@ -64,6 +67,7 @@ def model_card(record: Exported, proofs: Sequence[Proof]) -> str:
         # Images have one class, several labels, or a class for each pixel.
         judged=("images", "labels", "pixels")[min(len(data.target_shape) if data is not None else 0, 2)],
         proofs=proofs,
+        picture=picture,
         formats=FORMATS,
         loading=_LOADING,
         unknown=UNKNOWN_LICENSE,

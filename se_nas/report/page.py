@@ -109,12 +109,14 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page under a heading."""
+    """A part of the page under a heading. `picture` is an SVG element, with `seen` for those who cannot see it."""
 
     id: str
     title: str
     short: str = ""
     text: list[str] = field(default_factory=list)
+    picture: Markup | None = None
+    seen: str = ""
     chart: Chart | None = None
     tables: list[Table] = field(default_factory=list)
     paged: list[Column] = field(default_factory=list)

@@ -17,11 +17,12 @@ from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary
 from se_nas.core.config import LIGHTNING, SearchConfig, as_command
 from se_nas.core.serialization import to_plain
-from se_nas.core.words import cost_name, reference_name
+from se_nas.core.words import cost_name, in_words, reference_name
 from se_nas.data.base import DataInfo
 from se_nas.report.charts import curves_chart, effects_chart, effects_rows, progress_chart
 from se_nas.report.checks_section import checks_sections
 from se_nas.report.confirmed_section import confirmed_figures, confirmed_section, headline
+from se_nas.report.diagram import draw_network, network_svg
 from se_nas.report.figures import cost_columns
 from se_nas.report.front_chart import front_chart, runs_chart
 from se_nas.report.metric import Metric
@@ -54,6 +55,7 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     columns = trial_columns(found, costs, metric)
     recommended = None if summary.recommended is None else summary.recommended.trial
     sections = [_verdict(summary)]
+    sections += _network(found, summary)
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
     sections += checks_sections(found.training_checks, summary, lambda text: _anywhere(text, summary))
@@ -85,6 +87,22 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
         columns=columns,
         refresh=refresh,
     )
+
+
+def _network(found: Findings, summary: Summary) -> list[Section]:
+    """The network that is recommended, as a picture."""
+    chosen = summary.recommended
+    trial = None if chosen is None else next(t for t in found.trials if t.number == chosen.trial)
+    if trial is None or found.space is None:
+        return []
+    units, blocks = found.space.units, trial.placement.blocks
+    text = f"Each box is a unit that could have an SE block, stage by stage; {blocks} of {len(units)} have one."
+    return [
+        Section(
+            id="network", title=f"The network: {in_words(trial.placement.label)}", short="Network", text=[text],
+            picture=network_svg(draw_network(units, trial.placement)), seen="The stages and SE blocks of the network",
+        )
+    ]  # fmt: skip
 
 
 def _front_sections(found: Findings, summary: Summary, costs: Sequence[str], metric: Metric) -> list[Section]:

@@ -89,6 +89,7 @@ class TestPage:
         headings = [attrs["id"] for tag, attrs in outline.tags if tag == "section"]
         assert headings == [
             "verdict",
+            "network",
             "front",
             "rules",
             "effects",
@@ -98,7 +99,10 @@ class TestPage:
             "failures",
             "trials",
             "run",
-        ] or (headings == ["verdict", "front", "rules", "effects", "runs", "progress", "failures", "trials", "run"])
+        ] or (
+            headings
+            == ["verdict", "network", "front", "rules", "effects", "runs", "progress", "failures", "trials", "run"]
+        )
         links = [attrs.get(name) for _, attrs in outline.tags for name in ("src", "href") if attrs.get(name)]
         assert all(str(link).startswith("#") for link in links)
         assert ("html", {"lang": "en"}) in outline.tags
