@@ -241,6 +241,15 @@ def evaluate_endless(request: Request, channel: Channel) -> Result:
     raise AssertionError("unreachable")
 
 
+def evaluate_pulsing(request: Request, channel: Channel) -> Result:
+    """One epoch between signs of life."""
+    for _ in range(3):
+        channel.alive()  # type: ignore[attr-defined]  # all executors with workers have it
+    channel.report(1, {"value": 0.5})
+    channel.alive()  # type: ignore[attr-defined]
+    return Result(trial=request.trial, state="complete")
+
+
 class Recording:
     """A channel that keeps what it is told, and stops after an epoch if asked to."""
 

@@ -80,8 +80,8 @@ class SearchConfig:
         max_time: Propose nothing after this long, such as 90s, 10m or 2h; what then runs has a tenth of it (at least a
             minute) to end, and is ended then, to go on with the next call.
         trial_timeout: End a training that has given no sign of life for this long, such as 10m or 2h, and go on with
-            others; an epoch is a sign of life. auto: 10 times the slowest training so far, at least 10 minutes, and 12
-            hours before the first has ended; off: never. The executor inline cannot end a training.
+            others; each batch is a sign of life. auto: 10 times the slowest training so far, at least 10 minutes, and
+            12 hours before the first has ended; off: never. The executor inline cannot end a training.
         workers: Trainings at a time; default one for each core, or one for each GPU.
         device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         trials_per_device: Trainings at a time on each device; default as many as memory, utilisation and cores of the
@@ -191,6 +191,8 @@ class TrainConfig:
         train: How it is trained.
         include_val: Train on the validation part, too; its values are then those of images that were trained on.
         executor: Where it is trained.
+        trial_timeout: End the training when it has given no sign of life for this long, as in a search; it is then
+            tried again, three times in all.
         device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         seed: Seed of everything random.
         out: The folder; an existing training goes on where it stopped.
@@ -210,6 +212,7 @@ class TrainConfig:
     train: Recipe = field(default_factory=Recipe)
     include_val: bool = False
     executor: Target = field(default_factory=lambda: Target(target="local"))
+    trial_timeout: str = "auto"
     device: str = "auto"
     seed: int = 0
     out: str = "runs/train"
@@ -224,7 +227,7 @@ class TrainConfig:
 
 
 SHARED = ("backbone", "data", "task", "trainer", "input_shape", "num_classes", "metric", "direction", "weights",
-          "space", "train", "executor", "device", "seed", "out")  # fmt: skip
+          "space", "train", "executor", "trial_timeout", "device", "seed", "out")  # fmt: skip
 """Settings that a training has in common with a search."""
 
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a tab
 
 
 class Channel(Protocol):
-    """The way from a training to the driver and back."""
+    """The way from a training to the driver and back.
+
+    One that can also carry signs of life between epochs has a method ``alive()``, which is called at most once a
+    second and waits for no answer.
+    """
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
         """Tell what was seen after an epoch (counted from 1); the answer says whether to go on."""
@@ -112,7 +116,8 @@ class Executor(Protocol):
     """Runs evaluations in `slots` places at once and carries their reports to the driver.
 
     One that can end an evaluation has a method ``end(future, reason) -> bool``, too: the future then fails at once with
-    a `TrainingError` of this reason. False if the evaluation has not begun.
+    a `TrainingError` of this reason. False if the evaluation has not begun. A sign of life that comes through a channel
+    is passed on as ``report(0, {})``, whose answer means nothing.
     """
 
     slots: int

@@ -258,12 +258,14 @@ class Driver:
                 self.proposer.retry(record)
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
-        """What to answer after each epoch of a trial; called in a thread of the executor."""
+        """What to answer after each epoch of a trial; called in a thread of the executor. Epoch 0: it lives."""
         curve: list[Epoch] = []
 
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
-            self.epochs[trial.number] = epoch
             self.patience.sign(trial.number)
+            if epoch == 0:
+                return "continue"
+            self.epochs[trial.number] = epoch
             curve.append(Epoch(epoch=epoch, metrics=dict(metrics)))
             judgement = None if self.stopping is None else self.stopping(trial, curve)
             if judgement is None or not judgement.stop or epoch >= trial.identity.epochs:

@@ -19,6 +19,9 @@ TIMES, LEAST, FIRST = 10, 600.0, 12 * 3600.0
 GRACE, LEAST_GRACE = 0.1, 60.0
 """Share of max_time that what runs at its end has left, and the least seconds."""
 
+SILENT = "no sign of life"
+"""How the reason begins of a training that was ended for it."""
+
 
 class Patience:
     """Watches what runs; whoever executes it ends it.
@@ -65,8 +68,12 @@ class Patience:
         if self.off:
             return {}
         now, limit = time.monotonic(), self.limit
-        reason = f"no sign of life for {duration(limit)} ({self.rule}), so it was ended"
-        return {number: reason for number in running if now - self._signs.get(number, now) > limit}
+        since = {number: now - self._signs.get(number, now) for number in running}
+        return {
+            number: f"{SILENT} for {duration(silence)} ({self.rule}), so it was ended"
+            for number, silence in since.items()
+            if silence > limit
+        }
 
     @property
     def time_over(self) -> bool:

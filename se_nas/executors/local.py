@@ -21,7 +21,7 @@ from typing import Any
 
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.memory import settle, tidy
-from se_nas.executors.output import Output, redirect
+from se_nas.executors.output import Output, redirect, with_output
 from se_nas.executors.slots import (
     EndedByItselfError,
     Evaluate,
@@ -49,6 +49,9 @@ class PipeChannel:
         answer: Verdict = self._pipe.recv()
         return answer
 
+    def alive(self) -> None:
+        self._pipe.send(Message(kind="alive"))
+
 
 @dataclass(frozen=True)
 class _Worker:
@@ -60,8 +63,13 @@ class _Worker:
 
     def exchange(self, message: Any) -> Any:
         """Send it a message and wait for its next one; WorkerDiedError if it ends."""
-        try:
+        with contextlib.suppress(OSError):  # it has ended, which is said where its answer is waited for
             self.pipe.send(message)
+        return self.next()
+
+    def next(self) -> Any:
+        """Wait for its next message; WorkerDiedError if it ends."""
+        try:
             if self.pipe in connection.wait([self.pipe, self.process.sentinel]):
                 return self._with_output(self.pipe.recv())
         except (EOFError, OSError):
@@ -78,8 +86,7 @@ class _Worker:
         return message
 
     def _said(self, what: str) -> str:
-        tail = "" if self.output is None else self.output.tail()
-        return f"{what}; its last output: {tail}" if tail else f"{what}; it printed nothing"
+        return with_output(what, "" if self.output is None else self.output.tail())
 
     def answers(self) -> bool:
         """Whether it is there for a task: one that is just ending may still look alive."""
@@ -130,6 +137,10 @@ class LocalExecutor(SlotExecutor):
 
     def _answer(self, slot: int, verdict: Verdict) -> Message:
         message: Message = self._workers[slot].exchange(verdict)
+        return message
+
+    def _next(self, slot: int) -> Message:
+        message: Message = self._workers[slot].next()
         return message
 
     def _kill(self, worker: _Worker) -> None:

@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 LINES = 6
@@ -16,8 +18,11 @@ LINES = 6
 KEPT = 200
 """Lines that are remembered: the report of a crash is longer than what is told of it."""
 
-FATAL, CURRENT = "Fatal Python error", "Current thread"
+FATAL, PLACE = "Fatal Python error", ("Current thread", "Stack (most recent call first)")
 """How the report of a crash begins, and the line in it after which stands where it was."""
+
+NOISE = ("Extension modules:", ":job_id:", ":actor_name:", "*** SIG", "PC: @", "@  ", "[20")
+"""How lines begin that say nothing of the user's code: of Python's report of a crash, and of Ray."""
 
 
 class Output:
@@ -46,11 +51,42 @@ class Output:
     def tail(self) -> str:
         """The last lines as one; empty if there are none. Waits a moment for what is on its way."""
         self._thread.join(timeout=0.5)
-        lines = [line.decode(errors="replace").strip() for line in list(self._kept)]
-        lines = [line for line in lines if line and not line.startswith("Extension modules:")]
-        crash = [line for line in lines if line.startswith(FATAL)]
-        place = next((i for i, line in enumerate(lines) if line.startswith(CURRENT)), 0)
-        return " | ".join([crash[-1], *lines[place + 1 :][: LINES - 1]] if crash else lines[-LINES:])
+        return last_lines(list(self._kept))
+
+
+def last_lines(lines: Iterable[bytes]) -> str:
+    """The last lines as one, or where a crash was; each of at most 300 characters."""
+    texts = [line.decode(errors="replace").strip()[:300] for line in lines]
+    texts = [text for text in texts if text and not text.startswith(NOISE)]
+    crash = [text for text in texts if text.startswith(FATAL)]
+    place = next((i for i, text in enumerate(texts) if text.startswith(PLACE)), 0)
+    return " | ".join([crash[-1], *texts[place + 1 :][: LINES - 1]] if crash else texts[-LINES:])
+
+
+def with_output(what: str, tail: str) -> str:
+    """What happened, with the last lines that were printed before."""
+    return f"{what}; its last output: {tail}" if tail else f"{what}; it printed nothing"
+
+
+def printed_to() -> dict[str, int]:
+    """The files that this process prints to, where it does, with how many bytes are in each by now."""
+    found: dict[str, int] = {}
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            file = Path(f"/proc/self/fd/{number}").resolve()
+            if file.is_file():
+                found[str(file)] = file.stat().st_size
+    return found
+
+
+def printed_since(files: Mapping[str, int]) -> str:
+    """The last lines of such files from those bytes on; on the machine of the process, which may have ended."""
+    lines: list[bytes] = []
+    for name, start in files.items():
+        with contextlib.suppress(OSError), Path(name).open("rb") as file:
+            file.seek(max(start, Path(name).stat().st_size - 2**16))
+            lines += file.read().splitlines()[-KEPT:]
+    return last_lines(lines)
 
 
 def redirect(writer: Any) -> None:

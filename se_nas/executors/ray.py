@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,16 @@ from se_nas.core.placement import Placement
 from se_nas.core.serialization import checksum
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.cluster import Reservation, cannot_start, connect, disconnect, is_lost, nodes, resources_text
+from se_nas.executors.output import printed_since, with_output
 from se_nas.executors.remote import Worker
 from se_nas.executors.shipment import Shipment, pack
-from se_nas.executors.slots import Evaluate, Message, SlotExecutor, WorkerDiedError
+from se_nas.executors.slots import EndedByItselfError, Evaluate, Message, SlotExecutor, WorkerDiedError
 
 PATIENCE = 300.0
 """Seconds without a single worker after which evaluations fail. Clusters that grow on demand take minutes."""
+
+READING = 30.0
+"""Seconds that another machine has to say what a worker there printed."""
 
 RESTART_PAUSE = 2.0
 """Seconds before a worker is started again where one could not start."""
@@ -73,6 +78,7 @@ class RayExecutor(SlotExecutor):
         )  # fmt: skip
         self._patience = patience
         self._machines: dict[int, str] = {}
+        self._printed: dict[int, dict[str, int]] = {}
         self._last_worker = time.monotonic()
         self._shipped: dict[str, tuple[Shipment, list[Any]]] = {}
         self._shipping = threading.Lock()
@@ -189,22 +195,58 @@ class RayExecutor(SlotExecutor):
         request = replace(request, threads=self._threads_each)
         worker = self._workers[slot]
         shipment, references = self._ship(request)
-        self._exchange(slot, worker.receive.remote(shipment, *references))
-        return self._exchange(slot, worker.start.remote(evaluate, request, shipment.key, _left(request)))
+        self._printed.pop(slot, None)
+        self._printed[slot] = self._exchange(slot, worker.receive.remote(shipment, *references))
+        started = worker.start.remote(evaluate, request, shipment.key, _left(request))
+        message: Message = self._exchange(slot, started)
+        return message
 
     def _answer(self, slot: int, verdict: Verdict) -> Message:
-        return self._exchange(slot, self._workers[slot].answer.remote(verdict))
+        message: Message = self._exchange(slot, self._workers[slot].answer.remote(verdict))
+        return message
 
-    def _exchange(self, slot: int, reference: Any) -> Message:
+    def _next(self, slot: int) -> Message:
+        message: Message = self._exchange(slot, self._workers[slot].next.remote())
+        return message
+
+    def _exchange(self, slot: int, reference: Any) -> Any:
         """What a worker answers."""
         try:
-            message: Message = self._ray.get(reference)
+            message = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             if is_lost(self._ray, error, self._machines[slot]):
                 raise WorkerLostError("its machine went away") from error
-            reason = str(error).partition("Worker exit type: ")[2].splitlines() or [type(error).__name__]
-            raise WorkerDiedError(f"worker ended: {reason[0][:200]}") from error
+            raise WorkerDiedError(self._death(slot, error)) from error
+        if isinstance(message, Message) and isinstance(ended := message.content, EndedByItselfError):
+            return replace(message, content=EndedByItselfError(with_output(ended.what, self._output(slot))))
         return message
+
+    def _death(self, slot: int, error: Exception) -> str:
+        """Why a worker ended, in words: Ray is not told its exit code."""
+        text = " ".join(str(error).split())
+        process = re.search(r"\bpid: (\d+)", text)
+        kind = re.search(r"Worker exit type: (\w+)", text)
+        what = (
+            f"worker{f' {process[1]}' if process else ''} ended unexpectedly, with an exit code that Ray does not tell"
+        )
+        if kind is None or kind[1] != "SYSTEM_ERROR":  # it was ended, or could not begin: Ray knows why
+            what = f"worker ended: {text.partition('Worker exit type: ')[2][:200] or type(error).__name__}"
+        return with_output(what, self._output(slot))
+
+    def _output(self, slot: int) -> str:
+        """What the worker of a slot printed last in this evaluation, read on its machine; empty if that is gone."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        files = self._printed.get(slot, {})
+        if not files or any(Path(name).is_file() for name in files):
+            return printed_since(files)
+        there = NodeAffinitySchedulingStrategy(self._machines[slot], soft=False)
+        reading = self._ray.remote(printed_since).options(num_cpus=0, scheduling_strategy=there)
+        try:
+            found: str = self._ray.get(reading.remote(files), timeout=READING)
+        except self._ray.exceptions.RayError:
+            return ""
+        return found
 
     def _ship(self, request: Request) -> tuple[Any, list[Any]]:
         """What a request needs, put into the object store by the first one that does."""

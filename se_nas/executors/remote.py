@@ -26,6 +26,7 @@ from se_nas.core.errors import TrainingError
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.local import PRELOAD
 from se_nas.executors.memory import settle, tidy
+from se_nas.executors.output import printed_to
 from se_nas.executors.shipment import Shipment, relocated, unpack
 from se_nas.executors.slots import Evaluate, Message, carried
 
@@ -33,7 +34,7 @@ PREFIX = "se-nas-worker-"
 
 
 class Worker:
-    """One slot. `receive` comes before the first `start`; after a report, `answer` goes on."""
+    """One slot. `receive` comes before the first `start`; after a report, `answer` goes on, after a sign `next`."""
 
     def __init__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -48,12 +49,12 @@ class Worker:
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._verdicts: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
 
-    def receive(self, shipment: Shipment, *arrays: np.ndarray) -> str:
-        """Unpack a shipment once; returns the name of this machine."""
+    def receive(self, shipment: Shipment, *arrays: np.ndarray) -> dict[str, int]:
+        """Unpack a shipment once; returns where this process prints to, see `printed_to`."""
         if shipment.key not in self._shipments:
             unpack(shipment, arrays, self._scratch / shipment.key)
             self._shipments[shipment.key] = shipment
-        return socket.gethostname()
+        return printed_to()
 
     def start(self, evaluate: Evaluate, request: Request, key: str, files: Mapping[str, bytes]) -> Message:
         """Begin an evaluation, with files that an earlier attempt left; returns its first message."""
@@ -67,6 +68,10 @@ class Worker:
     def answer(self, verdict: Verdict) -> Message:
         """Go on after a report; returns the next message."""
         self._verdicts.put(verdict)
+        return self._messages.get()
+
+    def next(self) -> Message:
+        """The next message."""
         return self._messages.get()
 
     def close(self) -> None:
@@ -91,6 +96,9 @@ class _QueueChannel:
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
         self.messages.put(Message(kind="report", content=(epoch, dict(metrics)), files=self.tray.news()))
         return self.verdicts.get()
+
+    def alive(self) -> None:
+        self.messages.put(Message(kind="alive"))
 
 
 class _Tray:

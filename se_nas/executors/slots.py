@@ -43,14 +43,16 @@ def carried(error: BaseException) -> Exception:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a worker says: the report of an epoch (number and metrics), the result, or an error.
+    """What a worker says: the report of an epoch (number and metrics), a sign of life, the result, or an error.
+
+    A report is answered, and the worker waits for that; after a sign of life it goes on.
 
     `files` are those that are new or changed (or gone: None), in the order of writing, where the worker has a folder of
     its own.
     """
 
-    kind: Literal["report", "result", "error"]
-    content: Any
+    kind: Literal["report", "alive", "result", "error"]
+    content: Any = None
     files: dict[str, bytes | None] = field(default_factory=dict)
 
 
@@ -87,7 +89,7 @@ class SlotExecutor(ABC):
             thread.start()
 
     def submit(self, evaluate: Evaluate, request: Request, report: Report) -> Future[Result]:
-        """Queue an evaluation. `report` is called in a thread of this process, between epochs."""
+        """Queue an evaluation. `report` is called in a thread of this process, at each epoch and sign of life."""
         future: Future[Result] = Future()
         self._tasks.put(Task(evaluate=evaluate, request=request, report=report, future=future))
         return future
@@ -138,13 +140,13 @@ class SlotExecutor(ABC):
     def _converse(self, slot: int, task: Task) -> Result:
         """Send a task, answer its reports, return its result or raise its error."""
         message = self._begin(slot, task.evaluate, replace(task.request, device=self.devices[slot]))
-        while message.kind == "report":
+        while message.kind in ("report", "alive"):
             _keep(Path(task.request.folder), message)
             try:
-                answer = task.report(*message.content)
+                answer = task.report(*message.content) if message.kind == "report" else task.report(0, {})
             except Exception as error:  # the worker waits for an answer that will not come
                 raise WorkerDiedError(f"the report of an epoch failed: {type(error).__name__}: {error}") from error
-            message = self._answer(slot, answer)
+            message = self._answer(slot, answer) if message.kind == "report" else self._next(slot)
         if message.kind == "error":
             raise message.content
         _keep(Path(task.request.folder), message)
@@ -167,6 +169,10 @@ class SlotExecutor(ABC):
     @abstractmethod
     def _answer(self, slot: int, verdict: Verdict) -> Message:
         """Answer a report; what the worker says next."""
+
+    @abstractmethod
+    def _next(self, slot: int) -> Message:
+        """What the worker of a slot says next, after a sign of life."""
 
     @abstractmethod
     def _kill(self, worker: Any) -> None:

@@ -32,6 +32,7 @@ from se_nas.core.protocols import Channel
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Epoch, Request
 from se_nas.data.shards import devices_of
+from se_nas.training.pulse import Pulse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,13 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a rank tells: an epoch (rank 0, which then waits for the verdict), that it is done, or an error.
+    """What a rank tells: an epoch (rank 0, which then waits for the verdict), that it lives (rank 0) or is done, or an
+    error.
 
     ``end`` is the end of its output.
     """
 
-    kind: Literal["epoch", "done", "error", "end"]
+    kind: Literal["epoch", "alive", "done", "error", "end"]
     epoch: int = 0
     metrics: dict[str, float] | None = None
     stopped: bool = False
@@ -120,6 +122,7 @@ class Ranks:
         """
         curve: list[Epoch] = []
         stopped = False
+        pulse = Pulse(channel)
         waiting = set(range(len(self.devices)))
         while waiting:
             index, line = self._lines.get()
@@ -128,6 +131,8 @@ class Ranks:
                 metrics = message.metrics or {}
                 curve.append(Epoch(epoch=message.epoch, metrics=metrics))
                 _write(self.processes[index], {"verdict": channel.report(message.epoch, metrics)})
+            elif message.kind == "alive":
+                pulse()
             elif message.kind == "done":
                 waiting.remove(index)
                 stopped = stopped or message.stopped

@@ -44,6 +44,10 @@ class LineChannel:
         verdict: Verdict = json.loads(self._answers.get())["verdict"]
         return verdict
 
+    def alive(self) -> None:
+        if self._rank == 0:
+            self.tell(Message(kind="alive"))
+
     def _listen(self) -> None:
         for line in sys.stdin:
             self._answers.put(line)

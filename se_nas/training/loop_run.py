@@ -20,6 +20,7 @@ from se_nas.data.base import DataInfo
 from se_nas.data.batches import Batches
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.training.own_loop import OwnLoop, Parts, missing_metric, numbers, seeded
+from se_nas.training.pulse import Pulse, heard
 from se_nas.training.trainer import DeviceSettings, array_batches, validation_batch
 
 FOLDER = "trainings"
@@ -103,7 +104,7 @@ def run_loop(
     reports = Reports(loop.metric, epochs, channel)
     before = {name: value.detach().clone() for name, value in network.state_dict().items()}
     returned = None
-    with seeded(seed):
+    with seeded(seed), heard(network, Pulse(channel)):
         try:
             returned = loop.run(network, {**facts, "seed": seed % 2**32, "epochs": epochs, "report": reports})
         except TrainingError:

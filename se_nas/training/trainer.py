@@ -32,6 +32,7 @@ from se_nas.data.shards import Rank, Share
 from se_nas.data.store import open_part, open_source
 from se_nas.training.any_accelerator import on_one_device
 from se_nas.training.checkpoint import Checkpoints
+from se_nas.training.pulse import Pulse
 
 CPU = torch.device("cpu")
 
@@ -73,10 +74,14 @@ class DeviceSettings:
 
 
 class Watch(pl.Callback):
-    """Reports every epoch, keeps the curve, and ends a training that is stopped or no longer finite."""
+    """Reports every epoch, keeps the curve, and ends a training that is stopped or no longer finite.
 
-    def __init__(self, channel: Channel, metric: str) -> None:
+    Each batch, of training or of validation, is a sign of life.
+    """
+
+    def __init__(self, channel: Channel, metric: str, pulse: Pulse | None = None) -> None:
         self.channel = channel
+        self.pulse = pulse or Pulse(channel)
         self.metric = metric
         self.curve: list[Epoch] = []
         self.stopped = False
@@ -92,6 +97,12 @@ class Watch(pl.Callback):
         verdicts = [trainer.strategy.broadcast(self.channel.report(epoch.epoch, epoch.metrics)) for epoch in self.curve]
         if "stop" in verdicts:
             self.stopped = trainer.should_stop = True
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.pulse()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.pulse()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -140,9 +151,10 @@ def train(
     if settings.rank is not None and settings.device.type == "cuda":
         # Dropout differs between ranks, the order of images does not.
         torch.cuda.manual_seed(random_stream(job.seed, "training", settings.rank.index))
-    loaders, facts = loaders_of(job, settings, ready=checkpoints.restore_random if checkpoints else None)
+    pulse = Pulse(channel)
+    loaders, facts = loaders_of(job, settings, ready=checkpoints.restore_random if checkpoints else None, seen=pulse)
     module = job.task.module(candidate, job.recipe, **{**facts, "steps": max(facts["steps"], settings.limit)})
-    watch = Watch(channel, job.task.metric)
+    watch = Watch(channel, job.task.metric, pulse)
     callbacks: list[pl.Callback] = [watch]
     if checkpoints is not None:
         checkpoints.pieces = settings.pieces
@@ -158,9 +170,16 @@ def train(
 
 
 def loaders_of(
-    job: Job, settings: DeviceSettings, *, ready: Callable[[], None] | None = None
+    job: Job,
+    settings: DeviceSettings,
+    *,
+    ready: Callable[[], None] | None = None,
+    seen: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `Trainer.fit` is given, and the facts that a task may use. `ready` is called before the first batch."""
+    """What `Trainer.fit` is given, and the facts that a task may use.
+
+    `ready` is called before the first batch, `seen` at each batch of a stream whose batches have to be counted.
+    """
     data, recipe, rank = job.data, job.recipe, settings.rank
     facts: dict[str, Any] = {
         "classes": data.classes, "num_classes": len(data.classes) or None, "input_shape": data.input_shape,
@@ -169,7 +188,7 @@ def loaders_of(
     if data.kind == "module":
         module, _ = open_source(data.target)
         wrapped = AnyDataModule(module, ready=ready, rank=rank)
-        return {"datamodule": wrapped}, {**facts, "steps": _steps_of(module, recipe)}
+        return {"datamodule": wrapped}, {**facts, "steps": _steps_of(module, recipe, seen)}
     train, val = array_batches(data, job.folder, recipe, settings, seed=job.seed)
     if not data.target_shape and data.target_type == "integer":
         facts["class_counts"] = torch.bincount(train.labels.cpu(), minlength=len(data.classes)).float()
@@ -283,7 +302,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(is_oom_error(error))
 
 
-def _steps_of(module: Any, recipe: Recipe) -> int:
+def _steps_of(module: Any, recipe: Recipe, seen: Callable[[], object]) -> int:
     """Batches of a whole training with the user's data module; streams that do not know their length are counted."""
     module.prepare_data()
     module.setup("fit")
@@ -291,7 +310,9 @@ def _steps_of(module: Any, recipe: Recipe) -> int:
     try:
         number = len(loader)
     except TypeError:  # of an IterableDataset
-        number = sum(1 for _ in loader)
+        number = 0
+        for number, _ in enumerate(loader, start=1):  # noqa: B007  # the last one is their number
+            seen()
     return number * recipe.epochs
 
 

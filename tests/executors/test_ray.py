@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from helpers import alive, complete_trials, descendants, environment, in_time, r
 from se_nas.commands.confirm import confirm
 from se_nas.commands.search import search
 from se_nas.core.config import SearchConfig
-from se_nas.core.errors import ConfigError, TrainingError, WorkerLostError
+from se_nas.core.errors import ConfigError, TrainingError, WorkerLostError, reason_of
 from se_nas.core.plugins import load
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import to_plain
@@ -136,6 +137,15 @@ class TestWorker:
                 ("weights/0.safetensors", b"w"), ("result", b"done"), ("checkpoint", None),
             ]  # fmt: skip
 
+    def test_signs_of_life_want_no_answer(self, worker: Worker, tmp_path: Path) -> None:
+        shipment, arrays = pack(request(folder=str(tmp_path)))
+        worker.receive(shipment, *arrays)
+        messages = [worker.start(helpers.evaluate_pulsing, request(), shipment.key, {})]
+        messages += [in_time(worker.next, 60, "the next message") for _ in range(3)]
+        messages.append(worker.answer("continue"))
+        messages.append(in_time(worker.next, 60, "the next message"))
+        assert [message.kind for message in messages] == ["alive", "alive", "alive", "report", "alive", "result"]
+
     def test_an_evaluation_that_would_end_its_process_is_told(self, worker: Worker, tmp_path: Path) -> None:
         """The driver waits for a message, which a thread that just ends would never send."""
         shipment, arrays = pack(request(folder=str(tmp_path)))
@@ -211,6 +221,16 @@ class TestExecutor:
         assert (result.trial, result.state, result.reason) == (7, "stopped", "after epoch 3")
         assert (executor.slots, result.device) == (2, "cpu")
 
+    def test_signs_of_life_are_reports_of_no_epoch(self, executor: Executor) -> None:
+        seen: list[tuple[int, dict[str, float]]] = []
+
+        def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
+            seen.append((epoch, dict(metrics)))
+            return "continue"
+
+        assert executor.submit(helpers.evaluate_pulsing, request(), report).result(PATIENCE).state == "complete"
+        assert seen == [(0, {}), (0, {}), (0, {}), (1, {"value": 0.5}), (0, {})]
+
     def test_errors_arrive_whole(self, executor: Executor) -> None:
         error = executor.submit(helpers.evaluate_mistake, request(), go_on).exception(PATIENCE)
         assert isinstance(error, ConfigError)
@@ -228,6 +248,36 @@ class TestExecutor:
         error = futures[1].exception(PATIENCE)
         assert isinstance(error, WorkerDiedError)
         assert [futures[n].result(PATIENCE).trial for n in (0, 2, 3, 4)] == [0, 2, 3, 4]
+
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_an_exit_is_told_with_the_last_lines(
+        self, executor: Executor, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As of a local worker, but for its exit code; from another machine, too, whose files are not seen here."""
+        if elsewhere:
+            monkeypatch.setattr("se_nas.executors.ray.Path.is_file", lambda _: False)
+        error = executor.submit(helpers.evaluate_exit, request(), go_on).exception(PATIENCE)
+        assert isinstance(error, WorkerDiedError)
+        what = r"worker \d+ ended unexpectedly, with an exit code that Ray does not tell"
+        assert re.fullmatch(
+            f"{what}; its last output: reading the images \\| the licence server says no", reason_of(error)
+        )
+
+    def test_a_crash_is_told_with_its_place(self, executor: Executor) -> None:
+        error = executor.submit(helpers.evaluate_crash, request(), go_on).exception(PATIENCE)
+        reason = reason_of(error or Exception())
+        assert "; its last output: Fatal Python error: Segmentation fault | " in reason
+        assert "in string_at" in reason
+        assert len(reason) < 1500
+
+    def test_sys_exit_is_told_with_the_last_lines(self, executor: Executor) -> None:
+        error = executor.submit(helpers.evaluate_ending, request(), go_on).exception(PATIENCE)
+        assert re.fullmatch(
+            r"the training ended its process by SystemExit: 3; its last output: usage: train.py \[-h\] \(\d+\)",
+            reason_of(error or Exception()),
+        )
+        error = executor.submit(helpers.evaluate_suicide, request(), go_on).exception(PATIENCE)
+        assert reason_of(error or Exception()).endswith("; it printed nothing")  # that was another evaluation
 
     def test_workers_are_others_and_use_one_thread(self, executor: Executor) -> None:
         pids = {executor.submit(helpers.evaluate_pid, request(), go_on).result(PATIENCE).reason for _ in range(4)}

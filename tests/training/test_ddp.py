@@ -26,6 +26,8 @@ from se_nas.training.devices import choose_devices
 from se_nas.training.evaluate import evaluate
 
 PLAIN_NETWORK = '''
+import time
+
 from torch import nn
 from torch.nn import functional
 
@@ -58,6 +60,13 @@ class Hungry(Network):
     def forward(self, x):
         if self.training and len(x) > 16:
             raise MemoryError("too many images")
+        return super().forward(x)
+
+
+class Slow(Network):
+    def forward(self, x):
+        if self.training and len(x) > 1:
+            time.sleep(0.4)
         return super().forward(x)
 
 
@@ -178,6 +187,19 @@ class TestTrouble:
     def test_stop_stops_all_ranks(self, folder: Path) -> None:
         result = evaluate(asking(folder, "cpu,cpu", trial=3), Recording(stop_after=2))
         assert (result.state, len(result.curve)) == ("stopped", 2)
+
+    def test_signs_of_life_between_epochs(self, folder: Path) -> None:
+        class Lively(Recording):
+            signs = 0
+
+            def alive(self) -> None:
+                self.signs += 1
+
+        channel = Lively()
+        result = evaluate(asking(folder, "cpu,cpu", name="Slow", trial=8, epochs=1, batch_size=128), channel)
+        assert result.state == "complete", result.reason
+        assert 2 <= channel.signs <= result.seconds  # nine batches take 3.6 s at least
+        assert [epoch for epoch, _ in channel.reports] == [1]
 
     def test_an_error_of_the_network_is_the_reason(self, folder: Path) -> None:
         result = evaluate(asking(folder, "cpu,cpu", name="Broken", trial=4), Recording())
