@@ -193,7 +193,7 @@ class _Writer:
 
 def _differs(plain: nn.Module, module: nn.Module) -> bool:
     """Whether a module must be made anew; SE blocks inside do not count."""
-    if type(plain).__qualname__ != type(module).__qualname__ or isinstance(module, (SEBlock, OpenGate)):
+    if type(plain).__name__ != type(module).__name__ or isinstance(module, (SEBlock, OpenGate)):
         return True
     return not module._modules and plain.extra_repr() != module.extra_repr()
 

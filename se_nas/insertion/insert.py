@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
@@ -20,6 +21,7 @@ from se_nas.core.placement import NONE, Choice, Placement, Site, Unit
 from se_nas.core.serialization import random_stream
 from se_nas.core.trial import Target
 from se_nas.insertion.block import OpenGate, SEBlock, SEGate
+from se_nas.insertion.lasting import check_copier, check_exchange, statistics
 from se_nas.insertion.rewrite import rewritten, walks_children
 
 REPLACED = ("block", "gate", "inline")
@@ -82,8 +84,11 @@ def _rescaling(base: Any, hooks: tuple[Hook, ...]) -> type[nn.Module]:
     methods = rewritten(base, {place: name for place, name in hooks if place not in ("input", "output")})
     forward = methods.get("forward", base.forward)
     edges = any(place in ("input", "output") for place, _ in hooks)
+    after = any(place == "output" for place, _ in hooks)
 
     def reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
+        if after:
+            check_copier(self, sys._getframe(1))
         # The class exists only at run time, so pickle (and with it deepcopy) is told how to make it again.
         return _empty, (base, hooks), self.__getstate__()  # type: ignore[no-untyped-call]  # of object
 
@@ -91,9 +96,10 @@ def _rescaling(base: Any, hooks: tuple[Hook, ...]) -> type[nn.Module]:
         **methods,
         **({"forward": _rescaled(forward, hooks)} if edges else {}),
         **_fusing(base, hooks),
+        **statistics(base),
         "__reduce_ex__": reduce,
         "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
+        "__qualname__": f"{base.__qualname__} with an SE block",  # for messages of those that do not know the class
         "__doc__": base.__doc__,
         "_se_base": base,
         "_se_hooks": hooks,
@@ -168,12 +174,14 @@ def _keep_running() -> None:
     """From now on a module that takes over the children of another one, with an SE block, rescales as that did.
 
     `torch.nn.SyncBatchNorm.convert_sync_batchnorm` and its kin make a new module of another class, and give it the
-    children of the old one: there a block would be carried along and never run.
+    children of the old one: there a block would be carried along and never run. Where a module without the block comes
+    in its place, it raises.
     """
     register_module_module_registration_hook(_rescale_too)
 
 
 def _rescale_too(module: nn.Module, name: str, child: nn.Module | None) -> None:
+    check_exchange(module, name, child)
     place, own_name = getattr(child, "_se_hook", None) or ("", "")
     own = type(module).forward is not nn.Module.forward and not isinstance(module, GraphModule)
     known = (place, name) in getattr(type(module), "_se_hooks", ())

@@ -89,18 +89,23 @@ def _is_module_call(code: types.CodeType) -> bool:
 def walks_children(module: nn.Module) -> bool:
     """Whether a module runs through its children, so that one more of them would change what it computes."""
     cls = type(module)
-    if hasattr(cls, "__iter__") or hasattr(cls, "__getitem__"):
-        return True
+    walks = not _WALKS.isdisjoint(used_names(cls))  # type: ignore[arg-type]  # classes do hash
+    return walks or hasattr(cls, "__iter__") or hasattr(cls, "__getitem__")
+
+
+@functools.cache
+def used_names(cls: type) -> frozenset[str]:
+    """The names of attributes and functions in the forward method of a class and in the methods that it calls."""
     waiting, seen = ["forward"], {"forward"}
+    found: set[str] = set()
     while waiting:
         method = inspect.getattr_static(cls, waiting.pop(), None)
         names = _names(method.__code__) if isinstance(method, types.FunctionType) else set()
-        if names & _WALKS:
-            return True
+        found |= names
         own = {name for name in names - seen if not hasattr(nn.Module, name)}
         seen |= own
         waiting += own
-    return False
+    return frozenset(found)
 
 
 def _names(code: types.CodeType) -> set[str]:
