@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from se_nas.data.store import read_info
 from se_nas.engine.driver import Driver
 from se_nas.engine.exam import exam_file, examine, read_exam
 from se_nas.engine.kept_start import start_of, study_of
+from se_nas.engine.opening import changed_parts
+from se_nas.engine.patience import SILENT, Patience, wait_for
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.proposer import ATTEMPTS
 from se_nas.engine.run_folder import FINAL, RunFolder, clear_errors, differences
@@ -105,9 +108,9 @@ class Job:
         """The training, marked as running; None once it is there or failed too often."""
         failures = [t for t in trials if t.state == "failed" and t.reason not in BLAMELESS]
         if len(failures) >= ATTEMPTS:
-            raise RunError(
-                f"the training failed {len(failures)} times: {failures[-1].reason}", hint="try a smaller --lr"
-            )
+            reason = failures[-1].reason
+            hint = "a smaller --lr" if not reason.startswith(SILENT) else "a longer --trial-timeout"
+            raise RunError(f"the training failed {len(failures)} times: {reason}", hint=f"try {hint}")
         if any(t.state in ("complete", "running") for t in trials):
             return None
         record = self.problem.trial(
@@ -131,7 +134,7 @@ class Job:
 def _study(problem: Problem, run: RunFolder, placement: Placement) -> Study:
     facts = {**problem.facts, "placement": placement.key}
     study = Study(run.storage, FINAL, problem.objective, facts)
-    if changed := differences(study.facts, facts):
+    if changed := [*changed_parts(study, problem), *differences(study.facts, facts)]:
         raise RunError(
             "this folder has a training of something else:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),
@@ -158,7 +161,10 @@ def _tested(problem: Problem, run: RunFolder, trial: Trial, view: View) -> Train
             view.say(f"test part opened (opening {openings} of this folder)")
             executor = open_executor(problem.config.executor, problem.devices)
             try:
-                done = executor.submit(examine, problem.request(trial, run.path), lambda *_: "continue").result()
+                future = executor.submit(examine, problem.request(trial, run.path), lambda *_: "continue")
+                patience = Patience(problem.config, [trial])
+                wait_for(executor, [future], math.inf if patience.off else patience.limit, "its exam")
+                done = future.result()
             finally:
                 executor.shutdown()
             note = "" if done.state == "complete" else f"the test part cannot be used: {done.reason}"

@@ -75,10 +75,13 @@ def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> 
     source, split = open_source(target)
     if hasattr(source, "train_dataloader"):
         from se_nas.data.datamodule import describe_module  # imports Lightning, which arrays do not need
+        from se_nas.data.module_seals import seal_module
 
         if include_val:
             raise DataError("a data module says itself what is trained on", hint="leave --include_val out")
-        return keep_info(folder, describe_module(source, target))
+        info = describe_module(source, target)
+        seals, notes = seal_module(source, lambda: open_source(target)[0])
+        return keep_info(folder, replace(info, prepared=seals, notes=(*info.notes, *notes)))
     fingerprint = checksum([target, source.fingerprint(), *(["train and val"] if include_val else [])])
     plan = split_plan(source, split)
     known, damaged = _prepared(folder, target, fingerprint, source, plan)

@@ -11,6 +11,7 @@ from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.storage_url import offer
 from se_nas.core.trust import remember
 from se_nas.data.base import ADJECTIVE, PARTS, DataInfo
+from se_nas.data.module_seals import seal_changed
 from se_nas.engine.problem import Problem, is_wider
 from se_nas.engine.proposer import Proposer
 from se_nas.engine.run_folder import STUDY, RunFolder, differences, kept
@@ -77,6 +78,7 @@ def changed_parts(study: Study, problem: Problem) -> list[str]:
     """Which parts of the data are not those that the study was made with, in words; it may be too old to tell.
 
     The test part is not decoded for this: a data set that lies elsewhere in another form is compared when it is opened.
+    Of a data module, what can be told of its items is compared.
     """
     plain = study.optuna.user_attrs.get("data")
     if plain is None:
@@ -89,7 +91,7 @@ def changed_parts(study: Study, problem: Problem) -> list[str]:
     return [
         f"data: the {ADJECTIVE[part]} images or labels have changed"
         for part in PARTS
-        if part in before and part in now and before[part] != now[part]
+        if part in before and part in now and seal_changed(before[part], now[part])
     ]
 
 
