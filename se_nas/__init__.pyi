@@ -1,6 +1,8 @@
 from .analysis.confirmation import Confirmation as Confirmation
+from .analysis.explanation import Explanation as Explanation
 from .backbones.build import list_backbones as list_backbones
 from .commands.confirm import confirm as confirm
+from .commands.explain import explain as explain
 from .commands.export import export as export
 from .commands.plan import plan as plan
 from .commands.results import SearchResult as SearchResult

@@ -10,8 +10,9 @@ import pandas as pd
 
 from se_nas.analysis.checks import Check
 from se_nas.analysis.confirmation import Confirmation, Sentence, Verdict
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.gate_report import GateReport
+from se_nas.analysis.gate_report import gates_in_brief
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.analysis.tables import plain_row
 from se_nas.analysis.verdict import price_text
@@ -96,7 +97,7 @@ class Summary:
     verdict: Verdict = field(default_factory=lambda: Verdict(phase="search", claim="unknown"))
     reasons: tuple[Check, ...] = ()
     """What was tested as a reason that SE did not help; empty where there is nothing to explain."""
-    gates: GateReport | None = None
+    gates: Explanation | None = None
     """The gates of the network that was looked at for it."""
     recommended: Network | None = None
     """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
@@ -196,7 +197,7 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
         "rules": to_plain(summary.rules),
         "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
         "checks": {"trained": to_plain(found.training_checks), "reasons": to_plain(summary.reasons),
-                   "gates": to_plain(summary.gates)},
+                   "gates": None if summary.gates is None else gates_in_brief(summary.gates)},
         "recommended": None if summary.recommended is None else rows[summary.recommended.trial],
     }  # fmt: skip
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from se_nas.analysis.checks import Check
 from se_nas.analysis.confirmation import Confirmation, Verdict
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.gain_curve import GainRise, paired_rise, searched_rise
-from se_nas.analysis.gate_report import GateReport, gate_check
+from se_nas.analysis.gate_report import gate_check
 from se_nas.analysis.probe_report import Probe, probe_check
 from se_nas.core.config import Limits
 from se_nas.core.costs import cost_facts
@@ -34,7 +35,7 @@ class Evidence:
     found: Findings
     confirmation: Confirmation | None = None
     confirmed: Sequence[Trial] = ()
-    gates: GateReport | None = None
+    gates: Explanation | None = None
     no_gates: str = ""
     probe: Probe | None = None
     no_probe: str = ""

@@ -8,8 +8,8 @@ import torch
 
 from se_nas.analysis.checks import reasons_in_words
 from se_nas.analysis.confirmation import Confirmation
+from se_nas.analysis.explanation import Explanation, read_explanation
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.gate_report import GateReport
 from se_nas.analysis.probe_report import read_probe
 from se_nas.analysis.summary import Summary
 from se_nas.analysis.why_not import Evidence, helped, why_not
@@ -17,7 +17,7 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.errors import reason_of
 from se_nas.core.trial import Trial
 from se_nas.engine.confirming import CONFIRM
-from se_nas.engine.gates import measure_gates, network_to_look_at
+from se_nas.engine.gates import Trained, explain_trial, network_to_look_at
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.storage import study_names
 from se_nas.engine.study import Study
@@ -45,7 +45,7 @@ def _evidence(
     run: RunFolder, study: Study, found: Findings, config: SearchConfig, confirmation: Confirmation | None
 ) -> Evidence:
     """All that the reasons are tested on."""
-    confirmed = _confirmed(study, confirmation)
+    confirmed = confirmed_trials(study, confirmation)
     gates, why = _gates(run, study, found, config, confirmed)
     return Evidence(
         found=found,
@@ -59,7 +59,7 @@ def _evidence(
     )
 
 
-def _confirmed(study: Study, confirmation: Confirmation | None) -> list[Trial]:
+def confirmed_trials(study: Study, confirmation: Confirmation | None) -> list[Trial]:
     """The trainings of the confirm, in the order of its networks, the winner first."""
     if confirmation is None or CONFIRM not in study_names(study.url, read_only=True):
         return []
@@ -70,17 +70,25 @@ def _confirmed(study: Study, confirmation: Confirmation | None) -> list[Trial]:
 
 def _gates(
     run: RunFolder, study: Study, found: Findings, config: SearchConfig, confirmed: list[Trial]
-) -> tuple[GateReport | None, str]:
-    """The gates of one network with SE, or why they cannot be measured."""
+) -> tuple[Explanation | None, str]:
+    """The gates of one network with SE, as they were explained or as they are now; or why they cannot be measured."""
     trial = network_to_look_at(found, run.path, confirmed)
     if trial is None:
         return None, "no network with SE has its weights in the run folder"
     data = found.data
     if data is None:
         return None, "the run does not say what its data are"
+    known = read_explanation(run.path)
+    if known is not None and (known.trial, known.phase, known.key) == (
+        trial.number, trial.identity.phase, trial.placement.key,
+    ):  # fmt: skip
+        return known, ""
+    trained = Trained(
+        run=run.path, backbone=config.backbone, units=study.space.units, data=data, objective=found.objective
+    )
     try:
-        check_config(config, where=run.path, trust=False, only={"backbone", "data"})
+        check_config(config, where=run.path, trust=False, only={"backbone", "data", "task"})
         with torch.random.fork_rng(devices=[]):
-            return measure_gates(run.path, trial, backbone=config.backbone, units=study.space.units, data=data), ""
+            return explain_trial(trained, trial, each=False), ""
     except Exception as error:  # whatever the user's network or data raise: all else of the report is still true
         return None, f"trial {trial.number} cannot be looked at ({reason_of(error)})"

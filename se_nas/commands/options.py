@@ -325,6 +325,38 @@ def _export(given: Namespace) -> int:
     return _shown(given, content, lambda _: show_export(str(done.folder), content["proofs"]))
 
 
+def _add_explain(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=str, help="run folder")
+    add(
+        "--select", type=str | None, default=None,
+        help="as for export; default the recommended network, or the best with SE that has its weights",
+    )  # fmt: skip
+    add("--trial", type=int | None, default=None, help="short for --select trial=N")
+    add("--images", type=int | None, default=None, help="validation images, at most; default what takes minutes")
+    add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N, mps, xpu")
+    _add_trust(parser)
+    _add_storage(parser)
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def _explain(given: Namespace) -> int:
+    from se_nas.commands.explain import explain_run
+    from se_nas.report.terminal import show_explained
+
+    if given.trial is not None and given.select is not None:
+        raise ConfigError("trial and select both say which network is meant", hint="give one of the two")
+    done = explain_run(
+        given.run,
+        select=given.select if given.trial is None else f"trial={given.trial}",
+        images=given.images,
+        device=given.device,
+        trust=given.trust,
+        storage=given.storage,
+    )
+    return _shown(given, done.found, lambda found: show_explained(found, str(done.folder)))
+
+
 COMMANDS = {
     "search": Command(
         help="search, or go on with a search", add_arguments=_add_search, run=_search, config=SearchConfig
@@ -343,6 +375,10 @@ COMMANDS = {
     ),
     "compare": Command(
         help="fronts of several runs in one page, figure and table", add_arguments=_add_compare, run=_compare
+    ),
+    "explain": Command(
+        help="what the SE blocks of a trained network do, and which of them multiply by a constant",
+        add_arguments=_add_explain, run=_explain,
     ),
     "export": Command(
         help="write a network of a run to a folder, each format proven equal", add_arguments=_add_export, run=_export

@@ -14,6 +14,7 @@ import pandas as pd
 from torch import nn
 
 from se_nas.analysis.confirmation import read_confirmed
+from se_nas.analysis.explanation import read_explanation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Network, Summary, as_json, summarize
@@ -171,6 +172,7 @@ def write_run_page(
         data=stored(study, "data", DataInfo),
         times=study.times(),
         confirmation=read_confirmed(run.path),
+        explanation=read_explanation(run.path),
     )
     return write_page(run_page(found, summary, facts, refresh=refresh), run.path / "report.html")
 

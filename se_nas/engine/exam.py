@@ -97,11 +97,7 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     if (loop := loop_of(request)) is not None:
         return (*examine_own(loop, candidate, request, info, groups=GROUPS), "")
     task = open_task(identity.task, metric=request.metric, direction=request.direction)
-    facts: dict[str, Any] = {
-        "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
-        "class_counts": torch.ones(max(1, len(info.classes))), "steps": 1,
-    }  # fmt: skip
-    module = task.module(candidate, identity.recipe, **facts)
+    module = task.module(candidate, identity.recipe, **task_facts(info))
     per_image = PerImage(task.metric)
     part = _ExamPart(info, folder, name, _device(request), request.channels_last)
     metrics = _validate(module, part, request, per_image)
@@ -114,6 +110,14 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     if per_image.found:
         return np.concatenate(per_image.found), metrics, content
     return _jackknife(module, task, part, request, metrics[task.metric]), metrics, content
+
+
+def task_facts(info: DataInfo) -> dict[str, Any]:
+    """What a task is told of the data where nothing is trained."""
+    return {
+        "classes": info.classes, "num_classes": len(info.classes) or None, "input_shape": info.input_shape,
+        "class_counts": torch.ones(max(1, len(info.classes))), "steps": 1,
+    }  # fmt: skip
 
 
 def _jackknife(module: pl.LightningModule, task: Task, part: _ExamPart, request: Request, whole: float) -> np.ndarray:

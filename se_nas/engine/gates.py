@@ -1,32 +1,119 @@
-"""The gates of a trained network of a run, measured on its validation images."""
+"""The SE blocks of a trained network of a run, looked at on its validation images."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.gate_report import BlockVariation, GateReport
-from se_nas.backbones.adapt import logits_of
+from se_nas.core.errors import RunError
 from se_nas.core.files import weights_file
-from se_nas.core.placement import Unit
-from se_nas.core.trial import Target, Trial
+from se_nas.core.placement import Placement, Unit
+from se_nas.core.trial import Objective, Target, Trial
 from se_nas.data.base import DataInfo
-from se_nas.exports.images import part_images
-from se_nas.insertion.gates import collect_gates, fixed_gates, gate_statistics, kept_blocks
-from se_nas.insertion.insert import build_candidate
+from se_nas.engine.exam import task_facts
+from se_nas.engine.explaining import Shown, explain_network
+from se_nas.engine.knock_outs import Scoring
+from se_nas.exports.images import MAX_IMAGES, part_images
+from se_nas.insertion.insert import block_path, build_candidate
+from se_nas.training.tasks import open_task
 
 MACS = 1e11
-"""Multiply-adds that all images take together, in one pass: seconds on one core."""
+"""Multiply-adds of a look at the gates alone, which a report takes: seconds on one core."""
+
+MANY_MACS = 2e12
+"""The same where each block is frozen and taken out: minutes on one core."""
 
 FEWEST, MOST = 32, 1000
-"""Images."""
+"""Images of a look at the gates alone; at least so many in any case."""
 
-BATCH = 32
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run knows of its networks."""
+
+    run: Path
+    backbone: Target
+    units: tuple[Unit, ...]
+    data: DataInfo
+    objective: Objective
+
+    def network(self, trial: Trial) -> nn.Module:
+        """The trained network of a trial, in eval mode on the CPU; RunError if its weights are not of it."""
+        data = self.data
+        network = build_candidate(
+            self.backbone, self.units, trial.placement,
+            num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=0,
+        )  # fmt: skip
+        file = weights_of(self.run, trial)
+        try:
+            network.load_state_dict(safetensors.torch.load_file(file))
+        except (SafetensorError, RuntimeError) as error:
+            raise RunError(
+                f"weights/{file.name} does not fit the network: {str(error).splitlines()[0]}", where=str(self.run)
+            ) from error
+        return network.eval()
+
+    def scoring(self, trial: Trial, network: nn.Module, shown: Shown) -> Scoring | None:
+        """How images are scored: by the metric of the run, or else by accuracy.
+
+        None if the task of the run says nothing of single images, or fails to.
+        """
+        if self.data.kind == "own" or not len(shown.labels):
+            return None
+        identity, objective = trial.identity, self.objective
+        task = open_task(identity.task, metric=objective.metric, direction=objective.direction)
+
+        def of(network: nn.Module, metric: str = objective.metric) -> _ImageScores:
+            module = task.module(network, identity.recipe, **task_facts(self.data)).eval()
+            return _ImageScores(module=module, metric=metric)
+
+        try:
+            known = of(network).all(*next(iter(shown.batches(torch.empty(0)))))
+        except Exception:  # whatever the user's module raises outside of a trainer
+            return None
+        units = getattr(task, "units", {})
+        for metric, direction in ((objective.metric, objective.direction), (ACCURACY, "maximize")):
+            if metric in known:
+                return Scoring(
+                    of=functools.partial(of, metric=metric),
+                    metric=metric, unit=units.get(metric, ""), direction=direction,
+                )  # fmt: skip
+        return None
+
+
+ACCURACY = "val_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImageScores:
+    """What a module's ``image_scores(batch)`` says of a metric; see `se_nas.engine.exam.examine`."""
+
+    module: Any
+    metric: str
+
+    def all(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if not hasattr(self.module, "image_scores"):
+            return {}
+        with torch.no_grad():
+            return dict(self.module.image_scores((images, labels)))
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.all(images, labels)[self.metric]
+
+
+def weights_of(run: Path, trial: Trial) -> Path:
+    """Where the weights of a trial lie, if they were kept."""
+    return weights_file(run, trial.number, trial.identity.phase)
 
 
 def network_to_look_at(found: Findings, run: Path, confirmed: Sequence[Trial] = ()) -> Trial | None:
@@ -40,63 +127,54 @@ def network_to_look_at(found: Findings, run: Path, confirmed: Sequence[Trial] = 
         best_first = table.loc[value.sort_values(ascending=False, kind="stable").index, "trial"]
         trials = {t.number: t for t in found.trials}
         candidates += [trials[int(number)] for number in best_first]
-    return next((t for t in candidates if t.placement.blocks and _weights(run, t).is_file()), None)
+    return next((t for t in candidates if t.placement.blocks and weights_of(run, t).is_file()), None)
 
 
-def measure_gates(run: Path, trial: Trial, *, backbone: Target, units: tuple[Unit, ...], data: DataInfo) -> GateReport:
-    """Gates of the network of a trial whose weights are in the run folder, in this process.
+def explain_trial(
+    trained: Trained, trial: Trial, *, each: bool, images: int | None = None, device: str = "cpu"
+) -> Explanation:
+    """What the SE blocks of the network of a trial do on validation images, in this process.
 
     Raises whatever the user's network or data raise.
+
+    Parameters
+    ----------
+    each:
+        Whether every block is frozen and taken out by itself, which takes two passes for each; else the gates are
+        looked at, and the network with all of them frozen.
+    images:
+        At most so many; None for as many as take seconds, or with `each` minutes, on one core.
     """
-    network = build_candidate(
-        backbone, units, trial.placement, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=0
-    )
-    network.load_state_dict(load_file(_weights(run, trial)))
-    network.eval()
+    data = trained.data
+    network = trained.network(trial)
     macs = trial.costs["macs"].value if "macs" in trial.costs else 1e9
-    shown = part_images(run, data, "val", limit=int(min(max(MACS / max(macs, 1.0), FEWEST), MOST)))
-    batches = torch.split(shown.images, BATCH)
-    kept = kept_blocks(units, trial.placement)
-    gates = collect_gates(network, batches, kept=kept)
-    before = _outputs(network, batches)
-    with fixed_gates(network, gates, kept=kept):
-        after = _outputs(network, batches)
-    classes = before is not None and before.dim() == 2 and bool(data.classes)
-    return GateReport(
-        placement=trial.placement.label,
-        trial=trial.number,
-        images=len(shown.images),
+    if images is None and not each:
+        images = int(min(max(MACS / max(macs, 1.0), FEWEST), MOST))
+    if images is None:
+        passes = 4 + 2 * trial.placement.blocks
+        images = MAX_IMAGES if device != "cpu" else int(max(MANY_MACS / max(macs, 1.0) / passes, FEWEST))
+    part = part_images(trained.run, data, "val", limit=images)
+    shown = Shown(images=part.images, labels=part.labels, classes=data.classes)
+    scoring = trained.scoring(trial, network, shown)
+    found = explain_network(network.to(device), shown, scoring=scoring, each=each)
+    return replace(
+        found,
         blocks=tuple(
-            BlockVariation(block=_shown(b.block), variation=b.variation, mean=float(b.mean.mean()))
-            for b in gate_statistics(gates)
+            replace(b, unit=unit) if (unit := _units(trained.units, trial.placement).get(b.module)) else b
+            for b in found.blocks
         ),
-        changed=_changed(before, after, classes=classes),
-        classes=classes,
-        seen=shown.real,
-    )
+        real=part.real, trial=trial.number, phase=trial.identity.phase, placement=trial.placement.label,
+        key=trial.placement.key,
+    )  # fmt: skip
 
 
-def _outputs(network: nn.Module, batches: Sequence[Tensor]) -> Tensor | None:
-    """What the network gives for all images; None if that is no single tensor."""
-    with torch.no_grad():
-        found = [logits_of(network(images)) for images in batches]
-    tensors = [output for output in found if output is not None]
-    return torch.cat(tensors).float() if len(tensors) == len(found) else None
-
-
-def _changed(before: Tensor | None, after: Tensor | None, *, classes: bool) -> float | None:
-    if before is None or after is None:
-        return None
-    if classes:
-        return float((before.argmax(1) != after.argmax(1)).double().mean())
-    return float((after - before).norm() / before.norm().clamp(min=1e-12))
-
-
-def _shown(block: str) -> str:
-    """The path of a block without its own name."""
-    head, _, name = block.rpartition(".")
-    return head if head and name.startswith("se_block") else block
-
-
-def _weights(run: Path, trial: Trial) -> Path:
-    return weights_file(run, trial.number, trial.identity.phase)
+def _units(units: tuple[Unit, ...], placement: Placement) -> dict[str, str]:
+    """Module of an SE block -> its unit."""
+    named = {unit.name: unit for unit in units}
+    found = {}
+    for name, choice in placement.choices.items():
+        if choice.kind == "se":
+            found[block_path(named[name].site(choice.position))] = name
+        elif choice.kind == "keep":
+            found[named[name].sites[0].module] = name
+    return found

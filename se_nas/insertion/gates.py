@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from se_nas.core.placement import Placement, Unit
 from se_nas.insertion.block import SEBlock, SEGate
@@ -55,9 +56,10 @@ def collect_gates(
     batches:
         Images as the network takes them: tensors (batch, channels, *size), on its device.
     kept:
-        SE blocks that the network had already, by path; see `kept_blocks`. Their gates are worked out from what goes in
-        and comes out: where a whole channel of an image is 0, the gate is not known, and counts as the mean of the
-        others.
+        SE blocks that the network had already, by path; see `kept_blocks` and `se_nas.insertion.se_blocks`. Of a module
+        that multiplies by the gate itself it is what it multiplies by; where that cannot be seen, it is worked out from
+        what goes in and comes out: where a whole channel of an image is 0, the gate is then not known, and counts as
+        the mean over the other images.
     """
     found: dict[str, list[Tensor]] = {}
     training = network.training
@@ -65,8 +67,10 @@ def collect_gates(
     try:
         with torch.no_grad(), ExitStack() as stack:
             calls = [stack.enter_context(_watched(name, block, found)) for name, block in _own(network)]
+            own = {name for name, _ in _own(network)}
             for path, kind in (kept or {}).items():
-                calls.append(stack.enter_context(_watched(path, network.get_submodule(path), found, kind)))
+                if path not in own:
+                    calls.append(stack.enter_context(_watched(path, network.get_submodule(path), found, kind)))
             for images in batches:
                 for call in calls:
                     call.clear()
@@ -103,8 +107,8 @@ def fixed_gates(
 
 
 def _fixing(mean: Tensor, only_gate: bool) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    def fix(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        u: Tensor = args[0]
+    def fix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        u = _rescaled_by(module, args)
         fixed = mean.to(device=u.device, dtype=u.dtype).reshape((1, -1) + (1,) * (u.dim() - 2))
         return fixed.expand(output.shape) if only_gate else u * fixed
 
@@ -124,6 +128,36 @@ def kept_blocks(units: Iterable[Unit], placement: Placement) -> dict[str, Kind]:
     return kept
 
 
+class Written(nn.Module):
+    """Stands for an SE block that is written in a method: it is called on the rescaled tensor, which it gives.
+
+    ``before`` is called on the tensor as it was, and keeps it for a moment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = _Kept()
+
+    def forward(self, rescaled: Tensor) -> Tensor:
+        return rescaled
+
+
+class _Kept(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.u: Tensor | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        self.u = u.clone()  # the network may rescale in place
+        return u
+
+
+def _rescaled_by(module: nn.Module, args: tuple[Any, ...]) -> Tensor:
+    """The tensor that a block rescales."""
+    u: Tensor = module.before.u if isinstance(module, Written) else args[0]  # type: ignore[assignment]  # it ran
+    return u
+
+
 def _own(network: nn.Module) -> Iterator[tuple[str, SEBlock]]:
     return ((name, module) for name, module in network.named_modules() if isinstance(module, SEBlock))
 
@@ -134,27 +168,80 @@ def _watched(
 ) -> Iterator[list[int]]:
     """While the context lasts, the gates of a module are added to what is found; gives the calls of this batch."""
     calls: list[int] = []
+    products = _Products() if kind == "block" and not isinstance(module, Written) else None
 
     def seen(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        u = _rescaled_by(module, args)
+        known = None if products is None else products.gates(u, output)
         if isinstance(module, SEBlock):
-            gates = module.gates(args[0])
+            gates = module.gates(u)
+        elif known is not None:
+            gates = known
         else:
-            gates = output if kind == "gate" else _ratio(args[0], output)
+            gates = output if kind == "gate" else _ratio(u, output)
         calls.append(1)
         key = name if len(calls) == 1 else f"{name} ({len(calls)})"
         found.setdefault(key, []).append(gates.flatten(1).float().cpu())
 
-    handle = module.register_forward_hook(seen)
-    try:
+    with ExitStack() as stack:
+        if products is not None:
+            stack.enter_context(products.during_calls_of(module))
+        stack.callback(module.register_forward_hook(seen).remove)
         yield calls
-    finally:
-        handle.remove()
+
+
+class _Products(TorchFunctionMode):
+    """Keeps the products of tensors of one call of a module: one of them is the rescaled tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        product = getattr(func, "__name__", "").strip("_") in ("mul", "imul", "rmul", "multiply")
+        if product and len(args) == 2 and all(isinstance(operand, Tensor) for operand in args):
+            self._found.append((output, *args))
+        return output
+
+    @contextmanager
+    def during_calls_of(self, module: nn.Module) -> Iterator[None]:
+        """See the products of every call of the module while the context lasts."""
+        opened: list[ExitStack] = []
+
+        def enter(*_: Any) -> None:
+            self._found.clear()
+            opened.append(ExitStack())
+            opened[-1].enter_context(self)
+
+        def leave(*_: Any) -> None:
+            opened.pop().close()
+
+        before = module.register_forward_pre_hook(enter)
+        after = module.register_forward_hook(leave, always_call=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def gates(self, u: Tensor, output: Tensor) -> Tensor | None:
+        """What u was multiplied by to give the output, (batch, channels); None if that was not seen."""
+        for product, *operands in reversed(self._found):
+            if product is not output:
+                continue
+            for gate in operands:
+                values = gate.flatten(2) if gate.dim() > 2 and gate.shape[:2] == u.shape[:2] else None
+                if values is None or gate is u or not bool((values == values[..., :1]).all()):
+                    continue
+                return values[..., 0]
+        return None
 
 
 def _ratio(u: Tensor, output: Tensor) -> Tensor:
     """The factor by which each channel of each image was multiplied: the projection of the output on the input."""
     u, output = u.flatten(2).float(), output.flatten(2).float()
     squares = u.square().sum(2)
-    ratio = (u * output).sum(2) / squares
     known = squares > 0
-    return torch.where(known, ratio, ratio[known].mean() if bool(known.any()) else 1.0)
+    ratio = torch.where(known, (u * output).sum(2) / squares, torch.nan)
+    return torch.where(known, ratio, ratio.nanmean(0).nan_to_num(1.0))

@@ -127,6 +127,15 @@ def insert_block(model: nn.Module, site: Site, choice: Choice, *, seed: int) -> 
     place_block(model, site, block)
 
 
+def block_path(site: Site) -> str:
+    """The path of the module of an SE block that stands at a site."""
+    return site.module if site.edge in ("block", "gate") else f"{site.module}.{_block_name(site)}".removeprefix(".")
+
+
+def _block_name(site: Site) -> str:
+    return {"output": "se_block", "input": "se_block_in"}.get(site.edge, "se_" + re.sub(r"\W", "_", site.unit))
+
+
 def place_block(model: nn.Module, site: Site, block: nn.Module, *, suffix: str = "") -> None:
     """Put a block at a site of the model, in place and in the model's dtype, device and mode; see `insert_block`.
 
@@ -140,7 +149,7 @@ def place_block(model: nn.Module, site: Site, block: nn.Module, *, suffix: str =
     if site.edge in ("block", "gate"):
         _exchange(model, module, block)
         return
-    name = {"output": "se_block", "input": "se_block_in"}.get(site.edge, "se_" + re.sub(r"\W", "_", site.unit)) + suffix
+    name = _block_name(site) + suffix
     if name in module._modules:
         raise SpaceError(f"module {site.module!r} has an SE block already", where=f"unit {site.unit}")
     if walks_children(module):
@@ -167,6 +176,12 @@ def _rescale(module: nn.Module, place: str, name: str) -> None:
         own = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
         rescaling = type(cls.__name__, (rescaling,), own)
     module.__class__ = rescaling
+
+
+def call_at(module: nn.Module, place: str, name: str, child: nn.Module) -> None:
+    """Let a module call a new submodule on one of its expressions, in place; see `se_nas.insertion.rewrite`."""
+    _rescale(module, place, name)
+    module.add_module(name, child)
 
 
 @functools.cache

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from se_nas.analysis.checks import Check
-from se_nas.analysis.gate_report import GateReport
 from se_nas.analysis.summary import Summary
-from se_nas.core.words import in_words
 from se_nas.report.page import Head, Section, Table
-
-MANY = 12
-"""Blocks that are shown without being asked for."""
 
 ANSWERS = {True: "yes", False: "no", None: "not tested"}
 
@@ -29,7 +24,6 @@ def checks_sections(training: Sequence[Check], summary: Summary, shown: Callable
         text = "The usual reasons that no placement is worth it, each tested on this run."
         title = "Why SE did not help here"
         tables = [_table(title, summary.reasons, shown)]
-        tables += [_gates(summary.gates)] if summary.gates is not None else []
         sections.append(Section(id="why", title=title, short="Why not", text=[text], tables=tables))
     return sections
 
@@ -39,12 +33,3 @@ def _table(caption: str, checks: Sequence[Check], shown: Callable[[str], str]) -
     marked = tuple(number for number, check in enumerate(checks) if check.holds)
     heads = [Head(label="question"), Head(label="answer"), Head(label="what was seen")]
     return Table(caption=caption, heads=heads, rows=rows, marked=marked)
-
-
-def _gates(report: GateReport) -> Table:
-    """How much the gates of each block vary, folded where there are many."""
-    heads = [Head(label="block"), Head(label="mean gate", number=True),
-             Head(label="variation from image to image, %", number=True)]  # fmt: skip
-    rows = [[block.block, f"{block.mean:.3f}", f"{100 * block.variation:.1f}"] for block in report.blocks]
-    caption = f"Gates of {in_words(report.placement)} (trial {report.trial}), over {report.images:,} images"
-    return Table(caption=caption, heads=heads, rows=rows, closed=f"All {len(rows)} blocks" if len(rows) > MANY else "")

@@ -148,7 +148,8 @@ def paper_effects(effects: pd.DataFrame, unit: str) -> pd.DataFrame:
     )
 
 
-def _figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
+    """An empty figure as wide as a page, and so many inches high."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and only figures need it
     from matplotlib.figure import Figure
 
@@ -160,7 +161,7 @@ def _figure(height: float) -> Figure:
 def draw_front(found: Findings) -> Figure:
     """The figure of the front: all trials, the front as steps, the reference points by name."""
     done, front, objective = found.complete, found.front, found.objective
-    figure = _figure(4.5)
+    figure = new_figure(4.5)
     axes = figure.add_subplot()
     base = done[done["role"] == "baseline"]
     zero = float(base[objective.cost].iloc[0]) if len(base) else 0.0
@@ -193,7 +194,7 @@ def draw_front(found: Findings) -> Figure:
 def draw_fronts(fronts: Mapping[str, pd.DataFrame], cost: str, value: str, metric: str, unit: str) -> Figure:
     """Fronts of several runs by name, with 90 % intervals where `value` is ``mean``."""
     factor, percent, _ = scale_of(unit)
-    figure = _figure(4.5)
+    figure = new_figure(4.5)
     axes = figure.add_subplot()
     for k, (name, front) in enumerate(fronts.items()):
         y, error = factor * front[value].to_numpy(float), None
@@ -221,7 +222,7 @@ def draw_effects(effects: pd.DataFrame, objective: Objective, unit: str) -> Figu
     """Effects with their 90 % intervals, one row each, a colour for each decision."""
     factor, _, difference = scale_of(unit)
     rows = shown_effects(effects).iloc[::-1]
-    figure = _figure(1.2 + 0.24 * len(rows))
+    figure = new_figure(1.2 + 0.24 * len(rows))
     axes = figure.add_subplot()
     decisions = list(dict.fromkeys(effects["decision"]))
     for y, (_, row) in enumerate(rows.iterrows()):

@@ -13,6 +13,7 @@ import yaml
 
 from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.effects import EVERYWHERE
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary
 from se_nas.core.config import LIGHTNING, SearchConfig, as_command
@@ -25,6 +26,7 @@ from se_nas.report.confirmed_section import confirmed_figures, confirmed_section
 from se_nas.report.diagram import draw_network, network_svg
 from se_nas.report.figures import cost_columns
 from se_nas.report.front_chart import front_chart, runs_chart
+from se_nas.report.gates_section import gates_section
 from se_nas.report.metric import Metric
 from se_nas.report.page import Block, Head, Page, Section, Table
 from se_nas.report.rules_table import rules_section
@@ -40,6 +42,7 @@ class RunFacts:
     data: DataInfo
     times: tuple[str, str]
     confirmation: Confirmation | None = None
+    explanation: Explanation | None = None
 
 
 def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: float | None = None) -> Page:
@@ -61,6 +64,8 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     sections += checks_sections(found.training_checks, summary, lambda text: _anywhere(text, summary))
     if len(found.complete):
         sections += _front_sections(found, summary, costs, metric)
+    if (gates := gates_section(facts.explanation or summary.gates, facts.folder.name)) is not None:
+        sections.append(gates)
     curves = curves_chart(found.trials, metric, _named(summary, recommended))
     if curves is not None:
         sections.append(

@@ -15,13 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary, recommended_by, summarize
 from se_nas.core.trial import BLAMELESS, Objective, Trial
-from se_nas.core.words import amount, duration, level_of
+from se_nas.core.words import amount, duration, in_words, level_of
 from se_nas.report.compare_page import Comparison
 from se_nas.report.console import console
 from se_nas.report.front_table import front_display
+from se_nas.report.gates_section import GATE_FILES, gates_display
 from se_nas.report.rules_table import rules_display
 
 
@@ -179,6 +181,20 @@ def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
         out.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
                       highlight=False)  # fmt: skip
     out.print(folder, highlight=False, markup=False)
+
+
+def show_explained(found: Explanation, folder: str) -> None:
+    """Print what the SE blocks of a network do: a table, sentences, and where the files are."""
+    out = console(width=80)
+    say = functools.partial(out.print, highlight=False, markup=False)
+    trial = "" if found.trial is None else f" (trial {found.trial})"
+    say(f"Explained: {in_words(found.placement)}{trial}.")
+    if found.note:
+        say(found.note)
+    out.print(gates_display(found))
+    for sentence in found.sentences:
+        say(sentence)
+    say(f"Files: {folder} ({GATE_FILES})", soft_wrap=True)
 
 
 def show_confirmed(result: Confirmation, run: str) -> None:
