@@ -38,6 +38,9 @@ HELD = 0.99
 GROUPS = 20
 """Of images, each left out once."""
 
+STILL = 0.01
+"""Variation of gates up to which a block says nothing of early and late blocks: it hardly looks at its images."""
+
 CONSTANT = 1e-6
 """Gates whose spread is so small a part of their size are constant but for rounding."""
 
@@ -89,9 +92,9 @@ def share_between(gates: Array, labels: Numbers) -> float:
     return _between(centred, *_order(labels)) / float((centred**2).sum())
 
 
-def is_constant(gates: Array) -> bool:
-    """Whether gates (images, channels) have no spread over images but that of rounding."""
-    return float(np.sqrt(gates.var(axis=0).mean())) <= CONSTANT * float(np.sqrt((gates**2).mean()))
+def is_constant(gates: Array, *, but_for: float = CONSTANT) -> bool:
+    """Whether the spread over images of gates (images, channels) is at most that part of their size."""
+    return float(np.sqrt(gates.var(axis=0).mean())) <= but_for * float(np.sqrt((gates**2).mean()))
 
 
 def can_be_shared(labels: Numbers) -> bool:
@@ -102,7 +105,7 @@ def can_be_shared(labels: Numbers) -> bool:
 def class_shares(blocks: Sequence[Array], labels: Numbers) -> tuple[list[ClassShare | None], Trend | None]:
     """The shares of blocks in running order, each with gates (images, channels), and how they change with depth.
 
-    None for a block with constant gates, and for a trend over fewer than two other blocks.
+    None for a block with constant gates, and for a trend over fewer than two that vary by more than `STILL`.
     """
     moving = [block for block in blocks if not is_constant(block)]
     groups = np.random.default_rng(random_stream(0, "groups")).permutation(len(labels)) % GROUPS
@@ -126,7 +129,8 @@ def class_shares(blocks: Sequence[Array], labels: Numbers) -> tuple[list[ClassSh
             )
         )
     rest = iter(found)
-    return [None if is_constant(block) else next(rest) for block in blocks], _trend(adjusted, left)
+    lively = [k for k, block in enumerate(moving) if not is_constant(block, but_for=STILL)]
+    return [None if is_constant(block) else next(rest) for block in blocks], _trend(adjusted[lively], left[:, lively])
 
 
 def _trend(adjusted: Array, left: Array) -> Trend | None:

@@ -92,8 +92,8 @@ def _changes(changed: float, terms: Terms) -> str:
 
 def _class_sentence(block: Excitation) -> str:
     share = block.between
-    if share is None:
-        return ""
+    if share is None or block.does == "constant":
+        return ""  # of next to no spread it does not matter where it lies
     seen = (
         f"classes explain {_percent(share.share)} of the spread of its gates ({_percent(share.expected)} by chance, "
         f"p {share.family_p:.3f})"

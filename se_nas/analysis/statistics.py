@@ -165,30 +165,6 @@ def variances(scores: Array, by_seeds: SeedNoise | None = None) -> Variances:
     )
 
 
-def image_variances(scores: Array) -> Variances:
-    """The noise of one training of each network, on the same images: that of the finite set of images alone.
-
-    From scores ``networks x images``, at least 2 and 2; DataError otherwise. What `differences` then says (of
-    ``scores[:, None]``) holds for these very trainings. The first row is what the others are compared with, and where
-    all scores are 0 or 1 the images that tell two networks apart may be few or none: as if in two more images one of
-    each pair were right, once the one and once the other (Bonett and Price, "Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37,
-    2012).
-    """
-    n, m = scores.shape
-    if min(n, m) < 2:
-        raise DataError(f"noise cannot be estimated from {n} networks and {m} images")
-    images = np.cov(scores) / m
-    if ((scores == 0) | (scores == 1)).all():
-        apart = scores - scores[0]
-        mean, square = apart.sum(axis=1) / (m + 2), ((apart**2).sum(axis=1) + 2) / (m + 2)
-        adjusted = (square - mean**2) / (m + 2)
-        found = np.diag(images) + images[0, 0] - 2 * images[0]
-        images = images + np.diag(np.r_[0.0, np.clip(adjusted - found, 0.0, None)[1:]])
-    none = SeedNoise(total=0.0, total_degrees=m - 1, interaction=0.0, degrees=m - 1, correlation=0.0)
-    return Variances(by_seeds=none, images=images, image_terms=(images, np.zeros((n, n))), shape=(n, 1, m))
-
-
 def seed_reach(noise: SeedNoise, seeds: int) -> float:
     """Half the 90 % interval of a mean over so many seeds, on these images."""
     return float(np.sqrt(noise.total / seeds) * stdtrit(noise.total_degrees, (1 + LEVEL) / 2))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from se_nas.analysis.excitation import Change, Paired
-from se_nas.analysis.statistics import differences, image_variances
+from se_nas.analysis.paired import losses_of
 from se_nas.backbones.adapt import logits_of
 from se_nas.core.trial import Direction
 from se_nas.insertion.gates import fixed_gates
@@ -162,8 +162,7 @@ def _paired(scores: Mapping[Name | None, Array], scoring: Scoring) -> dict[Name,
         if not names:
             continue
         rows = np.stack([sign * scores[name] for name in (None, *names)])
-        # p values are for "the first of a pair is not better": the whole network comes first.
-        loss = differences(rows[:, None], image_variances(rows), [(0, k + 1) for k in range(len(names))])
+        loss = losses_of(rows)
         for k, name in enumerate(names):
             found[name] = Paired(
                 value=float(scores[name].mean()), difference=0.0 - float(loss.mean[k]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as Display
 
 from se_nas.analysis.excitation import Change, Excitation
@@ -34,7 +35,7 @@ def gates_section(found: Explanation | None, run: str) -> Section | None:
     title = "What the gates do"
     caption = (
         "Mean gate of each channel, over all images and for single classes, as in section 7.2 of the SE paper; the "
-        "band is one standard deviation over images. Where the lines of all classes are one, the block treats all alike."
+        "band is one standard deviation over images. Where the lines of classes are one, the block treats all alike."
     )
     drawn = panels(found, blocks=DRAWN)
     chart = Chart(
@@ -95,7 +96,9 @@ def _table(found: Explanation) -> Table:
 
 
 def _note(found: Explanation) -> str:
-    change = f"change of {found.metric}" if found.value is not None else "change of the output in %"
+    _, _, difference = scale_of(found.unit)
+    scored = f"change of {found.metric}{f' in {difference}' if difference else ''}"
+    change = scored if found.value is not None else "change of the output in %"
     return (
         f"Frozen: {change} with every gate at its mean over the images; (taken) out: with every gate at 1. It is "
         "constant if that changes next to nothing, needed if it costs more than noise, else that is open. Variation: "
@@ -133,12 +136,12 @@ def _change(change: Change | None, unit: str) -> list[str]:
 def gates_display(found: Explanation) -> Display:
     """The blocks as a table that fits 80 columns."""
     title = f"SE blocks on {found.images:,} {'validation images' if found.real else 'images of noise'}"
-    table = Display(title=title, title_justify="left", width=80, caption=_note(found), caption_justify="left")
-    _, _, difference = scale_of(found.unit)
-    unit = f", {difference}" if difference else ""
+    table = Display(title=title, title_justify="left", width=80, box=SIMPLE_HEAD, caption=_note(found),
+                    caption_justify="left")  # fmt: skip
     table.add_column("block", overflow="fold")
-    for name in ("it is", "gate", "varies %", "by class %", f"frozen{unit}", f"out{unit}", "params"):
-        table.add_column(name, justify="left" if name == "it is" else "right", overflow="fold")
+    table.add_column("it is", no_wrap=True)
+    for name in ("gate", "vary %", "class %", "frozen", "out", "params"):
+        table.add_column(name, justify="right", no_wrap=True)
     for block in found.blocks:
         share = "" if block.between is None else f"{100 * block.between.share:.0f}"
         table.add_row(

@@ -116,6 +116,27 @@ class Rescaled(nn.Module):
         return u * self.block(u) if self.gate else self.block(u)
 
 
+class Unseen(Theirs):
+    """Its product is no multiplication of two tensors that could be seen."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.einsum("nchw,nc->nchw", u, self.gate(u).flatten(1))
+
+
+def silence(network: Rescaled, *, but_one: bool = False) -> None:
+    """Zeros in channel 2 of what the block is given, but for one image."""
+    with torch.no_grad():
+        network.conv.weight[2].zero_()
+        network.conv.bias[2].zero_()
+
+    def speak(_: nn.Module, __: object, output: Tensor) -> None:
+        if len(output) == len(IMAGES):
+            output[5, 2] = 1.0
+
+    if but_one:
+        network.conv.register_forward_hook(speak)
+
+
 class TestKept:
     @pytest.mark.parametrize("gate", [False, True])
     def test_gates_are_worked_out_from_what_goes_in_and_comes_out(self, gate: bool) -> None:
@@ -130,14 +151,22 @@ class TestKept:
                 output = network(IMAGES)
             torch.testing.assert_close(output, network.conv(IMAGES) * found.mean(0)[None, :, None, None])
 
-    def test_a_channel_of_zeros_says_nothing(self) -> None:
+    def test_of_a_channel_of_zeros_it_is_what_the_module_multiplies_by(self) -> None:
         network = Rescaled(Theirs(6), gate=False).eval()
-        with torch.no_grad():
-            network.conv.weight[2].zero_()
-            network.conv.bias[2].zero_()
+        silence(network)
         found = collect_gates(network, [IMAGES], kept={"block": "block"})["block"]
-        others = found[:, [0, 1, 3, 4, 5]]
-        torch.testing.assert_close(found[:, 2], others.mean().expand(24))
+        with torch.no_grad():
+            torch.testing.assert_close(found, network.block.gate(network.conv(IMAGES)).flatten(1))
+
+    def test_where_the_product_is_not_seen_a_channel_of_zeros_says_nothing(self) -> None:
+        network = Rescaled(Unseen(6), gate=False).eval()
+        silence(network, but_one=True)
+        found = collect_gates(network, [IMAGES], kept={"block": "block"})["block"]
+        with torch.no_grad():
+            by_hand = network.block.gate(network.conv(IMAGES)).flatten(1)
+        others = [0, 1, 3, 4, 5]
+        torch.testing.assert_close(found[:, others], by_hand[:, others])
+        torch.testing.assert_close(found[:, 2], by_hand[5, 2].expand(24))
 
     def test_which_they_are_says_the_placement(self) -> None:
         def with_block(name: str, edge: str) -> Unit:
