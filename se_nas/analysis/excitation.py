@@ -20,7 +20,7 @@ ALIKE, SPECIFIC = 0.1, 0.5
 """Below the first adjusted share between classes a block treats all classes alike; from the second on it is
 class-specific."""
 
-Does = Literal["constant", "needed", "open"]
+Does = Literal["constant", "idle", "needed", "open"]
 Treats = Literal["alike", "partly", "specific"]
 
 
@@ -124,12 +124,16 @@ class Excitation:
 
     @property
     def does(self) -> Does:
-        """Whether the block multiplies by a constant, is needed as it looks at the image, or that is open."""
+        """``constant``: the gates do not vary; ``idle``: they do, but fixing them changes next to nothing; ``needed``:
+
+        fixing them makes the network worse by more than noise; else ``open``. What was not frozen is constant or open.
+        """
+        still = self.variation <= STILL
         if self.frozen is None or self.frozen.changed is None:
-            return "constant" if self.variation <= STILL else "open"
+            return "constant" if still else "open"
         if self.frozen.costs:
             return "needed"
-        return "constant" if self.frozen.changed <= STILL else "open"
+        return "open" if self.frozen.changed > STILL else "constant" if still else "idle"
 
     @property
     def treats(self) -> Treats | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from se_nas.analysis.class_share import Trend
 from se_nas.analysis.excitation import ALIKE, SPECIFIC, Change, Excitation
+from se_nas.analysis.statistics import FAMILY_ERROR
 from se_nas.core.words import amount, gain_span, listed
 
 MOST = 0.5
@@ -57,12 +58,15 @@ def _image_sentence(block: Excitation, terms: Terms) -> str:
     if change is None or change.changed is None:
         varies = f"its gates vary by {100 * block.variation:.1f} % from image to image"
         return f"{name} multiplies by a constant: {varies}." if block.does == "constant" else f"{name}: {varies}."
-    if block.does == "constant":
+    if block.does in ("constant", "idle"):
         seen = f"frozen at its mean gates, {_changes(change.changed, terms)}"
         saved = [f"{block.params:,} parameters"] if block.params else []
         saved += [f"{block.milliseconds.value:.2g} ms"] if block.milliseconds is not None else []
         with_it = f", and with it {listed(saved)}" if saved else ""
-        return f"{name} multiplies by a constant: {seen}. It can be folded away{with_it}."
+        is_one = "multiplies by a constant"
+        if block.does == "idle":
+            is_one = f"could as well multiply by a constant: its gates vary by {100 * block.variation:.1f} %, but"
+        return f"{name} {is_one}{':' if block.does == 'constant' else ''} {seen}. It can be folded away{with_it}."
     becomes = f"frozen at its mean gates, {_becomes(change, terms)}"
     return f"{name} is needed: {becomes}." if block.does == "needed" else f"{name}: {becomes}."
 
@@ -98,7 +102,8 @@ def _class_sentence(block: Excitation) -> str:
         f"classes explain {_percent(share.share)} of the spread of its gates ({_percent(share.expected)} by chance, "
         f"p {share.family_p:.3f})"
     )
-    treats = {"alike": "It treats all classes alike", "partly": "It tells classes apart in part",
+    nearly = "all classes alike" if share.family_p >= FAMILY_ERROR else "classes nearly alike"
+    treats = {"alike": f"It treats {nearly}", "partly": "It tells classes apart in part",
               "specific": "It is class-specific"}  # fmt: skip
     return f"{treats[block.treats or 'alike']}: {seen}."
 

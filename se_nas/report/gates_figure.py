@@ -88,13 +88,14 @@ def draw_gates(found: Explanation) -> Figure:
     for axes in grid.flat[len(shown) :]:
         axes.remove()
     for axes, panel in zip(grid.flat, shown, strict=False):
-        x, mean, sd = np.arange(len(panel.channels)), np.array(panel.mean), np.array(panel.sd)
+        x, mean, sd = np.array(panel.channels), np.array(panel.mean), np.array(panel.sd)
         axes.fill_between(x, mean - sd, mean + sd, color=GREY, alpha=0.25, lw=0, label="all, one sd")
         axes.plot(x, mean, color="0.25", lw=1.4, label="all")
         for k, (name, means) in enumerate(panel.by_class):
             axes.plot(x, means, color=PALETTE[k % len(PALETTE)], lw=0.9, label=name.replace("$", r"\$"))
         axes.set_title(panel.title.replace("$", r"\$"), fontsize=7)
         axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", integer=True, nbins=6)
         axes.grid(visible=True, alpha=0.25)
     figure.supxlabel("channel", fontsize=8)
     figure.supylabel("mean gate", fontsize=8)

@@ -100,9 +100,9 @@ def _note(found: Explanation) -> str:
     scored = f"change of {found.metric}{f' in {difference}' if difference else ''}"
     change = scored if found.value is not None else "change of the output in %"
     return (
-        f"Frozen: {change} with every gate at its mean over the images; (taken) out: with every gate at 1. It is "
-        "constant if that changes next to nothing, needed if it costs more than noise, else that is open. Variation: "
-        "sd of the gates over images against their size."
+        f"Frozen: {change} with every gate at its mean over the images; (taken) out: with every gate at 1. Constant: "
+        "gates do not vary; idle: they do, but freezing them changes next to nothing; needed: it costs more than "
+        "noise; else that is open. Variation: sd of the gates over images against their size."
     )
 
 
