@@ -11,6 +11,8 @@ import torch
 from helpers import REPOSITORY
 
 from se_nas.backbones.build import build_backbone
+from se_nas.cli import main
+from se_nas.commands.explain import explain_run
 from se_nas.core.errors import DataError, PluginError
 from se_nas.core.plugins import load
 from se_nas.core.trial import Target
@@ -57,6 +59,29 @@ class TestContext:
     def test_is_no_built_in_name(self, tmp_path: Path) -> None:
         with pytest.raises(PluginError, match="unknown data 'context'"):
             prepare_data(Target(target="context"), tmp_path)
+
+    @pytest.mark.slow
+    def test_the_block_in_stage_1_is_needed(self, tmp_path: Path) -> None:
+        """Only a block whose gates look at the whole image can tell the class; later ones could as well be constant."""
+        arguments = (
+            "--backbone bagnet8 --placement all:16 --epochs 16 --batch-size 32 --optimizer adamw --lr 0.005 "
+            "--weight-decay 0.01 --augment none --seed 3 --device cpu --quiet"
+        ).split()
+        data = ["--data", f"{FOLDER / 'context.py'}:context", "--space", "{init: plain}"]
+        assert main(["train", *arguments, *data, "--out", str(tmp_path / "run")]) == 0
+        found = explain_run(tmp_path / "run").found
+        first, *_, last = found.blocks
+        assert found.value is not None
+        assert found.value > 0.95
+        assert (first.block, first.does) == ("layer1.0.bn2", "needed")
+        assert first.frozen is not None
+        assert first.frozen.paired is not None
+        assert first.frozen.paired.high < -0.05
+        assert last.does in ("idle", "constant")
+        assert last.frozen is not None
+        assert last.frozen.costs_less_than(0.02)
+        assert found.trend is not None
+        assert found.trend.low > 0.3
 
 
 class TestBlank:

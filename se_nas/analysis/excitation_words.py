@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from se_nas.analysis.class_share import Trend
@@ -20,6 +22,13 @@ class Terms:
     metric: str
     unit: str
     classes: bool
+
+
+def count_sentence(blocks: Sequence[Excitation]) -> str:
+    """How many blocks are constant, idle, needed and open; empty for a single one."""
+    counts = Counter(block.does for block in blocks)
+    kinds = [f"{counts[kind]} {kind}" for kind in ("constant", "idle", "needed", "open") if counts[kind]]
+    return f"Of {len(blocks)} SE blocks: {', '.join(kinds)}." if len(blocks) > 1 else ""
 
 
 def trend_sentence(trend: Trend | None) -> str:

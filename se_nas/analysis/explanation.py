@@ -11,7 +11,7 @@ import pandas as pd
 
 from se_nas.analysis.class_share import ClassShare, Trend
 from se_nas.analysis.excitation import Change, Excitation, Paired
-from se_nas.analysis.excitation_words import Terms, all_sentence, block_sentence, trend_sentence
+from se_nas.analysis.excitation_words import Terms, all_sentence, block_sentence, count_sentence, trend_sentence
 from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_plain
@@ -71,11 +71,21 @@ class Explanation:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the numbers say: of the network, of each block, and of what could not be looked at."""
+        """What the numbers say: of the network, then of each block."""
+        return (*self.of_network, *self.of_blocks)
+
+    @property
+    def of_network(self) -> tuple[str, ...]:
+        """The network as a whole: what its blocks are, all of them frozen at once, and early against late ones."""
         together = all_sentence(self.all_frozen, self.all_removed, len(self.blocks), self.terms)
+        count = count_sentence(self.blocks) if self.measured else ""
         others = (f"The SE block in {path} was not looked at: {reason}." for path, reason in self.others)
-        whole = filter(None, (together, trend_sentence(self.trend)))
-        return (*whole, *(block_sentence(block, self.terms) for block in self.blocks), *others)
+        return (*filter(None, (count, together, trend_sentence(self.trend))), *others)
+
+    @property
+    def of_blocks(self) -> tuple[str, ...]:
+        """One text for each block."""
+        return tuple(block_sentence(block, self.terms) for block in self.blocks)
 
     def as_json(self) -> dict[str, Any]:
         """What ``se-nas explain --json`` prints."""

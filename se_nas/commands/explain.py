@@ -142,6 +142,8 @@ def explain_run(
     )
     with torch.random.fork_rng(devices=[]):
         explained = explain_trial(trained, trial, each=True, images=images, device=place)
+    if data.includes_val:
+        note = f"{note} The network was trained on these images, too: new ones may say something else.".lstrip()
     explained = replace(explained, note=note)
     target = folder.path / FOLDER
     with clear_errors(folder.path):

@@ -11,7 +11,7 @@ from se_nas.analysis.excitation import Change, Excitation
 from se_nas.analysis.explanation import Explanation
 from se_nas.core.words import amount, gain_span, in_words, scale_of
 from se_nas.report.gates_figure import Panel, panels, subset_text
-from se_nas.report.page import SERIES, Chart, Head, Section, Table, View, escaped
+from se_nas.report.page import SERIES, Block, Chart, Head, Section, Table, View, escaped
 
 GATE_FILES = "blocks.csv, channels.csv, gates.png, gates.svg, gates.pdf, explanation.json"
 
@@ -29,7 +29,10 @@ def gates_section(found: Explanation | None, run: str) -> Section | None:
     if found is None or not found.blocks:
         return None
     over = f"{found.images:,} {'validation images' if found.real else 'images of noise (the trainer shows none)'}"
-    text = [f"{_who(found)}, on {over}.", *filter(None, [found.note]), *found.sentences]
+    text = [f"{_who(found)}, on {over}.", *filter(None, [found.note]), *found.of_network]
+    many = len(found.blocks) > OPEN_ROWS
+    words = Block(title=f"All {len(found.blocks)} blocks in words", text="\n".join(found.of_blocks), closed=True)
+    text += () if many else found.of_blocks
     if not found.measured:
         text.append(f"What each block is worth by itself says se-nas explain {run}.")
     title = "What the gates do"
@@ -45,11 +48,13 @@ def gates_section(found: Explanation | None, run: str) -> Section | None:
         choose="Block",
         height=360,
     )
-    return Section(id="gates", title=title, short="Gates", text=text, chart=chart, tables=[_table(found)])
+    return Section(id="gates", title=title, short="Gates", text=text, chart=chart, tables=[_table(found)],
+                   blocks=[words] if many else [])  # fmt: skip
 
 
 def _who(found: Explanation) -> str:
-    trial = "" if found.trial is None else f" (trial {found.trial} of the {found.phase})"
+    of = " of the confirm" if found.phase == "confirm" else ""
+    trial = "" if found.trial is None else f" (trial {found.trial}{of})"
     placement = in_words(found.placement)
     return f"{placement[:1].upper()}{placement[1:]}{trial}"
 

@@ -23,7 +23,7 @@ from se_nas.core.words import amount, duration, in_words, level_of
 from se_nas.report.compare_page import Comparison
 from se_nas.report.console import console
 from se_nas.report.front_table import front_display
-from se_nas.report.gates_section import GATE_FILES, gates_display
+from se_nas.report.gates_section import GATE_FILES, OPEN_ROWS, gates_display
 from se_nas.report.rules_table import rules_display
 
 
@@ -192,7 +192,7 @@ def show_explained(found: Explanation, folder: str) -> None:
     if found.note:
         say(found.note)
     out.print(gates_display(found))
-    for sentence in found.sentences:
+    for sentence in found.of_network if len(found.blocks) > OPEN_ROWS else found.sentences:
         say(sentence)
     say(f"Files: {folder} ({GATE_FILES})", soft_wrap=True)
 

@@ -154,8 +154,13 @@ class TestWords:
         found = Trend(early=early, late=late, difference=late - early, low=low, high=high)
         assert said(block(), trend=found)[0].startswith(start)
 
+    def test_how_many_of_each(self) -> None:
+        idle, needed = block(frozen=change(0.0)), block(frozen=change(0.5, -0.3, p=0.001))
+        assert said(idle, needed, idle)[0] == "Of 3 SE blocks: 2 idle, 1 needed."
+        assert not any(sentence.startswith("Of ") for sentence in (*said(idle), *said(idle, block())))
+
     def test_what_was_not_looked_at(self) -> None:
-        assert said(block(), others=(("body", "it is written twice"),))[-1] == (
+        assert said(block(), others=(("body", "it is written twice"),))[0] == (
             "The SE block in body was not looked at: it is written twice."
         )
 

@@ -27,6 +27,7 @@ from se_nas.commands.explain import explain_run
 from se_nas.commands.results import existing_run, report_again
 from se_nas.core.trial import Recipe, Target
 from se_nas.report.gates_figure import evenly, panels, subset_text
+from se_nas.report.gates_section import gates_section
 
 FILES = {"blocks.csv", "channels.csv", "explanation.json", "gates.pdf", "gates.png", "gates.svg"}
 
@@ -205,7 +206,7 @@ class TestReport:
         gates = report_again(copy).summary.gates
         assert gates is not None
         assert (gates.trial, gates.measured) == (best.trial, False)
-        assert f"(trial {other} of the search)" in page_of(copy), "the section is of what was asked for"
+        assert f"(trial {other}), on 80 validation images." in page_of(copy), "the section is of what was asked for"
 
     def test_a_readable_part_is_drawn_and_it_says_so(self, copy: Path) -> None:
         found = explain_run(copy, select="trial=1", images=60).found
@@ -213,6 +214,11 @@ class TestReport:
         many = replace(found, blocks=tuple(found.blocks[k % 3] for k in range(30)))
         assert [panel.block for panel in panels(many)] == [many.blocks[k] for k in evenly(30, 12)]
         wide = replace(found.blocks[2], mean=(0.5,) * 200, sd=(0.0,) * 200, class_means=((0.5,) * 200,) * 5)
+        section = gates_section(many, "run")
+        assert section is not None
+        assert section.blocks[0].title == "All 30 blocks in words"
+        assert section.blocks[0].closed
+        assert section.text[-1] == many.of_network[-1], "thirty paragraphs would hide the chart"
         (only,) = panels(replace(found, blocks=(wide,)))
         assert (len(only.channels), only.channels[0], only.channels[-1]) == (64, 0, 199)
         assert "64 channels of blocks that have more" in subset_text(replace(found, blocks=(wide,)), 1)

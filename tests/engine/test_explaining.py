@@ -285,7 +285,7 @@ class TestByHand:
         assert block.frozen.paired is None
         assert block.frozen.changed == pytest.approx(float(apart), rel=1e-4)
         assert block.between is None
-        assert "the output changes by" in found.sentences[0]
+        assert "the output changes by" in found.of_blocks[0]
 
     def test_costs_are_those_of_the_cost_model(self, network: nn.Module) -> None:
         units = units_of("resnet8")
