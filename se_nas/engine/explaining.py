@@ -16,7 +16,7 @@ from se_nas.analysis.excitation import NEAR, Excitation, Saturation
 from se_nas.analysis.explanation import Explanation
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.forward import left_alone
-from se_nas.core.errors import CostError, DataError
+from se_nas.core.errors import BackboneError, CostError, DataError
 from se_nas.engine.knock_outs import FROZEN, REMOVED, Score, Scoring, knock_out, wanted_changes
 from se_nas.insertion.block import SEBlock
 from se_nas.insertion.gates import collect_gates, gate_statistics
@@ -106,7 +106,7 @@ def explain_network(
     Raises
     ------
     BackboneError
-        If the network fails on an image, or has no SE block.
+        If the network fails on an image, or has no SE block that can be looked at.
     DataError
         If there are fewer than two images.
     """
@@ -115,6 +115,9 @@ def explain_network(
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     input_shape = tuple(shown.images.shape[1:])
     seen = watchable(network, input_shape)
+    if not seen.blocks:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in seen.others)
+        raise BackboneError(f"no SE block of {type(network).__name__} can be looked at: {reasons}")
     with left_alone(seen.network, train=False):
         gates = collect_gates(seen.network, (images for images, _ in shown.batches(like)), kept=seen.kinds)
         found = knock_out(

@@ -74,7 +74,8 @@ class Trained:
         task = open_task(identity.task, metric=objective.metric, direction=objective.direction)
 
         def of(network: nn.Module, metric: str = objective.metric) -> _ImageScores:
-            module = task.module(network, identity.recipe, **task_facts(self.data)).eval()
+            place = next(iter(network.parameters()), torch.empty(0)).device
+            module = task.module(network, identity.recipe, **task_facts(self.data)).to(place).eval()
             return _ImageScores(module=module, metric=metric)
 
         try:

@@ -13,8 +13,10 @@ from test_verdict import against, confirmation
 
 from se_nas.analysis.checks import Check, reasons_in_words
 from se_nas.analysis.confirmation import Confirmation, Noise, Verdict
+from se_nas.analysis.excitation import STILL, Change, Excitation, Saturation
+from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.gate_report import STILL, BlockVariation, GateReport, gate_check
+from se_nas.analysis.gate_report import gate_check, gates_in_brief
 from se_nas.analysis.probe_report import MANY, Probe, Probed, probe_check
 from se_nas.analysis.why_not import CHEAP, Evidence, helped, why_not
 from se_nas.core.config import Limits
@@ -146,9 +148,24 @@ class TestLearningRate:
 
 
 class TestGates:
-    def report(self, changed: float | None, **more: Any) -> GateReport:
-        blocks = tuple(BlockVariation(block=f"layer{i}", variation=0.01 * i, mean=0.5) for i in (1, 2, 3))
-        return GateReport(placement="all:16", trial=4, images=200, blocks=blocks, changed=changed, **more)
+    def report(self, changed: float | None, **more: Any) -> Explanation:
+        blocks = tuple(
+            Excitation(
+                block=f"layer{i}", module=f"layer{i}.se", kind="block", channels=2, size=(4, 4), mean=(0.4, 0.6),
+                sd=(0.1, 0.1), variation=0.01 * i, saturation=Saturation(at_zero=0.0, at_one=0.0),
+            )
+            for i in (1, 2, 3)
+        )  # fmt: skip
+        facts: dict[str, Any] = {"placement": "all:16", "trial": 4, "images": 200, "blocks": blocks}
+        return Explanation(**{**facts, "all_frozen": Change(changed=changed), **more})
+
+    def test_in_brief_they_are_what_the_check_rests_on(self) -> None:
+        brief = gates_in_brief(self.report(0.25))
+        assert brief["blocks"][1] == {"block": "layer2", "variation": 0.02, "mean": 0.5}
+        assert {name: brief[name] for name in ("placement", "trial", "images", "changed", "classes", "seen")} == {
+            "placement": "all:16", "trial": 4, "images": 200, "changed": 0.25, "classes": True, "seen": True,
+        }  # fmt: skip
+        assert gates_in_brief(self.report(0.25, all_frozen=None))["changed"] is None
 
     def test_are_constant_where_fixing_them_changes_next_to_nothing(self) -> None:
         assert gate_check(self.report(STILL)).holds
@@ -168,10 +185,11 @@ class TestGates:
         check = gate_check(self.report(None))
         assert check.holds is None
         assert "vary by 1.0 to 3.0 %" in check.text
+        assert gate_check(self.report(0.0, all_frozen=None)).holds is None
         assert gate_check(replace(self.report(0.0), blocks=())).holds is None
 
     def test_noise_in_place_of_images_is_said(self) -> None:
-        assert "images of noise (the trainer shows none)" in gate_check(self.report(0.5, seen=False)).text
+        assert "images of noise (the trainer shows none)" in gate_check(self.report(0.5, real=False)).text
 
 
 class TestCost:

@@ -410,6 +410,22 @@ class TestMistakes:
         with pytest.raises(BackboneError, match=r"ResNet has no SE block\n  hint: blocks are recognised by"):
             se_nas.explain(backbone_of("resnet8"), IMAGES)
 
+    def test_a_block_that_is_written_twice_in_one_place(self) -> None:
+        """Its multiplication runs for two gates, so that it cannot be taken for one block."""
+
+        class Both(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.one, self.two = nn.Linear(1, 1), nn.Linear(1, 1)
+
+            def forward(self, u: Tensor) -> Tensor:
+                for fc in (self.one, self.two):
+                    u = u * torch.sigmoid(fc(u.mean((2, 3))))[:, :, None, None]
+                return u.flatten(1)
+
+        with pytest.raises(BackboneError, match=r"no SE block of Both can be looked at: .* it is written inside"):
+            se_nas.explain(Both(), IMAGES)
+
     def test_images_that_do_not_fit(self, network: nn.Module) -> None:
         with pytest.raises(BackboneError, match=r"fails on one image of shape \(3, 8, 8\)"):
             se_nas.explain(network, torch.zeros(5, 3, 8, 8))
