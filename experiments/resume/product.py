@@ -40,6 +40,14 @@ def load_libraries(log: Path) -> None:
     sys.modules["se_nas.executors.local"].warm_up()
 
 
+def learn_libraries(loaded: Path) -> None:
+    """Have everything loaded that the first command had loaded when it ended."""
+    for name in loaded.read_text().split():
+        if name not in sys.modules and not name.startswith("__"):
+            with contextlib.suppress(Exception):  # what is no module of its own
+                importlib.import_module(name)
+
+
 def workers() -> set[int]:
     """The processes of the fork server."""
     return descendants(forkserver._forkserver._forkserver_pid)
@@ -48,11 +56,11 @@ def workers() -> set[int]:
 class Command:
     """A command that runs; what it prints goes to the end of a file."""
 
-    def __init__(self, words: list[str], *, output: Path, own_server: bool = False) -> None:
+    def __init__(self, words: list[str], *, output: Path, own_server: bool = False, loaded: Path | None = None) -> None:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(words, output, own_server)
+            _become(words, output, own_server, loaded)
         self.code: int | None = None
 
     @property
@@ -79,7 +87,7 @@ class Command:
         return self.code
 
 
-def _become(words: list[str], output: Path, own_server: bool) -> NoReturn:
+def _become(words: list[str], output: Path, own_server: bool, loaded: Path | None) -> NoReturn:
     """Be the command, in a fork."""
     code = 1
     try:
@@ -94,6 +102,8 @@ def _become(words: list[str], output: Path, own_server: bool) -> NoReturn:
         sys.argv = ["se-nas", *words]
         code = sys.modules["se_nas.cli"].main(words)
         sys.stdout.flush()
+        if loaded is not None:
+            loaded.write_text("\n".join(sys.modules))
     except BaseException:
         import traceback
 

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from product import Command, ended_twice, leftovers, load_libraries, log_lines, trained, trials, workers
+from product import (
+    Command,
+    ended_twice,
+    learn_libraries,
+    leftovers,
+    load_libraries,
+    log_lines,
+    trained,
+    trials,
+    workers,
+)
 
 from se_nas.training.provenance import commit, versions
 
@@ -65,7 +75,7 @@ def confirm_words(folder: Path) -> list[str]:
 
 
 def export_words(folder: Path) -> list[str]:
-    return ["export", str(folder), "--select", "reference", "--format", "safetensors,python", "--force", "--trust",
+    return ["export", str(folder), "--select", "reference", "--format", "safetensors", "--force", "--trust",
             "--to", str(folder / "exported")]  # fmt: skip
 
 
@@ -156,9 +166,13 @@ class Work:
 
     def finish(self, words: list[str], folder: Path) -> None:
         """A command that nobody kills."""
-        command = Command(words, output=self.output(folder))
+        loaded = self.root / f"loaded-{words[0]}.txt"
+        first = not loaded.is_file()
+        command = Command(words, output=self.output(folder), loaded=loaded if first else None)
         if command.wait() != 0:
             sys.exit(self.output(folder).read_text()[-3000:])
+        if first:
+            learn_libraries(loaded)
 
     def output(self, folder: Path) -> Path:
         return self.root / f"{folder.name}.txt"
@@ -173,6 +187,7 @@ class Work:
         self.finish(search_words(self.root / "whole", EVERY), self.root / "whole")
         if len(trained(self.root / "whole", "search")) != EVERY:
             sys.exit("the reference search has not trained the whole space")
+        self.finish(report_words(self.root / "whole"), self.root / "whole")  # so that all is loaded when it is timed
         for phase in PHASES:
             folder = self.root / f"unkilled-{phase.name}"
             if phase.copies:
