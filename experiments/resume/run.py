@@ -47,7 +47,9 @@ EVERY = 28
 SEEDS = 3
 FROM_START = 0.25
 """Share of the kills in a search or a confirm that come while it starts; the others once it has a worker."""
-HIT = 0.4
+TURN = 10
+"""Kills of one folder at most, and of each phase before the next has its turn."""
+HIT = 0.5
 """Chance of a training to have its worker killed."""
 
 
@@ -295,31 +297,35 @@ def rows_of(file: Path) -> pd.DataFrame:
 
 
 def work_through(kills: int, root: Path) -> None:
-    """Kill until each phase has its number, a folder at a time; the rows of a folder are written when it is done."""
+    """Kill until each phase has its number, by turns; the rows of a folder are written when it is done."""
     work = Work(root, {})
     load_libraries(work.log)
     work.prepare()
-    search, confirm, *others = PHASES
-    wanted_of = [(p, p.name, kills) for p in (search, confirm)]
-    wanted_of += [(search, "worker", 2 * kills), *((p, p.name, kills) for p in others)]
-    for phase, name, wanted in wanted_of:
-        for index in itertools.count():
-            runs = rows_of(RUNS)
-            runs = runs[runs["phase"] == name]
-            left = wanted - (int(runs["kills"].sum()) if len(runs) else 0)
-            if left <= 0:
-                break
-            if index in set(runs["folder"]):
-                continue
-            most = min(left, 10)
-            work.log.unlink(missing_ok=True)
-            rows = (kill_workers if name == "worker" else kill_driver)(work, phase, index, most)
-            row = outcome(work, phase, name, index, len(rows))
-            for file, new in ((KILLS, rows), (RUNS, [row])):
-                pd.DataFrame(new).to_csv(file, mode="a", header=not file.is_file(), index=False)
-            print({k: v for k, v in row.items() if k not in ("versions", "commit")}, flush=True)
-            if not row["wrong"] and not row["left"]:
-                shutil.rmtree(root / f"{name}-{index}")
+    search, *others = PHASES
+    for goal in [*range(TURN, kills, TURN), kills]:
+        fill(work, search, "worker", 2 * goal)
+        for phase in (*others, search):
+            fill(work, phase, phase.name, goal)
+
+
+def fill(work: Work, phase: Phase, name: str, goal: int) -> None:
+    """Kill until there are so many rows of this name."""
+    for index in itertools.count():
+        runs = rows_of(RUNS)
+        runs = runs[runs["phase"] == name]
+        left = goal - (int(runs["kills"].sum()) if len(runs) else 0)
+        if left <= 0:
+            return
+        if index in set(runs["folder"]):
+            continue
+        work.log.unlink(missing_ok=True)
+        rows = (kill_workers if name == "worker" else kill_driver)(work, phase, index, min(left, TURN))
+        row = outcome(work, phase, name, index, len(rows))
+        for file, new in ((KILLS, rows), (RUNS, [row])):
+            pd.DataFrame(new).to_csv(file, mode="a", header=not file.is_file(), index=False)
+        print({k: v for k, v in row.items() if k not in ("versions", "commit")}, flush=True)
+        if not row["wrong"] and not row["left"]:
+            shutil.rmtree(work.root / f"{name}-{index}")
 
 
 def table() -> str:
