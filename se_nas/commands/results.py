@@ -22,7 +22,7 @@ from se_nas.analysis.tables import best_row
 from se_nas.commands.diagnosis import explained
 from se_nas.core.config import SearchConfig, of_before
 from se_nas.core.errors import RunError
-from se_nas.core.files import weights_file
+from se_nas.core.files import clear_parts, weights_file
 from se_nas.core.plain_text import visible
 from se_nas.core.serialization import from_plain
 from se_nas.core.storage_url import offer, without_password
@@ -205,6 +205,7 @@ def report_again(folder: Path, *, figures: Path | None = None, storage: str | No
             result = write_page_of(run, study)
         else:
             budget = stored(study, "config", SearchConfig).budget
+            clear_parts(run.path)
             result = conclude(run, study, progress_text(study.trials(), budget))
         if figures is not None:
             write_paper(figures, result.found)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import socket
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from se_nas.core.trial import Phase
 def atomically(file: Path) -> Iterator[Path]:
     """A temporary path beside a file, which takes the file's place when the block ends without an error."""
     # The suffix stays last, since writers of figures read the format from it.
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    temporary = file.with_name(f".{os.getpid()}-{_machine()}.{file.name}")
     with our_files():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -27,6 +31,36 @@ def atomically(file: Path) -> Iterator[Path]:
             sync_folder(file.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder and in those right below it."""
+    with contextlib.suppress(OSError):  # not ours to remove; another process is at it
+        for file in [*folder.glob(".*"), *folder.glob("*/.*")]:
+            found = _PART.match(file.name)
+            if found and found["machine"] == _machine() and not runs(int(found["pid"])):
+                file.unlink(missing_ok=True)
+
+
+_PART = re.compile(r"\.(?P<pid>\d+)-(?P<machine>[0-9a-f]{8})\.")
+
+
+def _machine() -> str:
+    """What tells this machine from others that may write to the same folder."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def runs(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    if sys.platform == "win32":  # a signal would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from se_nas.core.trial import BLAMELESS, INTERRUPTED, LOST, OUT_OF_TIME, Epoch, 
 from se_nas.core.words import duration
 from se_nas.engine.early_stopping import EarlyStopping
 from se_nas.engine.interrupts import interruptible
+from se_nas.engine.leases import Leases
 from se_nas.engine.patience import Patience, end
 from se_nas.engine.problem import Problem
 from se_nas.engine.proposer import Proposals
@@ -32,9 +33,6 @@ KEPT_BYTES = 2**30
 
 DROP_EVERY = 0.02
 """Share by which the trials grow until weights are dropped again: the front of many trials takes time."""
-
-CLOCKS = 600.0
-"""Seconds by which the clocks of two machines may differ; a lease that ended before was given up for certain."""
 
 WAIT = 1.0
 """Seconds between looks at a study whose last trainings are another driver's."""
@@ -61,11 +59,10 @@ class Driver:
         self.ending = ""
         self.patience = Patience(config)
         self._renewed = time.monotonic()
-        self._leases: dict[int, tuple[float, float]] = {}
-        """Of running trials of other drivers: the lease, and when it was first seen."""
         self._drop_at = 0.0
         """Number of trials at which weights are dropped again."""
-        self._said = self._grace_said = False
+        self._leases = Leases()
+        self._said = self._grace_said = self._waiting_said = False
 
     def drive(self, first: Callable[[Executor], object] | None = None) -> str:
         """Train until the budget is spent or something else ends the search; returns why, in words.
@@ -139,6 +136,7 @@ class Driver:
     def _collect(self) -> None:
         """Wait a moment for results; tell what is there."""
         if not self.running:
+            self._say_waiting()
             time.sleep(WAIT)
         self.study.check_there()
         done, _ = wait(self.running, timeout=0.25, return_when=FIRST_COMPLETED)
@@ -186,15 +184,15 @@ class Driver:
 
     def _take_over(self) -> None:
         """Have trials tried again whose driver gave no sign of life for a lease, by our clock."""
-        now = time.monotonic()
-        others = self._others(self.study.trials())
-        self._leases = {
-            t.number: seen if (seen := self._leases.get(t.number, (0.0, 0.0)))[0] == t.lease else (t.lease, now)
-            for t in others
-        }
-        for trial in others:
-            if now - self._leases[trial.number][1] > self.study.lease:
-                self._orphan(trial)
+        for trial in self._leases.given_up(self._others(self.study.trials()), self.study.lease):
+            self._orphan(trial)
+
+    def _say_waiting(self) -> None:
+        """Say once what is waited for."""
+        if not self._waiting_said and (others := self._others(self.study.trials())):
+            self._waiting_said = True
+            self.view.say(f"waiting for trainings of another driver: {len(others)}, to be begun again if it gives no "
+                          f"sign of life for {duration(self.study.lease)}")  # fmt: skip
 
     def _tell(self, trial: Trial, result: Result) -> None:
         record = replace(
@@ -247,9 +245,10 @@ class Driver:
             file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
             if file.is_file():
                 self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
-            elif self.run.owned_by_us(trial.owner) or trial.lease < time.time() - CLOCKS:
+            elif self.run.owned_by_us(trial.owner):
                 self._orphan(trial)
         self.study.fail_unrecorded()
+        self._take_over()  # nothing yet: from now on it is seen whether they are renewed
 
     def _orphan(self, trial: Trial) -> None:
         with self.study.turn:

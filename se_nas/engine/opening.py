@@ -10,8 +10,10 @@ from se_nas.core.errors import RunError
 from se_nas.core.serialization import from_plain, to_plain
 from se_nas.core.storage_url import offer
 from se_nas.core.trust import remember
+from se_nas.core.words import duration
 from se_nas.data.base import ADJECTIVE, PARTS, DataInfo
 from se_nas.data.module_seals import seal_changed
+from se_nas.engine.leases import Leases
 from se_nas.engine.problem import Problem, is_wider
 from se_nas.engine.proposer import Proposer
 from se_nas.engine.run_folder import STUDY, RunFolder, differences, kept
@@ -21,6 +23,9 @@ from se_nas.engine.trusted import names_in
 from se_nas.report.terminal import View
 from se_nas.samplers.build import open_sampler
 
+LOOK = 0.5
+"""Seconds between looks at a study in which another driver may be at work."""
+
 DRIVER_SEEDS = 7919
 """Distance of the sampler's seeds of drivers that share a study."""
 
@@ -28,29 +33,54 @@ DRIVER_SEEDS = 7919
 def open_study(problem: Problem, run: RunFolder, view: View) -> Study:
     """The study of a problem: a new one, the one in the run folder, or that one carried over into a wider space.
 
-    RunError, with the differences, if the study in the folder is of something else.
+    It is carried over once no other driver is at work in it, which takes a look for as long as a lease lasts where one
+    may be. RunError, with the differences, if the study in the folder is of something else.
     """
     storage = problem.config.storage or run.storage
     if problem.config.storage is not None:
         offer(storage)
     with reading(storage):
         own_turn = turn(storage)
-    with own_turn:
-        return _open_study(problem, run, view, storage)
+    others, said = _Others(run), False
+    while True:
+        with own_turn:
+            study = Study.latest(storage, STUDY)
+            wider = study is not None and check_same(study, problem, run)
+            if study is None or not wider or others.gone(study):
+                return _opened(study, wider, problem, run, view, storage)
+        if not said:
+            view.say(f"the space is wider than before: seeing for {duration(Study.lease)} whether another search is at "
+                     "work in the study")  # fmt: skip
+            said = True
+        time.sleep(LOOK)  # outside of our turn, so that it can renew its leases
 
 
-def _open_study(problem: Problem, run: RunFolder, view: View, storage: str) -> Study:
-    study = Study.latest(storage, STUDY)
-    if study is None:
-        study = Study(storage, STUDY, problem.objective, problem.facts)
-    elif check_same(study, problem, run):
-        others = [t for t in study.trials() if t.state == "running" and not run.owned_by_us(t.owner)]
-        if any(t.lease > time.time() for t in others):
+class _Others:
+    """Other drivers of a study, as long as it is not known whether they are at work."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._leases = run, Leases()
+        self._first: dict[int, float] | None = None
+
+    def gone(self, study: Study) -> bool:
+        """Whether all of them gave no sign of life for a lease; RunError if one did, whatever our clock says."""
+        running = [t for t in study.trials() if t.state == "running" and not self._run.owned_by_us(t.owner)]
+        leases = {t.number: t.lease for t in running}
+        if self._first is None:
+            self._first = leases
+        if leases != self._first:
             raise RunError(
                 "the space is wider than before, but another search is at work in the study",
-                where=str(run.path),
-                hint="wait for its end (or, if it was killed, for a minute)",
+                where=str(self._run.path),
+                hint="wait for its end",
             )
+        return len(self._leases.given_up(running, study.lease)) == len(running)
+
+
+def _opened(study: Study | None, wider: bool, problem: Problem, run: RunFolder, view: View, storage: str) -> Study:
+    if study is None:
+        study = Study(storage, STUDY, problem.objective, problem.facts)
+    elif wider:
         view.say("the space is wider than before: its trials are carried over")
         study = study.widen(problem.facts, problem.space)
     config = replace(problem.config, train=replace(problem.recipe, precision=problem.precision))

@@ -35,7 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from se_nas.core.config import LIGHTNING, SearchConfig
 from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import RunError
-from se_nas.core.files import is_ours, path_text, user_path, write_atomically
+from se_nas.core.files import clear_parts, is_ours, path_text, user_path, write_atomically
 from se_nas.core.serialization import to_plain
 from se_nas.core.storage_url import offered, shown, without_password
 from se_nas.core.trial import Target
@@ -87,6 +87,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise RunError(f"cannot write to the run folder {str(self.path)!r}: {error.strerror or error}") from error
+        clear_parts(self.path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

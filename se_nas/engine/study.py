@@ -35,6 +35,11 @@ from se_nas.space.spec import SpaceSpec
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
 
+CLOCKS = 600.0
+"""Seconds by which the clocks of two machines may differ without a word."""
+
+SET_BACK = " (a clock was set back meanwhile: the time between these two is not known)"
+
 EARLIER: dict[str, Any] = {"vary_seed": False, "trainer": {"target": "lightning", "args": {}}}
 """What held for studies that were made before it could be set: facts and settings of the configuration."""
 
@@ -101,12 +106,20 @@ class Study:
             )
 
     def times(self) -> tuple[str, str]:
-        """When the first trial was started and the last one ended, to the second; empty where not known."""
+        """When the first trial was started and the last one ended, to the second; empty where not known.
+
+        That is what the clocks of the drivers said; where one was set back meanwhile, the second text says so.
+        """
         frozen = self.optuna.get_trials(deepcopy=False)
-        started = [t.datetime_start for t in frozen if t.datetime_start is not None]
-        ended = [t.datetime_complete for t in frozen if t.datetime_complete is not None]
-        first, last = min(started, default=None), max(ended, default=None)
-        return tuple("" if t is None else f"{t:%Y-%m-%d %H:%M:%S}" for t in (first, last))  # type: ignore[return-value]
+        started = {t.number: t.datetime_start for t in frozen if t.datetime_start is not None}
+        ended = {t.number: t.datetime_complete for t in frozen if t.datetime_complete is not None}
+        if not started:
+            return "", ""
+        steps = [ended[number] - start for number, start in started.items() if number in ended]
+        steps.append(min(started.values()) - started[min(started)])  # nothing begins before the first one
+        back = min(step.total_seconds() for step in steps) < -CLOCKS
+        last = f"{max(ended.values()):%Y-%m-%d %H:%M:%S}" if ended else ""
+        return f"{min(started.values()):%Y-%m-%d %H:%M:%S}", last + (SET_BACK if back else "")
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import queue
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import warnings
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from se_nas.core.errors import TrainingError
+from se_nas.core.files import runs
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.local import PRELOAD
 from se_nas.executors.memory import settle, tidy
@@ -119,12 +119,16 @@ class _Tray:
         self._sent = self._present()
 
     def news(self) -> dict[str, bytes | None]:
-        """Content of files that are new or changed since the last call, oldest first; None for those that are gone."""
+        """Content of files that are new or changed since the last call; None for those that are gone.
+
+        Oldest first, but results last in any case: they say that the others are there, and a clock may be set back.
+        """
         present = self._present()
-        changed = sorted((stamp, name) for name, stamp in present.items() if self._sent.get(name) != stamp)
+        new = {name: stamp for name, stamp in present.items() if self._sent.get(name) != stamp}
+        changed = sorted(new, key=lambda name: (name.startswith("results/"), new[name], name))
         gone = self._sent.keys() - present.keys()
         self._sent = present
-        return {name: (self.folder / name).read_bytes() for _, name in changed} | dict.fromkeys(gone)
+        return {name: (self.folder / name).read_bytes() for name in changed} | dict.fromkeys(gone)
 
     def _present(self) -> dict[str, tuple[int, int]]:
         found = {}
@@ -150,18 +154,6 @@ def _scratch_folder() -> Path:
     """A new folder for this process; those of workers that were killed are removed."""
     for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         pid = old.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not _runs(int(pid)):
+        if pid.isdigit() and not runs(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-
-
-def _runs(pid: int) -> bool:
-    if sys.platform == "win32":  # a signal would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True
