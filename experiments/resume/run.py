@@ -221,7 +221,7 @@ def kill_driver(work: Work, phase: Phase, index: int, most: int) -> list[dict[st
         if not command.running:
             if command.code != 0:
                 sys.exit(f"{folder.name} failed:\n{work.output(folder).read_text()[-3000:]}")
-            if phase.window < 1 or not rows:
+            if phase.window < 1:
                 break
             continue  # an export or a report is done again as often as it takes
         orphans = command.kill()
@@ -334,7 +334,7 @@ def table() -> str:
     lines = ["| killed in | kills | folders | lost | trained twice | missing from the budget | begun again | "
              "other than unkilled | leftovers | processes left |", "|---" * 10 + "|"]  # fmt: skip
     for name in dict.fromkeys(runs["phase"]):
-        own, done = kills[kills["phase"] == name], runs[runs["phase"] == name]
+        own, done = kills[kills["phase"] == name], runs[(runs["phase"] == name) & (runs["kills"] > 0)]
         again = int(done["failed" if name == "worker" else "interrupted"].sum())
         cells = [name, len(own), len(done), own["lost"].sum(), done["twice"].sum(), done["missing"].abs().sum(), again,
                  (done["wrong"] != "").sum(), (done["left"] != "").sum(), own["orphans"].sum()]  # fmt: skip
