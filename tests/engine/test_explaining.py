@@ -150,7 +150,7 @@ class TestByConstruction:
         assert frozen.paired.low < frozen.paired.difference < frozen.paired.high < -0.3
         assert frozen.costs
         assert not frozen.costs_less_than(0.3)
-        assert found.sentences[1].startswith(
+        assert found.of_blocks[0].startswith(
             "The block in first is needed: frozen at its mean gates, accuracy is worse"
         )
         second = found.blocks[1].frozen
