@@ -4,6 +4,7 @@ from .backbones.build import list_backbones as list_backbones
 from .commands.confirm import confirm as confirm
 from .commands.explain import explain as explain
 from .commands.export import export as export
+from .commands.folding import fold as fold
 from .commands.plan import plan as plan
 from .commands.results import SearchResult as SearchResult
 from .commands.search import search as search

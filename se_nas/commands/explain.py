@@ -64,11 +64,14 @@ def explain(
     SeNasError
         If the network fails on an image or has no SE block, or labels do not fit.
     """
-    shown = _shown(images, labels, tuple(classes))
+    shown = shown_images(images, labels, tuple(classes))
     return explain_network(network, shown, scoring=ACCURACY if shown.numbered else None)
 
 
-def _shown(images: Tensor | Iterable[Any], labels: Tensor | Sequence[int] | None, classes: tuple[str, ...]) -> Shown:
+def shown_images(
+    images: Tensor | Iterable[Any], labels: Tensor | Sequence[int] | None, classes: tuple[str, ...] = ()
+) -> Shown:
+    """Images and labels as `explain` takes them; DataError if they do not fit."""
     if not isinstance(images, Tensor):
         given = [(batch, None) if isinstance(batch, Tensor) else pair_of(batch) for batch in images]
         batches = [batch for batch, _ in given if isinstance(batch, Tensor)]

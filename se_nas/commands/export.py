@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from se_nas.analysis.confirmation import read_confirmed
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Summary, summarize
+from se_nas.commands.diagnosis import confirmed_trials
+from se_nas.commands.folding import FoldedExport, fold_trial
 from se_nas.commands.results import SearchResult, existing_run, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
@@ -21,9 +24,12 @@ from se_nas.core.serialization import to_json
 from se_nas.core.trial import Trial
 from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
+from se_nas.engine.gates import Trained as TrainedNetworks
+from se_nas.engine.gates import network_to_look_at
 from se_nas.engine.trusted import check_config, check_data
 from se_nas.exports.bundle import (
     PLACEMENT,
+    WEIGHTS,
     Advice,
     Estimate,
     Exported,
@@ -42,6 +48,8 @@ from se_nas.report.diagram import draw_network, network_file
 
 CARD = "README.md"
 PICTURE = "network.svg"
+FOLDED = "folded"
+"""Selects the recommended network, or if that has no SE the best with SE that has weights, and folds it."""
 PROOF = "proof.json"
 
 
@@ -69,6 +77,8 @@ def export(
     license: str = "",
     opset: int = OPSET,
     max_drop: float = MAX_DROP,
+    fold: bool = False,
+    fold_margin: float | None = None,
     trust: bool = False,
     storage: str | None = None,
 ) -> Export:
@@ -82,7 +92,7 @@ def export(
     run:
         A run folder, or what `se_nas.search` returned.
     select:
-        ``recommended``, ``observed-best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or
+        ``recommended``, ``folded``, ``observed-best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or
         ``max-COST=X``: see `se_nas.analysis.selection.select`.
     formats:
         Of ``safetensors`` (always written), ``python``, ``pt2``, ``pt2-half``, ``onnx``, ``onnx-half``,
@@ -97,6 +107,11 @@ def export(
         Version of the ONNX operator set.
     max_drop:
         Accuracy that half precision and quantisation may lose, between 0 and 1.
+    fold:
+        Whether SE blocks that are constants in effect are folded into the weights beside them.
+    fold_margin:
+        With `fold`: the loss up to which a block counts as such, by a paired test on validation images; points where
+        the metric is a share (default 0.1), else in its unit.
     trust:
         Whether code that the folder names is run though you have not given its name on this machine.
     storage:
@@ -111,12 +126,17 @@ def export(
     names = check_formats(_listed(formats))
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}", allowed=["a number between 0 and 1"])
+    if fold_margin is not None and not 0 <= fold_margin < math.inf:
+        raise ConfigError(f"fold_margin is {fold_margin}", allowed=["a number of at least 0"])
     run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run), storage=storage)
     found = study.findings()
     confirmation = read_confirmed(run_folder.path)
-    trial = select_trial(found, select, confirmation)
+    trial = select_trial(found, "recommended" if select == FOLDED else select, confirmation)
+    if select == FOLDED and not trial.placement.blocks:
+        trial = network_to_look_at(found, run_folder.path, confirmed_trials(study, confirmation)) or trial
     weights = kept_weights(run_folder.path, trial)
-    default = run_folder.path / f"export-{trial.placement.key}"
+    fold = fold or fold_margin is not None or select == FOLDED
+    default = run_folder.path / (f"export-{trial.placement.key}" + ("-folded" if fold else ""))
     target = default if to is None else user_path(to).absolute()
     _check_target(target, force=force)
     data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
@@ -132,6 +152,16 @@ def export(
         advice=_advice(summarize(found, folder=str(run_folder.path), confirmation=confirmation), trial),
     )
 
+    folded: FoldedExport | None = None
+    if fold:
+        check_config(config, where=run_folder.path, trust=trust, only=("task",))
+        of = TrainedNetworks(
+            run=run_folder.path, backbone=config.backbone, units=study.space.units, data=data,
+            objective=found.objective,
+        )  # fmt: skip
+        folded = fold_trial(of, trial, record, space=study.space, margin=fold_margin)
+        record = folded.record
+
     def calibration() -> Tensor:
         shown = part_images(run_folder.path, data, "train", limit=CALIBRATION)
         if not shown.real:
@@ -143,7 +173,8 @@ def export(
 
     try:
         with folder_whole(target) as temporary:
-            write_network(temporary, record, weights, trust=trust)
+            own = weights if folded is None else folded.write_weights(temporary / WEIGHTS)
+            write_network(temporary, record, own, trust=trust)
             job = Job(
                 network=load(temporary, trust=trust),
                 record=record,
@@ -155,7 +186,7 @@ def export(
             _check_recorded(record, trained)
             proofs = _write_and_prove(names, job, trained, max_drop)
             write_atomically(temporary / PROOF, to_json(proofs, indent=2))
-            picture = draw_network(study.space.units, trial.placement, title=in_words(trial.placement.label))
+            picture = draw_network(study.space.units, record.placement, title=in_words(record.placement.label))
             write_atomically(temporary / PICTURE, network_file(picture))
             write_atomically(temporary / CARD, model_card(record, proofs, picture=PICTURE).encode())
     except OSError as error:

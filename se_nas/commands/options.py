@@ -289,7 +289,7 @@ def _add_export(parser: ArgumentParser) -> None:
     add("run", type=str, help="run folder")
     add(
         "--select", type=str, default="recommended",
-        help="recommended, observed-best, knee, baseline, reference, given, trial=N, max-params=X or max-COST=X",
+        help="recommended, folded, observed-best, knee, baseline, reference, given, trial=N, max-params=X, max-COST=X",
     )  # fmt: skip
     add(
         "--format", type=str, default="safetensors",
@@ -300,6 +300,11 @@ def _add_export(parser: ArgumentParser) -> None:
     add("--license", type=str, default="", help="license for the model card, such as apache-2.0")
     add("--opset", type=int, default=20, help="version of the ONNX operator set")
     add("--max_drop", type=float, default=0.02, help="accuracy that half precision and int8 may lose (0.02: 2 points)")
+    add("--fold", action="store_true", help="fold SE blocks that are constants in effect into the weights beside them")
+    add(
+        "--fold_margin", type=float | None, default=None,
+        help="with --fold: loss up to which a block is one, by a paired test on validation images (0.1 points)",
+    )  # fmt: skip
     _add_trust(parser)
     _add_storage(parser)
     add("--json", action="store_true", help="print folder and proofs as JSON")
@@ -318,11 +323,16 @@ def _export(given: Namespace) -> int:
         license=given.license,
         opset=given.opset,
         max_drop=given.max_drop,
+        fold=given.fold,
+        fold_margin=given.fold_margin,
         trust=given.trust,
         storage=given.storage,
     )
+    folded = done.record.folded
     content = {"folder": str(done.folder), "proofs": to_plain(done.proofs)}
-    return _shown(given, content, lambda _: show_export(str(done.folder), content["proofs"]))
+    content |= {} if folded is None else {"folded": to_plain(folded)}
+    said = () if folded is None else folded.sentences
+    return _shown(given, content, lambda _: show_export(str(done.folder), content["proofs"], said))
 
 
 def _add_explain(parser: ArgumentParser) -> None:

@@ -161,7 +161,7 @@ def explain_trial(
     return replace(
         found,
         blocks=tuple(
-            replace(b, unit=unit) if (unit := _units(trained.units, trial.placement).get(b.module)) else b
+            replace(b, unit=unit) if (unit := units_of_blocks(trained.units, trial.placement).get(b.module)) else b
             for b in found.blocks
         ),
         real=part.real, trial=trial.number, phase=trial.identity.phase, placement=trial.placement.label,
@@ -169,7 +169,7 @@ def explain_trial(
     )  # fmt: skip
 
 
-def _units(units: tuple[Unit, ...], placement: Placement) -> dict[str, str]:
+def units_of_blocks(units: tuple[Unit, ...], placement: Placement) -> dict[str, str]:
     """Module of an SE block -> its unit."""
     named = {unit.name: unit for unit in units}
     found = {}

@@ -6,7 +6,7 @@ not be kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,7 @@ def knock_out(
     (batch, n) is one of classes.
     """
     network = seen.network
-    run = _Run(network, None if scoring is None else scoring.of(network))
+    run = Scored(network, scoring)
     outputs = {name: _Outputs() for name in changes}
     scores: dict[Name | None, list[Array]] = {name: [] for name in (None, *changes)}
     for images, labels in batches:
@@ -104,11 +104,11 @@ def knock_out(
     )
 
 
-class _Run:
+class Scored:
     """Runs a network on a batch: its logits, if they are one tensor, and the score of each image, if there is one."""
 
-    def __init__(self, network: nn.Module, score: Score | None) -> None:
-        self._network, self._score = network, score
+    def __init__(self, network: nn.Module, scoring: Scoring | None) -> None:
+        self._network, self._score = network, None if scoring is None else scoring.of(network)
         self._logits: Tensor | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor | None, Array]:
@@ -155,19 +155,25 @@ class _Outputs:
 
 def _paired(scores: Mapping[Name | None, Array], scoring: Scoring) -> dict[Name, Paired]:
     """Scores by change, and of the whole network under None, with the differences of each family."""
-    sign = -1.0 if scoring.direction == "minimize" else 1.0
     found: dict[Name, Paired] = {}
     for kind in (FROZEN, REMOVED):
         names = [name for name in scores if name is not None and name[0] == kind]
         if not names:
             continue
-        rows = np.stack([sign * scores[name] for name in (None, *names)])
-        loss = losses_of(rows)
-        for k, name in enumerate(names):
-            found[name] = Paired(
-                value=float(scores[name].mean()), difference=0.0 - float(loss.mean[k]),
-                low=0.0 - float(loss.high[k]), high=0.0 - float(loss.low[k]),
-                family_low=0.0 - float(loss.family_high[k]), family_high=0.0 - float(loss.family_low[k]),
-                p=float(loss.p[k]), family_p=float(loss.family_p[k]),
-            )  # fmt: skip
+        found |= zip(names, paired_with([scores[name] for name in (None, *names)], scoring), strict=True)
     return found
+
+
+def paired_with(scores: Sequence[Array], scoring: Scoring) -> list[Paired]:
+    """The scores of changed networks beside those of the whole one, which comes first, as one family of claims."""
+    sign = -1.0 if scoring.direction == "minimize" else 1.0
+    loss = losses_of(sign * np.stack(scores))
+    return [
+        Paired(
+            value=float(changed.mean()), difference=0.0 - float(loss.mean[k]),
+            low=0.0 - float(loss.high[k]), high=0.0 - float(loss.low[k]),
+            family_low=0.0 - float(loss.family_high[k]), family_high=0.0 - float(loss.family_low[k]),
+            p=float(loss.p[k]), family_p=float(loss.family_p[k]),
+        )
+        for k, changed in enumerate(scores[1:])
+    ]  # fmt: skip

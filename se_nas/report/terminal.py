@@ -158,9 +158,11 @@ def show_result(summary: Summary) -> None:
     say(f"Files: {summary.folder} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
 
 
-def show_export(folder: str, proofs: Sequence[dict[str, Any]]) -> None:
-    """Print the proof of each exported file, and the folder as the last line."""
+def show_export(folder: str, proofs: Sequence[dict[str, Any]], folded: Sequence[str] = ()) -> None:
+    """Print what was folded, the proof of each exported file, and the folder as the last line."""
     out = console(width=180)
+    for sentence in folded:
+        out.print(sentence, highlight=False, markup=False)
     first = proofs[0]
     table = Table(title=f"Proven on {first['images']} validation images, each file in a process of its own",
                   title_justify="left")  # fmt: skip
