@@ -12,11 +12,12 @@ from torch import Tensor
 
 from se_nas.analysis.confirmation import read_confirmed
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.folded_points import keep_folded
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Summary, summarize
 from se_nas.commands.diagnosis import confirmed_trials
 from se_nas.commands.folding import FoldedExport, fold_trial
-from se_nas.commands.results import SearchResult, existing_run, stored
+from se_nas.commands.results import SearchResult, existing_run, stored, write_page_of
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import user_path, write_atomically
@@ -193,6 +194,9 @@ def export(
         raise RunError(
             f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"
         ) from error
+    if folded is not None:
+        keep_folded(run_folder.path, folded.point(trial))
+        write_page_of(run_folder, study)
     return Export(folder=target, record=record, proofs=proofs)
 
 

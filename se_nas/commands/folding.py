@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.margin import margin_of
 from se_nas.backbones.build import build_backbone
 from se_nas.commands.explain import shown_images
@@ -35,6 +36,17 @@ class FoldedExport:
 
     record: Exported
     weights: dict[str, torch.Tensor]
+
+    def point(self, trial: Trial) -> FoldedPoint:
+        """What the report of the run shows of it."""
+        facts = self.record.folded
+        assert facts is not None  # noqa: S101  # it is what makes it one
+        return FoldedPoint(
+            trial=trial.number, key=trial.placement.key, placement=trial.placement.label,
+            left=self.record.placement.label, folded=len(facts.taken), blocks=len(facts.blocks), images=facts.images,
+            margin=facts.margin, costs={name: cost.value for name, cost in self.record.costs.items()},
+            metric=facts.metric, unit=facts.unit, difference=facts.difference, low=facts.low, high=facts.high,
+        )  # fmt: skip
 
     def write_weights(self, file: Path) -> Path:
         safetensors.torch.save_file(self.weights, file)

@@ -16,6 +16,7 @@ from torch import nn
 from se_nas.analysis.confirmation import read_confirmed
 from se_nas.analysis.explanation import read_explanation
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.folded_points import read_folded
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Network, Summary, as_json, summarize
 from se_nas.analysis.tables import best_row
@@ -173,6 +174,7 @@ def write_run_page(
         times=study.times(),
         confirmation=read_confirmed(run.path),
         explanation=read_explanation(run.path),
+        folded=read_folded(run.path),
     )
     return write_page(run_page(found, summary, facts, refresh=refresh), run.path / "report.html")
 

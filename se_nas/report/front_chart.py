@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.core.costs import cost_facts
 from se_nas.core.words import CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
@@ -40,6 +41,7 @@ def front_chart(
     *,
     recommended: int | None,
     rules: Sequence[RuleEstimate] = (),
+    folded: Sequence[FoldedPoint] = (),
 ) -> Chart:
     """The front over each cost: single runs, what all runs together say with intervals, and the reference points.
 
@@ -53,12 +55,16 @@ def front_chart(
         The trial to point at.
     rules:
         Reference points that need no search, shown where the model of all trainings says something of them.
+    folded:
+        Networks whose SE blocks were folded away: the accuracy of their training at the cost of what is left.
     """
     believed = bool(done["mean"].notna().any())
     views = [_front_view(done, rows, name, costs, metric, recommended=recommended) for name in costs]
     if believed:
         for view, name in zip(views, costs, strict=True):
             view.traces.extend(_rule_marks(done, name, metric, rules))
+    for view, name in zip(views, costs, strict=True):
+        view.traces.extend(_folded_marks(done, name, metric, folded, believed=believed))
     what = "by all trainings together, with 90 % intervals" if believed else "of single trainings"
     return Chart(
         views=views,
@@ -157,6 +163,24 @@ def _rule_marks(done: pd.DataFrame, cost: str, metric: Metric, rules: Sequence[R
         "y": [metric.factor * rule.mean for rule in known if rule.mean is not None],
         "text": texts, "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": "@confirmed", "symbol": "star-open", "size": 11, "line": {"width": 1.5}},
+    }]  # fmt: skip
+
+
+def _folded_marks(
+    done: pd.DataFrame, cost: str, metric: Metric, folded: Sequence[FoldedPoint], *, believed: bool
+) -> list[dict[str, Any]]:
+    """One mark for each folded network: what is said of its training, and what folding changed, at its own cost."""
+    values = done.set_index("trial")["mean" if believed else "metric"]
+    known = [point for point in folded if point.trial in values.index and cost in point.costs]
+    if not known:
+        return []
+    zero, factor = _origin(done, cost)
+    return [{
+        "type": points(done), "mode": "markers", "name": "SE blocks folded away",
+        "x": [factor * (point.costs[cost] - zero) for point in known],
+        "y": [metric.factor * (float(values[point.trial]) + (point.difference or 0.0)) for point in known],
+        "text": [escaped(point.sentence) for point in known], "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": "@link", "symbol": "hexagram", "size": 13},
     }]  # fmt: skip
 
 

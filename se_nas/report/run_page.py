@@ -15,6 +15,7 @@ from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.summary import Summary
 from se_nas.core.config import LIGHTNING, SearchConfig, as_command
 from se_nas.core.serialization import to_plain
@@ -23,7 +24,7 @@ from se_nas.data.base import DataInfo
 from se_nas.report.charts import curves_chart, effects_chart, effects_rows, progress_chart
 from se_nas.report.checks_section import checks_sections
 from se_nas.report.confirmed_section import confirmed_figures, confirmed_section, headline
-from se_nas.report.diagram import draw_network, network_svg
+from se_nas.report.diagram import BlockFacts, draw_network, network_svg
 from se_nas.report.figures import cost_columns
 from se_nas.report.front_chart import front_chart, runs_chart
 from se_nas.report.gates_section import gates_section
@@ -42,6 +43,7 @@ class RunFacts:
     data: DataInfo
     times: tuple[str, str]
     confirmation: Confirmation | None = None
+    folded: tuple[FoldedPoint, ...] = ()
     explanation: Explanation | None = None
 
 
@@ -58,12 +60,12 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     columns = trial_columns(found, costs, metric)
     recommended = None if summary.recommended is None else summary.recommended.trial
     sections = [_verdict(summary)]
-    sections += _network(found, summary)
+    sections += _network(found, summary, facts)
     if confirmation is not None:
         sections.append(confirmed_section(confirmation, metric, costs))
     sections += checks_sections(found.training_checks, summary, lambda text: _anywhere(text, summary))
     if len(found.complete):
-        sections += _front_sections(found, summary, costs, metric)
+        sections += _front_sections(found, summary, costs, metric, facts.folded)
     if (gates := gates_section(facts.explanation or summary.gates, facts.folder.name)) is not None:
         sections.append(gates)
     curves = curves_chart(found.trials, metric, _named(summary, recommended))
@@ -94,30 +96,39 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
     )
 
 
-def _network(found: Findings, summary: Summary) -> list[Section]:
-    """The network that is recommended, as a picture."""
+def _network(found: Findings, summary: Summary, facts: RunFacts) -> list[Section]:
+    """The network that is recommended, as a picture, and what was found to be free."""
     chosen = summary.recommended
     trial = None if chosen is None else next(t for t in found.trials if t.number == chosen.trial)
     if trial is None or found.space is None:
         return []
     units, blocks = found.space.units, trial.placement.blocks
     text = f"Each box is a unit that could have an SE block, stage by stage; {blocks} of {len(units)} have one."
+    known: dict[str, BlockFacts] = {}
+    if facts.explanation is not None and facts.explanation.key == trial.placement.key:
+        for block in facts.explanation.blocks:
+            time = None if block.milliseconds is None else block.milliseconds.value
+            known[block.unit] = BlockFacts(milliseconds=time, gate=f"gate: {block.does}")
     return [
         Section(
-            id="network", title=f"The network: {in_words(trial.placement.label)}", short="Network", text=[text],
-            picture=network_svg(draw_network(units, trial.placement)), seen="The stages and SE blocks of the network",
+            id="network", title=f"The network: {in_words(trial.placement.label)}", short="Network",
+            text=[text, *(point.sentence for point in facts.folded)],
+            picture=network_svg(draw_network(units, trial.placement, facts=known)),
+            seen="The stages and SE blocks of the network",
         )
     ]  # fmt: skip
 
 
-def _front_sections(found: Findings, summary: Summary, costs: Sequence[str], metric: Metric) -> list[Section]:
+def _front_sections(
+    found: Findings, summary: Summary, costs: Sequence[str], metric: Metric, folded: Sequence[FoldedPoint]
+) -> list[Section]:
     """The front, the rules beside it, the effects, and what the model corrects of single trainings."""
     done, axes = found.complete, found.axes
     rows = np.flatnonzero([t.state == "complete" for t in found.trials])
     # The first view is over the cost that the search was for.
     ordered = sorted(costs, key=lambda name: (name not in axes, axes.index(name) if name in axes else 0))
     recommended = None if summary.recommended is None else summary.recommended.trial
-    chart = front_chart(done, rows, ordered, metric, recommended=recommended, rules=summary.rules)
+    chart = front_chart(done, rows, ordered, metric, recommended=recommended, rules=summary.rules, folded=folded)
     rules = rules_section(summary)
     sections = [
         Section(id="front", title=f"{metric.name} against cost", short="Front", chart=chart),

@@ -11,6 +11,7 @@ import torch
 from helpers import tiny, write_space
 
 import se_nas
+from se_nas.analysis.folded_points import FILE, read_folded
 from se_nas.cli import main
 from se_nas.commands.results import SearchResult, existing_run, stored
 from se_nas.core.errors import ConfigError, RunError
@@ -91,3 +92,21 @@ def test_a_margin_that_is_none_is_an_error(run: SearchResult, margin: float) -> 
 def test_no_se_is_an_error(run: SearchResult) -> None:
     with pytest.raises(RunError, match="has no SE block to fold"):
         se_nas.export(run, select="baseline", fold=True)
+
+
+def test_the_report_shows_the_folded_network(run: SearchResult, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, folder := tmp_path / "run")
+    number = reference(run)
+    for _ in range(2):  # the last export of a network counts
+        done = se_nas.export(folder, select=f"trial={number}", fold_margin=100, to=tmp_path / "out", force=True)
+    (point,) = read_folded(folder)
+    assert done.record.folded is not None
+    assert point.trial == number
+    assert point.free
+    assert point.costs["params"] == done.record.costs["params"].value
+    page = (folder / "report.html").read_text()
+    assert "Train with SE, ship without: all" in page
+    assert "SE blocks folded away" in page
+    (folder / FILE).write_text("[{")
+    with pytest.raises(RunError, match=r"folded.json is broken"):
+        read_folded(folder)
