@@ -1,5 +1,7 @@
 """A user's own network: convolutions with SiLU, whose gates can only go into the layer after them."""
 
+import itertools
+
 from torch import Tensor, nn
 
 
@@ -10,7 +12,7 @@ class Own(nn.Module):
         self.features = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.SiLU())
-                for a, b in zip(widths, widths[1:], strict=False)
+                for a, b in itertools.pairwise(widths)
             )
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
