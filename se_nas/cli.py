@@ -22,7 +22,11 @@ from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.documents import LARGEST_JSON, BeyondError, UnreadableError, check_yaml, from_json_text, text_of
 from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
 from se_nas.core.files import path_text, user_path
+from se_nas.core.latency_names import LATENCY, milliseconds
 from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
+
+LATENCY_LIMIT = f"max.{LATENCY}"
+"""The option that limits latency, in full."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,14 +115,28 @@ def _spelled_out(arguments: Sequence[str], config: type | None) -> list[str]:
     result: list[str] = []
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         if not argument.startswith("--"):
-            result.append(_content(argument, config) if previous == "--config" else argument)
+            option = result[-1].removeprefix("--") if previous.startswith("--") and "=" not in previous else ""
+            result.append(_content(argument, config) if previous == "--config" else _plain(option, argument))
             continue
         name, equals, value = argument[2:].partition("=")
+        name, at, runtime = name.partition("@")
         head, dot, rest = name.partition(".")
         name = head.replace("-", "_") + dot + rest
         name = f"{name}.target" if name in TARGETS else short.get(name, name)
-        result.append(f"--{name}{equals}{_content(value, config) if name == 'config' and equals else value}")
+        if at and name == LATENCY_LIMIT:
+            name = LATENCY_LIMIT if runtime == "torch" else f"max.own.{LATENCY}@{runtime}"
+        elif at:
+            name += at + runtime
+        value = _content(value, config) if name == "config" and equals else _plain(name, value) if equals else value
+        result.append(f"--{name}{equals}{value}")
     return result
+
+
+def _plain(option: str, value: str) -> str:
+    """The value of an option with a unit as a number, and names with commas as a list, where it wants that."""
+    if option == LATENCY_LIMIT or option.startswith(f"max.own.{LATENCY}@"):
+        return str(milliseconds(value))
+    return f"[{value}]" if option == "measure" and value and value[0] not in "[-{\"'" else value
 
 
 def _content(file: str, config: type | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from se_nas.core.costs import COSTS, MEASURED
 from se_nas.core.documents import UnreadableError, from_yaml
 from se_nas.core.errors import ConfigError
+from se_nas.core.latency_names import canonical, check_latency, is_latency, table_files
 from se_nas.core.ranges import MAX_VALUES, check_whole, is_finite
 from se_nas.core.trial import Direction, Graph, Recipe, Target
 
@@ -31,9 +32,9 @@ class Limits:
         gflops: 10^9 multiply-adds for one image.
         macs: Multiply-adds for one image.
         activations: Output elements of convolutions and linear layers.
-        latency: Milliseconds for one batch; the upper end of the 90 % interval counts.
+        latency: Milliseconds for one batch in torch; the upper end of the 90 % interval counts.
         memory: MiB at the worst moment of one inference.
-        own: Own costs by name.
+        own: Own costs, and latencies of other runtimes, by name.
     """
 
     params: float | None = None
@@ -70,10 +71,15 @@ class SearchConfig:
         executor: Where trainings run: local, inline, ray, ray:HOST:PORT, or the user's own by import path.
         train: How every candidate is trained.
         max: Hard limits on costs.
-        cost: The cost axis of the front: gflops, macs, params, activations, latency, memory, or an own cost by name;
-            several, with commas between, form the front together.
-        measure: Costs to record beside the exact ones: latency, memory, or the user's own by import path.
+        cost: The cost axis of the front: gflops, macs, params, activations, latency, latency@RUNTIME, memory, or an own
+            cost by name; several, with commas between, form the front together. RUNTIME is torch, torch-compile,
+            onnxruntime, onnxruntime-int8, tensorrt, or the name of a table of latencies.
+        measure: Costs to record beside the exact ones: latency, latency@RUNTIME, memory, or the user's own by import
+            path.
         latency_batch: Images at a time when latency and memory are measured.
+        latency_threads: Threads on a CPU when latency is measured.
+        latency_table: JSON file that the script of se-nas bench wrote on another device; NAME.json gives the cost
+            latency@NAME. Several with commas between.
         budget: Trainings to pay for; failed and rejected ones are free.
         early_stopping: Whether to end a training once its learning curve says that it cannot reach the front at its
             own cost; the reference points are never stopped.
@@ -119,6 +125,8 @@ class SearchConfig:
     cost: str = "gflops"
     measure: list[str] = field(default_factory=list)
     latency_batch: int = 1
+    latency_threads: int = 1
+    latency_table: str | None = None
     budget: int = 50
     early_stopping: bool = False
     max_time: str | None = None
@@ -137,8 +145,8 @@ class SearchConfig:
     logs: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch", "num_classes",
-                     "seed"):  # fmt: skip
+        for name in ("budget", "workers", "trials_per_device", "devices_per_trial", "latency_batch",
+                     "latency_threads", "num_classes", "seed"):  # fmt: skip
             check_whole(name, getattr(self, name))
         for name in ("margin", "checkpoint_minutes"):
             _check(name, getattr(self, name), is_finite(getattr(self, name)), "a number")
@@ -147,11 +155,18 @@ class SearchConfig:
         together = self.devices_per_trial
         shared_out = f"{self.train.batch_size}, which {together} devices cannot share out evenly"
         _check("batch_size", shared_out, self.train.batch_size % together == 0, "a multiple of devices_per_trial")
+        tables = table_files(self.latency_table)
         own = [name for name in self.measure if ":" in name]
+        object.__setattr__(self, "measure", [canonical(name) for name in self.measure])
+        object.__setattr__(self, "cost", ",".join(map(canonical, self.cost.split(","))))
+        for where, names in (("measure", self.measure), ("cost", self.cost.split(",")), ("max_own", self.max.own)):
+            for name in names:
+                check_latency(name, tables, where=where)
         for name in self.measure:
-            _check("measure", name, name in own or name in MEASURED, *MEASURED, "package.module:Cost")
+            good = name in own or name in MEASURED or is_latency(name)
+            _check("measure", name, good, *MEASURED, "latency@RUNTIME", "package.module:Cost")
         for name in self.cost.split(","):
-            _check("cost", name, name in COSTS or bool(own), *COSTS)
+            _check("cost", name, name in COSTS or is_latency(name) or bool(own), *COSTS, "latency@RUNTIME")
         for name, given in (("cost", self.cost.split(",")), ("measure", self.measure)):
             twice = next((one for one in given if given.count(one) > 1), None)
             _check(name, f"{','.join(given)}, with {twice} twice", twice is None, "each name once")
@@ -162,6 +177,8 @@ class SearchConfig:
             limit = getattr(self.max, name)
             _check(f"max_{name}", limit, limit is None or (limit > 0 and is_finite(limit)), "a number above 0")
         _check("max_own", self.max.own, is_finite(self.max.own), "names with numbers")
+        for name in filter(is_latency, self.max.own):
+            _check(f"max_{name}", self.max.own[name], self.max.own[name] > 0, "a number above 0")
         check_recipe(self.train)
         if self.input_shape is not None:
             shape_of(self.input_shape)
@@ -232,9 +249,10 @@ SHARED = ("backbone", "data", "task", "trainer", "input_shape", "num_classes", "
 
 
 def measured_costs(config: SearchConfig) -> set[str]:
-    """Which of latency and memory a search needs: to record, as a limit, or as a cost axis."""
+    """Which latencies, and whether memory, a search needs: to record, as a limit, or as a cost axis."""
     limits = {name for name in MEASURED if getattr(config.max, name) is not None}
-    return limits | ({*config.measure, *config.cost.split(",")} & set(MEASURED))
+    named = {*config.measure, *config.cost.split(","), *config.max.own}
+    return limits | {name for name in named if name in MEASURED or is_latency(name)}
 
 
 def check_recipe(recipe: Recipe) -> None:

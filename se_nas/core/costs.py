@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from se_nas.core.latency_names import LATENCY, RUNTIMES, is_latency, runtime_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,5 +44,13 @@ SHOWN = ("params", "gflops", "latency", "memory")
 
 
 def cost_facts(name: str) -> CostFacts:
-    """The facts of a cost by name; a user's own cost is called by its name, and has no unit that is known here."""
+    """The facts of a cost by name; a user's own cost is called by its name, and has no unit that is known here.
+
+    >>> cost_facts("latency@onnxruntime").head, cost_facts("latency@pixel8").word
+    ('latency in ONNX Runtime (ms)', 'latency on pixel8')
+    """
+    if name != LATENCY and is_latency(name):
+        runtime = runtime_of(name)
+        word = f"latency in {RUNTIMES[runtime]}" if runtime in RUNTIMES else f"latency on {runtime}"
+        return replace(COSTS[LATENCY], name=name, head=f"{word} (ms)", word=word)
     return COSTS.get(name) or CostFacts(name=name, head=name, word=name, unit="")

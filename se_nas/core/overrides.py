@@ -22,6 +22,7 @@ from se_nas.core.config import SHARED, Limits, SearchConfig, TrainConfig, of_bef
 from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import ConfigError, did_you_mean
 from se_nas.core.files import user_path
+from se_nas.core.latency_names import limits_grouped
 from se_nas.core.plugins import LIVE, keep_live
 from se_nas.core.ranges import is_finite
 from se_nas.core.serialization import to_plain
@@ -77,6 +78,8 @@ class SearchSettings(TypedDict, total=False):
     cost: str
     measure: Sequence[str]
     latency_batch: int
+    latency_threads: int
+    latency_table: str | None
     budget: int
     early_stopping: bool
     max_time: str | None
@@ -166,7 +169,7 @@ def grouped(settings: Mapping[str, object], kind: type, *, where: str | None = N
         For an unknown name or a value of a wrong type; `where` is the file that they come from.
     """
     known, result = names_of(kind), dict[str, Any]()
-    for name, value in settings.items():
+    for name, value in (limits_grouped(settings) if "max" in known else settings).items():
         _check_name(name, known, where)
         if name in SHORT:
             group, inner = SHORT[name]

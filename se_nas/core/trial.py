@@ -107,12 +107,16 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class CostValue:
-    """One cost of a candidate. `interval` is its 90 % interval where it is not exact."""
+    """One cost of a candidate. `interval` is its 90 % interval where it is not exact.
+
+    `conditions` of a latency say what ran the network, the images at a time, threads and device.
+    """
 
     value: float
     unit: str
     kind: Literal["exact", "measured", "predicted"] = "exact"
     interval: tuple[float, float] | None = None
+    conditions: str | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

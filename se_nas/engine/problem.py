@@ -18,8 +18,10 @@ from se_nas.backbones.build import build_backbone, is_pretrained
 from se_nas.backbones.forward import run_once
 from se_nas.backbones.weights import Weights, fit_weights, read_checkpoint, weights_checksum
 from se_nas.core.config import LIGHTNING, OWN_DATA, SearchConfig, measured_costs
+from se_nas.core.costs import MEASURED
 from se_nas.core.errors import ConfigError
 from se_nas.core.files import user_path
+from se_nas.core.latency_names import LATENCY, table_files
 from se_nas.core.placement import IDENTITY, PLAIN, Choice, Placement
 from se_nas.core.plugins import absolute
 from se_nas.core.protocols import Judged
@@ -32,7 +34,9 @@ from se_nas.engine.own_trainer import brings_data, check_trainer, own_data, trai
 from se_nas.executors.build import ask_elsewhere, slots_elsewhere
 from se_nas.insertion.discover import units_of
 from se_nas.insertion.insert import insert_choices
-from se_nas.space.exact_cost import CostModel
+from se_nas.runtimes.latency_table import BenchFacts, read_table
+from se_nas.runtimes.table import open_runtimes
+from se_nas.space.exact_cost import Cost, CostModel
 from se_nas.space.measured_cost import Measurer
 from se_nas.space.pricing import Pricing, open_costs
 from se_nas.space.space import Space
@@ -297,17 +301,40 @@ def _pricing(
         return network
 
     shape = data.input_shape
-    measurer = None
-    if measured_costs(config):
-        measurer = Measurer(build, space, input_shape=shape, device=device, batch=config.latency_batch)
+    exact = CostModel(backbone, space.units, shape)
     return Pricing(
-        CostModel(backbone, space.units, shape),
-        measurer=measurer,
+        exact,
+        measurer=_measurer(config, build, space, shape, device, exact.backbone),
         own=open_costs(name for name in config.measure if ":" in name),
         build=build,
         input_shape=shape,
         cache=cache,
     )
+
+
+def _measurer(
+    config: SearchConfig, build: Callable[[Placement], nn.Module], space: Space, shape: tuple[int, ...],
+    device: torch.device, without: Cost,
+) -> Measurer | None:  # fmt: skip
+    """What measures latency and memory where the search asks for them; the tables are checked in any case."""
+    wanted, files = measured_costs(config), table_files(config.latency_table)
+    facts = BenchFacts(
+        backbone=config.backbone,
+        input_shape=shape,
+        batch=config.latency_batch,
+        params=without.params,
+        macs=without.macs,
+    )
+    tables = {name: read_table(file, space, facts) for name, file in files.items()}
+    if not wanted:
+        return None
+    memory = bool(wanted & set(MEASURED))  # both are recorded where one is asked for, as they always were
+    names = [*([LATENCY] if memory else []), *sorted(n for n in wanted - {*files} if n not in MEASURED)]
+    return Measurer(
+        build, space, input_shape=shape, device=device, batch=config.latency_batch, threads=config.latency_threads,
+        runtimes=open_runtimes(names, device=device, threads=config.latency_threads), memory=memory,
+        tables={name: table for name, table in tables.items() if name in wanted},
+    )  # fmt: skip
 
 
 def _more(old: list[Any], new: list[Any]) -> bool:

@@ -92,7 +92,7 @@ def write_format(name: str, job: Job) -> Path:
         If the network cannot be written so, with what to do.
     """
     file = job.folder / FORMATS[name].file
-    with _quiet():
+    with quiet():
         try:
             FORMATS[name].write(job, file)
         except (SeNasError, OSError):
@@ -106,7 +106,7 @@ def write_format(name: str, job: Job) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what exporters say about themselves; the proof tells whether their work is good."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

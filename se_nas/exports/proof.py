@@ -23,7 +23,7 @@ from se_nas.core.version import __version__
 from se_nas.exports import proof_runner
 from se_nas.exports.formats import FORMATS
 from se_nas.exports.images import Images
-from se_nas.space.measured_cost import median_interval
+from se_nas.space.stopwatch import median_interval
 
 TOLERANCE = 1e-4
 """Largest difference of an exact format, as a share of the largest output of the trained network."""

@@ -18,8 +18,12 @@ from se_nas.core.placement import Placement
 from se_nas.core.plugins import resolve
 from se_nas.core.serialization import from_json, to_json
 from se_nas.space.exact_cost import Cost, CostModel
+from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.measured_cost import Measurer, Values
 from se_nas.space.space import Decision, Space
+
+FITS = "latency.json"
+"""File beside the cache with the models of latency and their errors."""
 
 
 class Pricing:
@@ -50,8 +54,20 @@ class Pricing:
         self.exact, self.measurer, self.own = exact, measurer, tuple(own)
         self._build, self._input_shape, self._cache = build, input_shape, cache
         self._own: dict[str, Values] = {}
-        if measurer is not None and cache is not None and cache.is_file():
-            measurer.known.update(from_json(cache.read_bytes(), dict[str, Values], where=str(cache)))
+        if measurer is not None and cache is not None:
+            self._remember(measurer, cache)
+            measurer.keep = self._keep
+
+    def _remember(self, measurer: Measurer, cache: Path) -> None:
+        known = from_json(cache.read_bytes(), dict[str, Values], where=str(cache)) if cache.is_file() else {}
+        fits = cache.with_name(FITS)
+        read = from_json(fits.read_bytes(), dict[str, LatencyFit], where=str(fits)) if fits.is_file() else {}
+        measurer.remember(known, read)
+
+    @property
+    def fits(self) -> Mapping[str, LatencyFit]:
+        """The models of latency, by cost, with their errors on what they were not fitted on."""
+        return {} if self.measurer is None else self.measurer.fits
 
     def __call__(self, placement: Placement) -> Values:
         """Every cost of a placement; measured where it was measured, else predicted."""
@@ -125,15 +141,20 @@ class Pricing:
         return self.measurer.known
 
     def _alone(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call with one thread, and keep what was measured."""
+        """Call with as many threads as latency is measured with, and keep what was measured."""
+        assert self.measurer is not None  # noqa: S101  # of our own callers
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(self.measurer.threads)
         try:
             function(*args)
         finally:
             torch.set_num_threads(threads)
+        self._keep()
+
+    def _keep(self) -> None:
         if self.measurer is not None and self._cache is not None:
             write_atomically(self._cache, to_json(self.measurer.known))
+            write_atomically(self._cache.with_name(FITS), to_json(self.measurer.fits))
 
 
 def _given(limits: Limits) -> dict[str, float]:

@@ -1,0 +1,5 @@
+"""What runs a network where it is deployed: runtimes to measure in, and benchmarks for other devices.
+
+`table` has the runtimes by name. `bench` writes networks with a script that measures them on another device,
+`latency_table` reads what that script wrote.
+"""
