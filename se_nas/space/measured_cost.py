@@ -19,6 +19,7 @@ from se_nas.core.costs import COSTS
 from se_nas.core.latency_names import LATENCY
 from se_nas.core.placement import Placement
 from se_nas.core.trial import CostValue
+from se_nas.core.words import duration
 from se_nas.space.latency_fit import HeldOut, LatencyFit
 from se_nas.space.latency_model import LatencyModel, Planned, Terms, Z, plan_measurements
 from se_nas.space.peak_memory import peak_memory
@@ -118,6 +119,17 @@ class Measurer:
         threads = self.threads if self.device.type == "cpu" else None
         description = self.runtimes[name].description
         return conditions(description, batch=self.batch, threads=threads, device=str(self.device))
+
+    @property
+    def plans(self) -> list[str]:
+        """What `calibrate` is going to measure, and how long that may take, in sentences."""
+        new = [name for name in self.runtimes if name not in self.fits]
+        number = len(plan_measurements(self.space, self.terms)) if new else 0
+        return [
+            f"Measuring {name} ({self.conditions(name)}) of {number} placements beside the backbone, for "
+            f"{duration(TIME)} at most, before the first training."
+            for name in new
+        ]
 
     def measure(self, placement: Placement) -> Values:
         """Latency (ms for one batch) in each runtime and peak memory (MiB), from the cache if measured before."""

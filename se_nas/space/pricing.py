@@ -69,6 +69,11 @@ class Pricing:
         """The models of latency, by cost, with their errors on what they were not fitted on."""
         return {} if self.measurer is None else self.measurer.fits
 
+    @property
+    def to_measure(self) -> list[str]:
+        """What `prepare` is going to measure, and how long that may take, in sentences."""
+        return [] if self.measurer is None else self.measurer.plans
+
     def __call__(self, placement: Placement) -> Values:
         """Every cost of a placement; measured where it was measured, else predicted."""
         values = self.exact(placement).values()

@@ -78,9 +78,13 @@ def compare(
     *,
     wait: Call = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-    rounds: tuple[int, int] = ROUNDS,
+    rounds: tuple[int, int] | None = None,
 ) -> Comparison:
-    """Time two networks side by side, the first of each pair in turn, after both were warmed."""
+    """Time two networks side by side, the first of each pair in turn, after both were warmed.
+
+    `rounds` are the least and the largest number of pairs, by default `ROUNDS`.
+    """
+    least, most = rounds or ROUNDS
 
     def timed(call: Call, calls: int) -> float:
         wait()
@@ -95,7 +99,7 @@ def compare(
         timed(other, 1)
         once = min(once, timed(base, 1))
     calls = max(1, round(MIN_RUN / max(once, 1e-9)))
-    number = min(max(rounds[0], round(SECONDS / (2 * calls * max(once, 1e-9)))), rounds[1])
+    number = min(max(least, round(SECONDS / (2 * calls * max(once, 1e-9)))), most)
     ratios, times = [], []
     for turn in range(number):
         if turn % 2:

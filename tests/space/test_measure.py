@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from se_nas.core.config import Limits
 from se_nas.core.errors import CostError
 from se_nas.core.placement import Placement, Site, Unit
 from se_nas.core.trial import CostValue
+from se_nas.space import stopwatch
 from se_nas.space.exact_cost import CostModel
 from se_nas.space.measured_cost import Measurer
 from se_nas.space.peak_memory import peak_memory
@@ -55,9 +57,16 @@ def build(placement: Placement) -> nn.Module:
     return Sleeper(sum(choice.kind == "se" for choice in placement.choices.values()))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stopwatch, "ROUNDS", (9, 9))
+        yield
+
+
 @pytest.fixture(scope="module")
 def space() -> Space:
-    return Space(read_space({"reductions": ["none", 4, 2]}), UNITS)
+    return Space(read_space({"reductions": ["none", 8, 4, 2, 1]}), UNITS)
 
 
 @pytest.fixture(scope="module")
