@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from se_nas.analysis.tables import best_row, complete_table, curves_table, front
 from se_nas.analysis.trained_enough import Trainings, cautions, training_checks
 from se_nas.core.trial import Objective, Trial
 from se_nas.data.base import DataInfo
+from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.space import Space
 
 
@@ -35,6 +36,8 @@ class Findings:
     space: Space | None = None
     asked: float | None = None
     data: DataInfo | None = None
+    fits: Mapping[str, LatencyFit] = field(default_factory=dict)
+    """Where latency was measured: how, and how good the predictions of it are."""
 
     @functools.cached_property
     def told(self) -> Fitted | None:

@@ -13,6 +13,7 @@ from se_nas.analysis.summary import summarize
 from se_nas.analysis.tables import best_row
 from se_nas.core.costs import EXACT
 from se_nas.core.errors import RunError, did_you_mean
+from se_nas.core.latency_names import canonical, is_latency, milliseconds
 from se_nas.core.trial import Objective, Trial
 from se_nas.core.words import REFERENCES
 
@@ -50,7 +51,8 @@ def select(found: Findings, how: str, confirmation: Confirmation | None = None) 
     elif how == "knee":
         row = knee_row(found.front, found.objective)
     elif name.startswith("max-") and equals:
-        row = _within(found, name[4:].replace("-", "_"), value)
+        cost, at, runtime = name[4:].partition("@")
+        row = _within(found, canonical(cost.replace("-", "_") + at + runtime), value)
     else:
         raise RunError(f"select is {how!r}", allowed=WAYS, hint=did_you_mean(how, WAYS))
     if row is None:
@@ -83,9 +85,10 @@ def _numbered(trials: Sequence[Trial], value: str) -> Trial:
 def _within(found: Findings, cost: str, value: str) -> pd.Series:
     """The best of the networks that cost at most a limit."""
     try:
-        limit = float(value)
+        limit = float(milliseconds(value) if is_latency(cost) else value)  # type: ignore[arg-type]  # or the error
     except ValueError as error:
-        raise RunError(f"the limit of {cost} is {value!r}", allowed=["a number"]) from error
+        allowed = ["a number", "5ms", "0.005s"] if is_latency(cost) else ["a number"]
+        raise RunError(f"the limit of {cost} is {value!r}", allowed=allowed) from error
     table = found.complete
     known = [str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
     costs = [name for name in known if name in _costs(found)]

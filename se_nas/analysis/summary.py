@@ -20,6 +20,7 @@ from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Objective
 from se_nas.core.words import REFERENCES, amount, chances_text, gain_span, in_words, reference_name
 from se_nas.samplers.front import TOLD_APART
+from se_nas.space.latency_fit import LatencyFit
 
 LIKELY, UNLIKELY = 0.9, 0.1
 """A search says that a network looks better where it gains more than the margin with the first probability at least,
@@ -99,6 +100,8 @@ class Summary:
     """What was tested as a reason that SE did not help; empty where there is nothing to explain."""
     gates: Explanation | None = None
     """The gates of the network that was looked at for it."""
+    latency: tuple[str, ...] = ()
+    """How latency was measured, and how good its predictions are, in sentences."""
     recommended: Network | None = None
     """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
 
@@ -115,7 +118,7 @@ class Summary:
     def lines(self) -> tuple[str, ...]:
         """All of it in sentences: what to be careful of, what was gained, the verdict, and the recommendation."""
         cautions = tuple(sentence.text for sentence in self.verdict.cautions)
-        return (*cautions, *self.gained, *self.verdict.texts[len(cautions) :], self.recommendation)
+        return (*cautions, *self.gained, *self.latency, *self.verdict.texts[len(cautions) :], self.recommendation)
 
     @property
     def recommendation(self) -> str:
@@ -152,12 +155,21 @@ def summarize(
         margin=found.margin,
         rules=found.rules,
         likeliest=_likeliest(found.complete),
+        latency=tuple(_latency_text(fit, found.complete) for fit in found.fits.values()),
     )
     named = tuple(replace(s, text=s.text.replace(" RUN ", f" {folder or 'RUN'} ")) for s in found.cautions)
     provisional = replace(provisional_verdict(summary), cautions=named)
     verdict = provisional if confirmation is None else confirmation.verdict
     summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
     return replace(summary, recommended=_recommended(summary, found))
+
+
+def _latency_text(fit: LatencyFit, complete: pd.DataFrame) -> str:
+    """How a latency was measured, and for how many of the trained networks."""
+    if f"{fit.name}_kind" not in complete:
+        return fit.text
+    measured = int((complete[f"{fit.name}_kind"] == "measured").sum())
+    return f"{fit.text} Of the {len(complete):,} trained networks {measured:,} were measured."
 
 
 def _likeliest(complete: pd.DataFrame) -> Network | None:
@@ -194,7 +206,7 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
         "best": None if best is None else next(row for row in front if row["trial"] == best.trial),
         "complete": summary.complete, "front": front,
         **{role: rows[n.trial] if (n := summary.references.get(role)) else None for role in REFERENCES},
-        "rules": to_plain(summary.rules),
+        "rules": to_plain(summary.rules), **({"latency": to_plain(found.fits)} if found.fits else {}),
         "gained": list(summary.gained), "verdict": to_plain(summary.verdict),
         "checks": {"trained": to_plain(found.training_checks), "reasons": to_plain(summary.reasons),
                    "gates": None if summary.gates is None else gates_in_brief(summary.gates)},

@@ -102,6 +102,8 @@ def _measured(trial: Trial) -> dict[str, Any]:
                     f"{name}_low": cost.interval[0],
                     f"{name}_high": cost.interval[1],
                 }
+            if isinstance(cost.conditions, str):
+                columns[f"{name}_conditions"] = cost.conditions
     return columns
 
 

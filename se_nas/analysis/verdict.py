@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference, Sentence, Verdict
 from se_nas.analysis.power import PROBABILITY, seeds_to_decide
 from se_nas.core.costs import cost_facts
+from se_nas.core.latency_names import is_latency
 from se_nas.core.trial import CostValue
 from se_nas.core.words import amount, in_words, level_of, listed
 
@@ -36,7 +37,7 @@ def _percent(value: float) -> str:
 
 
 def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
-    return list(dict.fromkeys(["params", cost, *(["latency"] if "latency" in known else [])]))
+    return list(dict.fromkeys(["params", cost, *filter(is_latency, known)]))
 
 
 def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from se_nas.backbones.build import BACKBONES, build_backbone
 from se_nas.core.config import shape_of
 from se_nas.core.errors import ConfigError, CostError, SpaceError
 from se_nas.core.files import user_path, write_atomically
-from se_nas.core.placement import Site, Unit
+from se_nas.core.placement import Placement, Site, Unit
+from se_nas.core.plugins import absolute
 from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
 from se_nas.core.words import in_words
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
+from se_nas.insertion.insert import insert_choices
 from se_nas.report.console import console
 from se_nas.report.diagram import draw_network, network_file
 from se_nas.space.exact_cost import CostModel, se_cost
@@ -43,6 +46,8 @@ class Catalogue:
     space: Space
     costs: CostModel | CostError
     """An error where the backbone has no price: its sites are known all the same."""
+    backbone: Target
+    model: nn.Module
     skipped: tuple[tuple[str, str], ...] = ()
     """Parts of the backbone that would be units, and why they are not."""
 
@@ -82,6 +87,12 @@ class Catalogue:
             "without_se": {name: getattr(base, name) for name in COUNTS},
             "added": {name: getattr(added, name) for name in COUNTS},
         }
+
+    def network(self, placement: Placement) -> nn.Module:
+        """A network of its own with the blocks of a placement."""
+        network = copy.deepcopy(self.model)
+        insert_choices(network, self.space.units, placement.choices, seed=0)
+        return network
 
     def added_params(self, unit: Unit, reduction: Reduction) -> int | None:
         """Parameters of an SE block at a unit; None where the reduction leaves no hidden channel."""
@@ -147,6 +158,8 @@ def describe(
         input_shape=shape,
         space=Space(spec, units),
         costs=_costs(model, units, shape),
+        backbone=absolute(backbone),
+        model=model,
         skipped=skipped,
     )
 
@@ -235,5 +248,14 @@ def show_cost(content: dict[str, Any]) -> None:
         share = f"{100 * added / base:+.3f} %" if base else ""
         out.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) over no SE")
     out.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
+    for name, seen in content.get("latency", {}).items():
+        low, high = (100 * (bound - 1) for bound in seen["ratio_interval"])
+        how = "beside" if seen["kind"] == "measured" else "predicted from measurements beside"
+        out.print(
+            f"  {name}: {seen['value']:.4g} ms, {how} no SE with {seen['without_se']:.4g} ms: "
+            f"{100 * (seen['ratio'] - 1):+.1f} % (90 % interval {low:+.1f} to {high:+.1f} %; "
+            f"GFLOPs {seen['gflops_percent']:+.2f} %)"
+        )
+        out.print(f"    {seen['conditions']}")
     widths = ", ".join(f"{unit} {width}" for unit, width in content["squeeze_channels"].items())
     out.print(f"  squeeze channels: {widths or 'none'}")

@@ -129,7 +129,17 @@ def _add_placement(parser: ArgumentParser, *, default: str) -> None:
 def _add_cost(parser: ArgumentParser) -> None:
     _add_backbone(parser)
     _add_placement(parser, default="all:16")
+    _add_latency(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_latency(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--measure", type=list[str], default=[], help="latency and latency@RUNTIME, measured beside the backbone")
+    add("--latency_batch", type=int, default=1, help="images at a time")
+    add("--latency_threads", type=int, default=1, help="threads on a CPU")
+    add("--latency_table", type=str | None, default=None, help="JSON files of other devices, with commas between")
+    add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N, mps, xpu")
 
 
 def _catalogue(given: Namespace) -> Catalogue:
@@ -156,7 +166,21 @@ def _sites(given: Namespace) -> int:
 def _cost(given: Namespace) -> int:
     from se_nas.commands.describe import show_cost
 
-    return _shown(given, _catalogue(given).cost(given.placement), show_cost)
+    catalogue = _catalogue(given)
+    content = catalogue.cost(given.placement)
+    if given.measure or given.latency_table:
+        from se_nas.commands.side_by_side import latency_beside
+
+        content["latency"] = latency_beside(
+            catalogue,
+            given.placement,
+            given.measure,
+            batch=given.latency_batch,
+            threads=given.latency_threads,
+            tables=given.latency_table,
+            device=given.device,
+        )
+    return _shown(given, content, show_cost)
 
 
 def _add_confirm(parser: ArgumentParser) -> None:

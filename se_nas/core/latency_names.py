@@ -31,7 +31,7 @@ def is_latency(name: str) -> bool:
     >>> is_latency("latency"), is_latency("latency@onnxruntime"), is_latency("memory")
     (True, True, False)
     """
-    return name == LATENCY or name.startswith(f"{LATENCY}@")
+    return re.fullmatch(rf"{LATENCY}(@[A-Za-z0-9-]+)?", name) is not None
 
 
 def canonical(name: str) -> str:
@@ -63,10 +63,10 @@ def table_files(text: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in filter(None, (part.strip() for part in (text or "").split(","))):
         stem = PurePath(file).stem
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", stem) or stem in RUNTIMES or f"{LATENCY}@{stem}" in found:
+        if not re.fullmatch(r"[A-Za-z0-9-]+", stem) or stem in RUNTIMES or f"{LATENCY}@{stem}" in found:
             raise ConfigError(
                 f"latency_table is {file!r}, and the table is called by the name of its file, {stem!r}",
-                allowed=[f"letters, digits, - and _, no other table's name, and none of {', '.join(RUNTIMES)}"],
+                allowed=[f"letters, digits and -, no other table's name, and none of {', '.join(RUNTIMES)}"],
                 hint="rename the file, such as pixel8.json",
             )
         found[f"{LATENCY}@{stem}"] = file
@@ -76,7 +76,7 @@ def table_files(text: str | None) -> dict[str, str]:
 def check_latency(name: str, tables: Iterable[str], *, where: str) -> None:
     """ConfigError for a latency whose runtime or table there is not; `where` is the setting that names it."""
     allowed = [*(f"{LATENCY}@{runtime}" for runtime in RUNTIMES), *tables]
-    if is_latency(name) and name != LATENCY and name not in allowed:
+    if name.startswith(f"{LATENCY}@") and name not in allowed:
         raise ConfigError(
             f"{where} is {name}, and there is no runtime or table {runtime_of(name)!r}",
             allowed=[LATENCY, *allowed],
@@ -106,7 +106,7 @@ def limits_apart(limits: Mapping[str, Any]) -> dict[str, Any]:
         known = canonical(name) if isinstance(name, str) else name
         if known == LATENCY:
             plain[known] = milliseconds(value)
-        elif isinstance(name, str) and is_latency(name):
+        elif isinstance(name, str) and name.startswith(f"{LATENCY}@"):
             own[name] = milliseconds(value)
         else:
             plain[name] = value
@@ -126,7 +126,8 @@ def limits_grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> limits_grouped({"max_latency@pixel8": "5ms", "max": {"latency@onnxruntime": 3}, "epochs": 1})
     {'max': {'own': {'latency@onnxruntime': 3, 'latency@pixel8': 5.0}}, 'epochs': 1}
     """
-    apart = {n: v for n, v in settings.items() if isinstance(n, str) and n[:4] == "max_" and is_latency(n[4:])}
+    apart = {n: v for n, v in settings.items() if isinstance(n, str) and n.startswith(f"max_{LATENCY}") and
+             n[len(f"max_{LATENCY}") :][:1] in ("", "@")}  # fmt: skip
     rest = {name: value for name, value in settings.items() if name not in apart}
     group = rest.get("max")
     group = asdict(group) if is_dataclass(group) and not isinstance(group, type) else group

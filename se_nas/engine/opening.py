@@ -129,8 +129,7 @@ def open_proposer(problem: Problem, run: RunFolder, study: Study) -> Proposer:
     """What the search trains: proposals of the configured sampler. Measures first what predicted costs need."""
     config = problem.config
     problem.costs.prepare()
-    if problem.costs.fits:
-        study.optuna.set_user_attr("latencies", to_plain(problem.costs.fits))
+    study.keep_fits(problem.costs.fits)
     rank = 0 if config.storage is None else study.join(run.owner)
     study.optuna.sampler = open_sampler(
         config.sampler,

@@ -28,9 +28,13 @@ from se_nas.core.trial import CostValue, Objective, Trial
 from se_nas.data.base import DataInfo
 from se_nas.engine.storage import identity_of, open_storage, reading, study_names, sync, turn
 from se_nas.samplers.observations import REPEATS
+from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.levels import distributions
 from se_nas.space.space import Space
 from se_nas.space.spec import SpaceSpec
+
+FITS = "latencies"
+"""Attribute of a study: how latency was measured, by cost."""
 
 LEASE = 60.0
 """Seconds that a running trial belongs to its owner without a sign of life."""
@@ -178,6 +182,7 @@ class Study:
             space=self.space,
             asked=asked,
             data=None if data is None else from_plain(data, DataInfo, where=f"study {self.name}"),
+            fits=from_plain(self.optuna.user_attrs.get(FITS, {}), dict[str, LatencyFit], where=f"study {self.name}"),
         )
 
     def _check(self, record: Trial) -> None:
@@ -269,6 +274,11 @@ class Study:
             self.optuna.set_user_attr("measured", to_plain(values))
             self._measured = {key: dict(costs) for key, costs in values.items()}
             self._finished.clear()
+
+    def keep_fits(self, fits: Mapping[str, LatencyFit]) -> None:
+        """Keep how latency was measured, and how good its predictions are."""
+        if fits:
+            self.optuna.set_user_attr(FITS, to_plain(fits))
 
     def keep_repeats(self, values: Mapping[str, Sequence[float]]) -> None:
         """Keep the metric of further trainings of networks, by key: they inform posterior and sampler."""

@@ -13,6 +13,7 @@ from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.findings import Findings
 from se_nas.core.costs import SHOWN
 from se_nas.core.files import atomically, write_atomically
+from se_nas.core.latency_names import is_latency
 from se_nas.core.plain_text import as_cell
 from se_nas.core.trial import Objective
 from se_nas.core.words import (
@@ -126,7 +127,8 @@ def paper_front(found: Findings) -> pd.DataFrame:
 
 def cost_columns(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """The costs that a table of trials has values of, in the order in which they are shown: ours, then other axes."""
-    return [name for name in dict.fromkeys((*SHOWN, *axes)) if name in table and table[name].notna().any()]
+    names = dict.fromkeys((*SHOWN, *filter(is_latency, map(str, table.columns)), *axes))
+    return [name for name in names if name in table and table[name].notna().any()]
 
 
 def paper_effects(effects: pd.DataFrame, unit: str) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from se_nas.analysis.summary import Network, Summary
-from se_nas.core.words import CHANCES_HEAD, amount, chances_cell, chances_note
+from se_nas.core.latency_names import is_latency
+from se_nas.core.words import CHANCES_HEAD, amount, chances_cell, chances_note, cost_with_unit
 
 
 def front_display(summary: Summary, *, title: str) -> Table:
@@ -16,10 +17,12 @@ def front_display(summary: Summary, *, title: str) -> Table:
     chances = [CHANCES_HEAD.replace(" / worse", "\n/ worse")] if estimated and summary.baseline is not None else []
     for name in ("trial", "placement", *values, "gain", *chances, "params", "GFLOPs", "added to no SE"):
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
-    axes = (summary.objective.cost, *summary.objective.more)
+    everywhere = [set(n.costs) for n in (*summary.front, *summary.references.values())]
+    timed = sorted(filter(is_latency, set.intersection(*everywhere))) if everywhere else []
+    axes = dict.fromkeys((summary.objective.cost, *summary.objective.more, *timed))
     more = [name for name in axes if name not in ("gflops", "macs", "params")]
     for name in more:
-        table.add_column(name, justify="right")
+        table.add_column(cost_with_unit(name), justify="right", overflow="fold")
     shown = [n for n in summary.front if n.posterior_front or not estimated]
     others = {n.trial: n for n in (*summary.references.values(), *summary.front)}
     for network in shown:

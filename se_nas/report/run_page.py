@@ -131,7 +131,9 @@ def _front_sections(
     chart = front_chart(done, rows, ordered, metric, recommended=recommended, rules=summary.rules, folded=folded)
     rules = rules_section(summary)
     sections = [
-        Section(id="front", title=f"{metric.name} against cost", short="Front", chart=chart),
+        Section(
+            id="front", title=f"{metric.name} against cost", short="Front", chart=chart, text=list(summary.latency)
+        ),
         *([] if rules is None else [rules]),
         _effects(found, metric),
     ]
