@@ -1,4 +1,4 @@
-"""The command line: ``se-nas search | confirm | train | sites | cost | report | compare | explain | export``.
+"""The command line: ``se-nas search | confirm | train | sites | cost | bench | report | compare | explain | export``.
 
 `se_nas.commands.options` has the commands; here is how a line becomes a call, and a mistake a message.
 """

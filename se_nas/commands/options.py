@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -19,6 +19,7 @@ from se_nas.core.config import SearchConfig, TrainConfig, first_line
 from se_nas.core.errors import ConfigError
 from se_nas.core.overrides import build, configured, grouped, target_of
 from se_nas.core.plain_text import visible
+from se_nas.core.ranges import check_whole
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
 
@@ -391,6 +392,34 @@ def _explain(given: Namespace) -> int:
     return _shown(given, done.found, lambda found: show_explained(found, str(done.folder)))
 
 
+def _add_bench(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", type=Literal["export"], help="export: write networks with the script that times them elsewhere")
+    add("folder", type=str, help="the folder to write")
+    add("--run", type=str | None, default=None, help="run folder that backbone, space and images are taken from")
+    _add_backbone(parser)
+    add("--format", type=str, default="onnx", help="onnx, onnx-int8, pt2 (for torch); several with commas")
+    add("--latency_batch", type=int | None, default=None, help="images at a time; default as in the run, or 1")
+    add("--placements", type=int | None, default=None, help="beside no SE and the front, at most; default as it takes")
+    _add_trust(parser)
+    _add_storage(parser)
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def _bench(given: Namespace) -> int:
+    from se_nas.commands.bench import bench_run, bench_space, show_bench
+
+    check_whole("placements", given.placements)
+    settings = {
+        "formats": given.format, "batch": given.latency_batch, "most": given.placements, "quiet": given.json,
+    }  # fmt: skip
+    if given.run is None:
+        content = bench_space(given.folder, _catalogue(given), **settings)
+    else:
+        content = bench_run(given.folder, given.run, trust=given.trust, storage=given.storage, **settings)
+    return _shown(given, content, show_bench)
+
+
 COMMANDS = {
     "search": Command(
         help="search, or go on with a search", add_arguments=_add_search, run=_search, config=SearchConfig
@@ -413,6 +442,8 @@ COMMANDS = {
     "explain": Command(
         help="what the SE blocks of a trained network do, and which of them multiply by a constant",
         add_arguments=_add_explain, run=_explain,
+    "bench": Command(
+        help="write networks to be timed on another device, for --latency-table", add_arguments=_add_bench, run=_bench
     ),
     "export": Command(
         help="write a network of a run to a folder, each format proven equal", add_arguments=_add_export, run=_export

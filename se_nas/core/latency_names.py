@@ -80,7 +80,8 @@ def check_latency(name: str, tables: Iterable[str], *, where: str) -> None:
         raise ConfigError(
             f"{where} is {name}, and there is no runtime or table {runtime_of(name)!r}",
             allowed=[LATENCY, *allowed],
-            hint=did_you_mean(name, allowed) or "a table is named after its file: --latency-table pixel8.json",
+            hint=did_you_mean(runtime_of(name), [runtime_of(known) for known in allowed])
+            or "a table is named after its file: --latency-table pixel8.json",
         )
 
 

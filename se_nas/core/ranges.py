@@ -20,6 +20,7 @@ WHOLE: dict[str, tuple[int, int]] = {
     "devices_per_trial": (1, 1024),
     "latency_batch": (1, 2**16),
     "latency_threads": (1, 1024),
+    "placements": (4, 10_000),
     "num_classes": (1, MAX_CLASSES),
     "seed": (0, 2**32 - 1),  # NumPy takes no larger one
     "epochs": (1, 10**6),

@@ -108,6 +108,8 @@ class Driver:
         found = self.study.findings()
         front = set(found.front.get("trial", []))
         wanted = [t.placement for t in found.trials if t.number in front or (t.role and t.state == "complete")]
+        if self.problem.costs.fits:
+            self.view.say(f"measuring latency of the front and the reference points, {len(wanted)} networks")
         self.study.keep_measured(self.problem.costs.settle(wanted))
 
     def _fill(self, executor: Executor) -> bool:

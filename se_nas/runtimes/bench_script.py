@@ -68,7 +68,7 @@ def main() -> None:
             )
     print(
         f"Wrote {options.out}: the network without SE takes {1000 * result['base']['median']:.3f} ms "
-        f"({runtime}, batch {manifest['batch']}, {options.threads} threads)."
+        f"({runtime}, batch {manifest['batch']}, threads: {options.threads})."
     )
 
 

@@ -69,7 +69,7 @@ class LatencyFit:
         errors = [abs(test.error) for test in self.held_out]
         good = sum(test.good for test in self.held_out)
         return (
-            f"{said} Of {len(errors)} other placements that were measured to test it, {good} lie within "
-            f"{100 * GOAL:g} % or the noise of their measurement; median error "
+            f"{said} Tested on other placements that were measured: {good} of {len(errors)} within "
+            f"{100 * GOAL:g} % or the noise of the measurement; median error "
             f"{100 * statistics.median(errors):.1f} %, largest {100 * max(errors):.1f} %."
         )

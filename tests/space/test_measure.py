@@ -18,14 +18,14 @@ from se_nas.core.config import Limits
 from se_nas.core.errors import CostError
 from se_nas.core.placement import Placement, Site, Unit
 from se_nas.core.trial import CostValue
-from se_nas.space import stopwatch
+from se_nas.space import measured_cost, stopwatch
 from se_nas.space.exact_cost import CostModel
 from se_nas.space.measured_cost import Measurer
 from se_nas.space.peak_memory import peak_memory
 from se_nas.space.pricing import Pricing, open_costs
 from se_nas.space.space import Space
 from se_nas.space.spec import read_space
-from se_nas.space.stopwatch import median_interval
+from se_nas.space.stopwatch import Call, Runtime, median_interval
 
 SHAPE = (8, 4, 4)
 SLOW = 0.004
@@ -100,6 +100,88 @@ class TestLatency:
         first = measurer.measure(space.reference)
         assert measurer.measure(space.reference) is first
         assert measurer.predict(space.reference) is first
+
+
+class Counting:
+    """A runtime that counts the networks that it opens."""
+
+    def __init__(self, description: str = "counter 1") -> None:
+        self.opened = 0
+        self.runtime = Runtime(name="counter", description=description, open=self._open)
+
+    def _open(self, network: nn.Module, images: Tensor) -> Call:
+        self.opened += 1
+        return lambda: network(images)
+
+
+class TestGoingOn:
+    """What was measured before is not measured again, as long as it was measured in the same way."""
+
+    NAME = "latency@counter"
+
+    def pricing(self, space: Space, folder: Path, counting: Counting, **more: object) -> Pricing:
+        model = nn.Sequential()
+        for one in UNITS:
+            model.add_module(one.name, nn.Conv2d(8, 8, 1))
+        measurer = Measurer(
+            build, space, input_shape=SHAPE, device=torch.device("cpu"), memory=False,
+            runtimes={self.NAME: counting.runtime}, **more,
+        )  # fmt: skip
+        return Pricing(CostModel(model, UNITS, SHAPE), measurer=measurer, cache=folder / "measured.json")
+
+    def test_nothing_is_measured_twice(self, space: Space, tmp_path: Path) -> None:
+        counting = Counting()
+        first = self.pricing(space, tmp_path, counting)
+        first.prepare()
+        assert counting.opened > 8
+        assert first.measurer.plans == []
+        again = Counting()
+        second = self.pricing(space, tmp_path, again)
+        second.prepare()
+        assert again.opened == 0
+        assert {p.key: second(p)[self.NAME] for p in space.placements()} == {
+            p.key: first(p)[self.NAME] for p in space.placements()
+        }
+        assert second.fits == first.fits
+
+    @pytest.mark.parametrize(("description", "more"), [("counter 2", {}), ("counter 1", {"threads": 2}), ("counter 1",
+                             {"batch": 2})])  # fmt: skip
+    def test_another_way_of_measuring_starts_anew(
+        self, space: Space, tmp_path: Path, description: str, more: dict[str, int]
+    ) -> None:
+        self.pricing(space, tmp_path, Counting()).settle([space.baseline])
+        again = Counting(description)
+        second = self.pricing(space, tmp_path, again, **more)
+        assert self.NAME not in second(space.baseline)
+        found = second.settle([space.baseline])
+        assert again.opened == 1
+        threads = more.get("threads", 1)
+        assert found[space.baseline.key][self.NAME].conditions == (
+            f"{description}, batch {more.get('batch', 1)}, {threads} thread{'s' * (threads > 1)}, cpu"
+        )
+
+    def test_values_of_version_0_1_hold(self, space: Space, tmp_path: Path) -> None:
+        """They do not say how they were measured, and may be of placements that nobody measures now."""
+        old = b'{"value": 5.0, "unit": "ms", "kind": "measured", "interval": [4.0, 6.0]}'
+        (tmp_path / "measured.json").write_bytes(b'{"%s": {"latency": %s}}' % (space.baseline.key.encode(), old))
+        measurer = Measurer(build, space, input_shape=SHAPE, device=torch.device("cpu"), memory=False)
+        pricing = Pricing(TestPricing().pricing(space).exact, measurer=measurer, cache=tmp_path / "measured.json")
+        assert pricing(space.baseline)["latency"].value == 5.0
+        pricing.settle([space.reference])
+        ratio = pricing(space.reference)["latency"].value / 5.0
+        assert ratio == pytest.approx((0.004 + 3 * SLOW) / 0.004, rel=0.25)
+
+    def test_the_time_is_bounded(self, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measured_cost, "TIME", 0.0)
+        counting = Counting()
+        pricing = self.pricing(space, tmp_path, counting)
+        assert "0 s at most" in pricing.to_measure[0]
+        pricing.prepare()
+        assert counting.opened == 1 + measured_cost.AT_LEAST
+        fit = pricing.fits[self.NAME]
+        assert len(fit.fitted) + len(fit.held_out) == measured_cost.AT_LEAST
+        low, high = pricing(space.placement(dict.fromkeys(space.parameters, 3)))[self.NAME].interval
+        assert low < high
 
 
 class TestMedianInterval:
