@@ -442,6 +442,7 @@ COMMANDS = {
     "explain": Command(
         help="what the SE blocks of a trained network do, and which of them multiply by a constant",
         add_arguments=_add_explain, run=_explain,
+    ),
     "bench": Command(
         help="write networks to be timed on another device, for --latency-table", add_arguments=_add_bench, run=_bench
     ),
