@@ -125,6 +125,7 @@ def confirm(
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
         networks = choose_finalists(alone, study.space, top)
+        problem.costs.settle(network.placement for network in networks)  # at once, but for what is known
         margin = config.margin if margin is None else margin
         confirming = Confirming.of(problem, folder, networks, shown)
         done = _trained(confirming, seeds, MAX_SEEDS if max_seeds is None else max_seeds, margin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
 from se_nas.report.plan_text import cost_lines, what_lines
 from se_nas.report.terminal import View
+from se_nas.space.pricing import CACHE, FITS
 
 
 def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings]) -> SearchPlan:
@@ -72,6 +74,9 @@ def _scratch(run: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # then they are prepared anew
                 for file in (run / "data").iterdir():
                     (scratch / "data" / file.name).hardlink_to(file)
+        for name in (CACHE, FITS):
+            if (run / name).is_file():
+                shutil.copyfile(run / name, scratch / name)
         yield scratch
 
 

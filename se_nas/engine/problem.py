@@ -38,7 +38,7 @@ from se_nas.runtimes.latency_table import BenchFacts, read_table
 from se_nas.runtimes.table import open_runtimes
 from se_nas.space.exact_cost import Cost, CostModel
 from se_nas.space.measured_cost import Measurer
-from se_nas.space.pricing import Pricing, open_costs
+from se_nas.space.pricing import CACHE, Pricing, open_costs
 from se_nas.space.space import Space
 from se_nas.space.spec import read_space
 from se_nas.training.devices import choose_devices, cores, gpu_need, trainings_at_once
@@ -167,6 +167,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
         sampler=absolute(config.sampler),
         executor=absolute(config.executor),
         weights=None if config.weights is None else str(user_path(config.weights).resolve()),
+        latency_table=",".join(str(user_path(f).resolve()) for f in table_files(config.latency_table).values()) or None,
     )
     check_logs(log_names(config.logs))
     loop = open_loop(config.trainer, metric=config.metric, direction=config.direction)
@@ -233,7 +234,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
         data=data,
         task=task,
         space=space,
-        costs=_pricing(config, data, backbone, space, here, folder / "measured.json"),
+        costs=_pricing(config, data, backbone, space, here, folder / CACHE),
         devices=devices,
         precision=precision,
         start_weights=start,

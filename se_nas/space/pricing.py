@@ -22,8 +22,8 @@ from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.measured_cost import Measurer, Values
 from se_nas.space.space import Decision, Space
 
-FITS = "latency.json"
-"""File beside the cache with the models of latency and their errors."""
+CACHE, FITS = "measured.json", "latency.json"
+"""Files of a run folder: what was measured, and the models of latency with their errors."""
 
 
 class Pricing:

@@ -136,8 +136,8 @@ class TestFit:
         assert fit.text == (
             "latency@onnxruntime (onnxruntime 1.32.0 (CPU), batch 1, 1 thread, cpu): the backbone takes 2 ms "
             "(90 % interval 1.9 to 2.1). Other placements are predicted: 9 kinds of SE block, fitted on 2 "
-            "placements in 1 min 05 s. Tested on other placements that were measured: 1 of 2 within 3 % or the noise of the "
-            "measurement; median error 5.5 %, largest 10.0 %."
+            "placements in 1 min 05 s. Tested on other placements that were measured: 1 of 2 within 3 % or the "
+            "noise of the measurement; median error 5.5 %, largest 10.0 %."
         )
 
 
