@@ -109,7 +109,7 @@ def measure(name: str, catalogue: Catalogue, runtime: str, given: argparse.Names
     pricing.settle(named.values())
     fit = pricing.fits[cost]
     tests = {test.key: test for test in fit.held_out}
-    placements = {space.baseline.key: space.baseline} | {p.key: p for p in measurer_placements(catalogue)}
+    placements = {space.baseline.key: space.baseline} | {p.placement.key: p.placement for p in measurer.planned}
     kinds = {placement.key: kind for kind, placement in named.items()} | {space.baseline.key: "no SE"}
     placements |= {p.key: p for p in named.values()}
     base, rows = measurer.known[space.baseline.key][cost], []
@@ -151,12 +151,6 @@ def last_stage(catalogue: Catalogue) -> Placement:
     chosen = {n: c for n, c in space.reference.choices.items() if n in last}
     label = f"{space.decisions[-1].name}=16"
     return Placement(choices={**space.baseline.choices, **chosen}, label=label)
-
-
-def measurer_placements(catalogue: Catalogue) -> list[Placement]:
-    from se_nas.space.latency_model import Terms, plan_measurements
-
-    return [p.placement for p in plan_measurements(catalogue.space, Terms(catalogue.space))]
 
 
 def ends(name: str, value: CostValue, scale: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ to few measurements (`se_nas.space.latency_model`), with an interval; a predicti
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,6 @@ class Measurer:
         self._models: dict[str, LatencyModel] = {}
         self._scales: dict[str, CostValue] = {}
         self._memory_model: tuple[np.ndarray, np.ndarray, float] | None = None
-        self._terms: Terms | None = None
         self.remember(known or {}, {})
         for name, table in (tables or {}).items():
             self._tabulate(name, table)
@@ -123,8 +123,8 @@ class Measurer:
     @property
     def plans(self) -> list[str]:
         """What `calibrate` is going to measure, and how long that may take, in sentences."""
-        new = [name for name in self.runtimes if name not in self.fits]
-        number = len(plan_measurements(self.space, self.terms)) if new else 0
+        new = [name for name in self.runtimes if self._before(name) is None]
+        number = len(self.planned) if new else 0
         return [
             f"Measuring {name} ({self.conditions(name)}) of {number} placements beside the backbone, for "
             f"{duration(TIME)} at most, before the first training."
@@ -173,17 +173,26 @@ class Measurer:
             predicted[MEMORY] = CostValue(value=value, unit=unit, kind="predicted", interval=interval)
         return known | predicted if predicted else known
 
-    @property
+    @functools.cached_property
     def terms(self) -> Terms:
-        self._terms = self._terms or Terms(self.space)
-        return self._terms
+        return Terms(self.space)
+
+    @functools.cached_property
+    def planned(self) -> list[Planned]:
+        """What the models are fitted on and tested with."""
+        return plan_measurements(self.space, self.terms)
+
+    def _before(self, name: str) -> LatencyFit | None:
+        """The model of an earlier call, unless its placements are those of another space."""
+        fit = self.fits.get(name)
+        return fit if fit is not None and fit.keys <= {p.placement.key for p in self.planned} else None
 
     def _calibrate(self, name: str) -> None:
         """Measure the planned placements until the time is over, and fit the model of one runtime."""
         start, done = time.monotonic(), list[Planned]()
-        before = self.fits.get(name)
+        before = self._before(name)
         self._scale(name)
-        for planned in plan_measurements(self.space, self.terms):
+        for planned in self.planned:
             key = planned.placement.key
             if before is not None and key not in before.keys:
                 continue
