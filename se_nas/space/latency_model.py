@@ -32,7 +32,7 @@ SITES, WIDTHS = (0.1, 0.3, 1.0), (0.03, 0.1, 0.3, 1.0)
 """Deviations of sites, and of widths at one site, as multiples of the size of a block's effect."""
 
 NOISES = tuple(float(s) for s in np.geomspace(3e-4, 0.1, 11))
-"""Standard deviations of one measured ratio around the sum of its terms: 0.03 % to 10 %."""
+"""Standard deviations of a ratio around the sum of its terms, beyond the noise of its measurement: 0.03 % to 10 %."""
 
 FEWEST, MOST = 6, 40
 """Placements that the model is fitted on."""
@@ -107,24 +107,34 @@ class LatencyModel:
     ----------
     ratios:
         Of the placements that were measured, without the backbone, whose ratio is 1.
+    noises:
+        Standard deviation of each measurement, where it is known: the less certain it is, the less it counts.
     """
 
-    def __init__(self, terms: Terms, placements: Sequence[Placement], ratios: Sequence[float]) -> None:
+    def __init__(
+        self, terms: Terms, placements: Sequence[Placement], ratios: Sequence[float], noises: Sequence[float] = ()
+    ) -> None:
         self.terms = terms
         rows = np.array([terms.row(p)[0] for p in placements]).reshape(len(placements), terms.width)
         self._mean, self._covariance, self._noise, self._foreign = _posterior(
-            rows, np.asarray(ratios, dtype=float) - 1, len(terms.classes)
+            rows,
+            np.asarray(ratios, dtype=float) - 1,
+            np.asarray(noises or [0.0] * len(placements), dtype=float) ** 2,
+            len(terms.classes),
         )
 
     def predict(self, placement: Placement) -> tuple[float, float]:
-        """The ratio of a placement, and the standard deviation of what would be measured around it."""
+        """The ratio of a placement, and the standard deviation of the true one around it."""
         row, foreign = self.terms.row(placement)
         variance = float(row @ self._covariance @ row) + foreign**2 * self._foreign + self._noise
         return 1 + float(row @ self._mean), math.sqrt(variance if placement.blocks else self._noise)
 
 
-def _posterior(rows: Array, values: Array, classes: int) -> tuple[Array, Array, float, float]:
-    """Mean and covariance of the weights, variance of the noise and of an unknown block, averaged over the grid."""
+def _posterior(rows: Array, values: Array, known: Array, classes: int) -> tuple[Array, Array, float, float]:
+    """Mean and covariance of the weights, variances around the sum and of an unknown block, averaged over the grid.
+
+    `known` are the variances of the single measurements.
+    """
     width = rows.shape[1]
     blocks = math.sqrt(float((rows[:, 0] ** 2).mean())) if len(rows) else 0.0
     size = max(math.sqrt(float((values**2).mean())) / blocks, 1e-4) if blocks else 0.01
@@ -133,7 +143,7 @@ def _posterior(rows: Array, values: Array, classes: int) -> tuple[Array, Array, 
         scale = np.full(width, size * term)
         scale[:COMMON], scale[COMMON : COMMON + classes] = 3 * size, size * site
         prior = scale**2
-        spread = (rows * prior) @ rows.T + noise**2 * np.eye(len(rows))
+        spread = (rows * prior) @ rows.T + np.diag(noise**2 + known)
         factor = np.linalg.cholesky(spread)
         white = np.linalg.solve(factor, values)
         reached = np.linalg.solve(factor, rows * prior)

@@ -218,7 +218,12 @@ class Measurer:
     def _fit(self, name: str, done: Sequence[Planned], values: Mapping[str, CostValue], seconds: float) -> None:
         base = self._scales[name]
         fitted = [p.placement for p in done if not p.held_out]
-        model = LatencyModel(self.terms, fitted, [values[p.key].value / base.value for p in fitted])
+        model = LatencyModel(
+            self.terms,
+            fitted,
+            [values[p.key].value / base.value for p in fitted],
+            [_deviation(values[p.key]) / base.value for p in fitted],
+        )
         tests = []
         for placement in (p.placement for p in done if p.held_out):
             ratio, sd = model.predict(placement)
@@ -286,6 +291,12 @@ class Measurer:
             chosen = [placement.choices[u.name] for u in decision.units if placement.choices[u.name].kind == "se"]
             row += [len(chosen), sum(c.squeeze_channels or 0 for c in chosen)]
         return np.array(row)
+
+
+def _deviation(value: CostValue) -> float:
+    """The standard deviation that a 90 % interval stands for."""
+    low, high = value.interval or (value.value, value.value)
+    return (high - low) / (2 * Z)
 
 
 def _fit(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

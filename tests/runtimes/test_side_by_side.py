@@ -21,7 +21,7 @@ def few_rounds() -> Iterator[None]:
         yield
 
 
-# The blocks of this network sleep for 4 ms for each SE block in them, so that its latency is known.
+# The blocks of this network sleep for 20 ms for each SE block in them, so that its latency is known.
 SLEEPS = """
 import time
 
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
     def forward(self, images):
         if any("SE" in type(module).__name__ for module in self.modules()):
-            time.sleep(0.004)
+            time.sleep(0.02)
         return (images + self.bn(self.conv(images))).relu()
 
 
@@ -46,7 +46,7 @@ class Net(nn.Module):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
 
     def forward(self, images):
-        time.sleep(0.004)
+        time.sleep(0.02)
         return self.head(self.second(self.first(self.stem(images))))
 
 
@@ -64,8 +64,8 @@ def words(tmp_path: Path) -> list[str]:
 def test_beside_the_backbone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--placement", "first=4", "--measure", "latency", "--latency-batch", "2", "--json"]) == 0
     seen = json.loads(capsys.readouterr().out)["latency"]["latency"]
-    assert seen["without_se"] == pytest.approx(4.5, rel=0.4)
-    assert 1.5 < seen["ratio"] < 2.3
+    assert seen["without_se"] >= 20
+    assert 1.5 < seen["ratio"] < 2.5
     assert seen["ratio_interval"][0] <= seen["ratio"] <= seen["ratio_interval"][1]
     assert seen["kind"] == "measured"
     assert seen["conditions"].endswith("batch 2, 1 thread, cpu")
@@ -91,7 +91,7 @@ def test_no_se_is_as_fast_as_itself(words: list[str], capsys: pytest.CaptureFixt
 def test_what_is_wrong_is_said(
     words: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words, *more]) == 2
+    assert main([*words, "--placement", "first=4", *more]) == 2
     assert message in capsys.readouterr().err
 
 

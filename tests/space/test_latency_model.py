@@ -88,6 +88,18 @@ class TestModel:
         quiet, loud = (fitted(truth(0), noise=noise)[0].predict(SPACE.reference)[1] for noise in (0.001, 0.05))
         assert loud > 3 * quiet
 
+    def test_an_uncertain_measurement_counts_less(self) -> None:
+        """One of the ratios was measured while the machine did something else, and says so."""
+        ratio, plan = truth(0), plan_measurements(SPACE, terms := Terms(SPACE))
+        placements = [p.placement for p in plan if not p.held_out]
+        ratios = [ratio(p) for p in placements]
+        ratios[3] = 3.0
+        noises = [0.001] * len(ratios)
+        blind = LatencyModel(terms, placements, ratios, noises)
+        told = LatencyModel(terms, placements, ratios, [*noises[:3], 1.0, *noises[4:]])
+        wrong = [max(abs(m.predict(p)[0] / ratio(p) - 1) for p in others(set())) for m in (told, blind)]
+        assert wrong[0] < 0.01 < wrong[1]
+
     def test_a_block_of_no_known_kind_is_less_certain(self) -> None:
         model, _ = fitted(truth(0), noise=0.001)
         foreign, known = SPACE.parse("b.0=5"), SPACE.parse("b.0=4")
