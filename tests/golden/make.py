@@ -43,7 +43,9 @@ IDENTITY = RunIdentity(
     split="0011223344556677", precision="bf16", trainer=TARGET,
 )  # fmt: skip
 METRIC = Metric(value=0.875, direction="maximize", unit="share")
-COST = CostValue(value=12.5, unit="ms", kind="measured", interval=(12.0, 13.0))
+COST = CostValue(
+    value=12.5, unit="ms", kind="measured", interval=(12.0, 13.0), conditions="torch 2.13.0, batch 1, 1 thread, cpu"
+)
 EPOCH = Epoch(epoch=1, metrics={"val_accuracy": 0.5, "val_loss": 1.25})
 REQUEST = Request(
     trial=4, attempt=2, placement=PLACEMENT, units=(UNIT,), identity=IDENTITY, backbone=TARGET, folder="/run",
