@@ -233,7 +233,8 @@ class Measurer:
                                  interval=(predicted - spread, predicted + spread), measured=value))  # fmt: skip
         self._models[name] = model
         self.fits[name] = LatencyFit(
-            name=name, conditions=base.conditions if isinstance(base.conditions, str) else "", base=base,
+            name=name, base=base,
+            conditions=base.conditions if isinstance(base.conditions, str) else self.conditions(name),
             terms=len(self.terms.terms), fitted=tuple(p.key for p in fitted), held_out=tuple(tests), seconds=seconds,
         )  # fmt: skip
 

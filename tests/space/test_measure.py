@@ -170,6 +170,10 @@ class TestGoingOn:
         pricing.settle([space.reference])
         ratio = pricing(space.reference)["latency"].value / 5.0
         assert ratio == pytest.approx((0.004 + 3 * SLOW) / 0.004, rel=0.25)
+        pricing.prepare()
+        assert pricing.fits["latency"].text.startswith("latency (torch ")
+        again = Measurer(build, space, input_shape=SHAPE, device=torch.device("cpu"), memory=False)
+        assert Pricing(pricing.exact, measurer=again, cache=tmp_path / "measured.json").to_measure == []
 
     def test_the_time_is_bounded(self, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(measured_cost, "TIME", 0.0)
