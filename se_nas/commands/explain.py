@@ -24,6 +24,7 @@ from se_nas.core.trial import Trial
 from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
 from se_nas.data.datamodule import pair_of
+from se_nas.engine.block_times import block_times
 from se_nas.engine.explaining import ACCURACY, Shown, explain_network
 from se_nas.engine.gates import Trained, explain_trial, network_to_look_at, weights_of
 from se_nas.engine.run_folder import clear_errors
@@ -145,6 +146,10 @@ def explain_run(
     )
     with torch.random.fork_rng(devices=[]):
         explained = explain_trial(trained, trial, each=True, images=images, device=place)
+    times = block_times(trained.network(trial), data.input_shape)
+    explained = replace(
+        explained, blocks=tuple(replace(b, milliseconds=times.get(b.module, b.milliseconds)) for b in explained.blocks)
+    )
     if data.includes_val:
         note = f"{note} The network was trained on these images, too: new ones may say something else.".lstrip()
     explained = replace(explained, note=note)

@@ -160,7 +160,7 @@ def export(
             run=run_folder.path, backbone=config.backbone, units=study.space.units, data=data,
             objective=found.objective,
         )  # fmt: skip
-        folded = fold_trial(of, trial, record, space=study.space, margin=fold_margin)
+        folded = fold_trial(of, trial, record, space=study.space, margin=fold_margin, runtimes=_timed_in(names))
         record = folded.record
 
     def calibration() -> Tensor:
@@ -198,6 +198,11 @@ def export(
         keep_folded(run_folder.path, folded.point(trial))
         write_page_of(run_folder, study)
     return Export(folder=target, record=record, proofs=proofs)
+
+
+def _timed_in(formats: Sequence[str]) -> list[str]:
+    """The latencies that say what folding saves in the formats that are written."""
+    return ["latency", *(["latency@onnxruntime"] if any(name.startswith("onnx") for name in formats) else [])]
 
 
 def _listed(formats: str | Iterable[str]) -> list[str]:

@@ -18,12 +18,14 @@ from se_nas.commands.explain import shown_images
 from se_nas.core.errors import RunError
 from se_nas.core.placement import NONE, Placement
 from se_nas.core.trial import Trial
+from se_nas.engine.block_times import before_and_after
 from se_nas.engine.explaining import ACCURACY, Shown
 from se_nas.engine.folding import EQUAL, MARGIN, Folded, fold_network
 from se_nas.engine.gates import Trained, units_of_blocks
 from se_nas.exports.bundle import Exported, FoldedBlock, FoldedFrom
 from se_nas.exports.images import part_images
 from se_nas.insertion.insert import build_candidate
+from se_nas.runtimes.table import open_runtimes
 from se_nas.space.exact_cost import CostModel
 from se_nas.space.space import Space
 
@@ -81,7 +83,15 @@ def fold(
     return fold_network(network, shown, scoring=ACCURACY if shown.numbered else None, margin=margin)
 
 
-def fold_trial(trained: Trained, trial: Trial, record: Exported, *, space: Space, margin: float | None) -> FoldedExport:
+def fold_trial(
+    trained: Trained,
+    trial: Trial,
+    record: Exported,
+    *,
+    space: Space,
+    margin: float | None,
+    runtimes: Sequence[str] = (),
+) -> FoldedExport:
     """Fold the network of a trial on its validation images, and describe what is left.
 
     Parameters
@@ -91,6 +101,9 @@ def fold_trial(trained: Trained, trial: Trial, record: Exported, *, space: Space
     margin:
         Loss up to which a block is folded: points where the metric is a share, else in its unit; see `fold_network`.
         None for the default: 0.1 points, and exact constants only for another metric.
+
+    runtimes:
+        Latencies that are measured before and after, by the names of their costs.
 
     Raises
     ------
@@ -124,7 +137,13 @@ def fold_trial(trained: Trained, trial: Trial, record: Exported, *, space: Space
     costs = CostModel(backbone, trained.units, data.input_shape)
     before, after = costs(trial.placement), costs(placement)
     facts = _facts(folded, trial.placement, note=TRAINED_ON if data.includes_val else "")
-    facts = replace(facts, params_saved=before.params - after.params, macs_saved=before.macs - after.macs)
+    open_on = open_runtimes(runtimes, device=torch.device("cpu"), threads=1)
+    facts = replace(
+        facts, params_saved=before.params - after.params, macs_saved=before.macs - after.macs,
+        milliseconds=tuple(
+            before_and_after(network, folded.network, data.input_shape, runtime) for runtime in open_on.values()
+        ),
+    )  # fmt: skip
     return FoldedExport(
         record=replace(
             record, key=placement.key, placement=placement, costs=after.values(), metrics={}, estimate=None,

@@ -93,8 +93,8 @@ class FoldedFrom:
     apart: float = 0.0
     params_saved: int = 0
     macs_saved: int = 0
-    milliseconds: tuple[CostValue, CostValue] | None = None
-    """Of one image before and after, on one thread."""
+    milliseconds: tuple[tuple[CostValue, CostValue], ...] = ()
+    """Of one image before and after, in each runtime that was tried."""
     note: str = ""
 
     @property
@@ -115,9 +115,13 @@ class FoldedFrom:
                 + f" ({factor * self.low:+.2f} to {factor * self.high:+.2f}), paired on {self.images:,} validation "
                 "images."
             )
-        if self.milliseconds is not None:
-            before, after = self.milliseconds
-            found.append(f"One image takes {after.value:.3g} ms instead of {before.value:.3g} ms.")
+        for before, after in self.milliseconds:
+            low, high = after.interval or (after.value, after.value)
+            found.append(
+                f"One image takes {after.value:.3g} ms instead of {before.value:.3g} ms: "
+                f"{100 * (after.value / before.value - 1):+.1f} % ({100 * (low / before.value - 1):+.1f} to "
+                f"{100 * (high / before.value - 1):+.1f} %; {after.conditions})."
+            )
         found += [f"{block.block} stays: {block.reason}." for block in left]
         return (*found, self.note) if self.note else tuple(found)
 

@@ -53,6 +53,14 @@ def test_the_folded_network_is_the_trained_one_without_its_blocks(run: SearchRes
     with torch.no_grad():
         right = [network(images).argmax(1) for network in networks]
     assert float((right[0] != right[1]).double().mean()) == pytest.approx(facts.changed)
+    assert [before.conditions for before, _ in facts.milliseconds] == [
+        after.conditions for _, after in facts.milliseconds
+    ]
+    assert [str(after.conditions).split()[0] for _, after in facts.milliseconds] == ["torch", "onnxruntime"]
+    for before, after in facts.milliseconds:
+        assert before.value > 0
+        assert after.interval is not None
+        assert after.interval[0] <= after.value <= after.interval[1]
     card = (done.folder / "README.md").read_text()
     assert "## SE blocks that are folded" in card
     assert f"Trained with `{facts.placement}`" in card
