@@ -58,6 +58,7 @@ def test_the_folded_network_is_the_trained_one_without_its_blocks(run: SearchRes
     ]
     assert [str(after.conditions).split()[0] for _, after in facts.milliseconds] == ["torch", "onnxruntime"]
     for before, after in facts.milliseconds:
+        assert before.conditions == after.conditions
         assert before.value > 0
         assert after.interval is not None
         assert after.interval[0] <= after.value <= after.interval[1]
