@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from se_nas.cli import main, parse
-from se_nas.commands.options import _settings
+from se_nas.commands.shared_options import settings_of
 from se_nas.core.config import Limits, SearchConfig, measured_costs
 from se_nas.core.costs import cost_facts
 from se_nas.core.errors import ConfigError
@@ -17,7 +17,7 @@ from se_nas.core.words import cost_with_unit
 
 
 def given(*words: str) -> SearchConfig:
-    return configured(None, _settings(parse(["search", *words]).search, SearchConfig))
+    return configured(None, settings_of(parse(["search", *words]).search, SearchConfig))
 
 
 @pytest.mark.parametrize(
