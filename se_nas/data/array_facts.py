@@ -16,8 +16,10 @@ def class_counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
 def mean_and_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per channel of images (n, channels, *size); 1 in place of a standard deviation of 0.
 
-    DataError if it is 0 in all channels, or all images are one image.
+    DataError if it is 0 in all channels, all images are one image, or there is no pixel.
     """
+    if images.size == 0:
+        raise DataError(f"the training images have no pixels: their shape is {images.shape}")
     axes = (0, *range(2, images.ndim))
     number = images.size // images.shape[1]
     total, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])

@@ -104,6 +104,13 @@ class Space:
                 parameters[f"{name}.{setting}"] = values
         self._searched |= {parameter: list(range(len(values))) for parameter, values in parameters.items()}
         self._searched[f"{name}.reduction"] = [i for i, value in enumerate(reductions) if value in wished]
+        if not self._searched[f"{name}.reduction"]:
+            raise SpaceError(
+                f"nothing can be chosen: {', '.join(map(str, wished))} is all that it may have, and the network has "
+                "no SE block there that could be kept",
+                where=f"the search space, {self.spec.decide} {name!r}",
+                allowed=["none", "reductions"],
+            )
         return Decision(name=name, units=units, reductions=reductions, parameters=parameters)
 
     def _check_reductions(self) -> None:

@@ -363,7 +363,7 @@ class TestSearch:
         said = printed(capsys, "export", str(run), "--to", str(tmp_path / "net")).strip()
         assert said.splitlines()[-1] == str(tmp_path / "net")
         names = {p.name for p in (tmp_path / "net").iterdir()}
-        assert names == {"placement.json", "model.safetensors", "proof.json", "README.md"}
+        assert names == {"placement.json", "model.safetensors", "proof.json", "README.md", "network.svg"}
         assert "select is 'worst'" in refused(capsys, "export", str(run), "--select", "worst")
         assert "the run has no trial '99'" in refused(capsys, "export", str(run), "--select", "trial=99")
 

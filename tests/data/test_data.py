@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from se_nas.commands.search import search
 from se_nas.core.errors import DataError, PluginError
 from se_nas.core.trial import Target
+from se_nas.data.array_facts import mean_and_std
 from se_nas.data.arrays import Arrays
 from se_nas.data.base import PARTS, DataInfo
 from se_nas.data.sealed import open_test, openings
@@ -463,6 +464,10 @@ class TestArrays:
         assert source.classes == ("0", "1", "2")
         with pytest.raises(DataError, match="the train part has 4 images and 3 targets"):
             next(source.images("train", np.arange(3)))
+
+    def test_images_without_pixels(self) -> None:
+        with pytest.raises(DataError, match=r"the training images have no pixels: their shape is \(4, 0, 8\)"):
+            mean_and_std(np.zeros((4, 0, 8)))
 
     def test_wrong_targets(self) -> None:
         with pytest.raises(DataError, match=r"the array of val targets has shape \(2,\) and type int64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,3 +237,13 @@ class TestErrors:
         with pytest.raises(RunError, match="schema version 99 is newer") as caught:
             study_in(tmp_path, space).trials()
         assert "trial 0" in str(caught.value)
+
+
+def test_a_row_that_is_no_record_is_an_error_in_words(tmp_path: Path) -> None:
+    """A number of 5,000 digits is valid JSON, and no number of Python."""
+    study = study_in(tmp_path, space_of("none", 16))
+    run_one(study, space_of("none", 16), {"stage1.reduction": 0, "stage2.reduction": 0})
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = 'record'", ["9" * 5000])
+    with pytest.raises(RunError, match="cannot use the study storage"):
+        study_in(tmp_path, space_of("none", 16)).trials()

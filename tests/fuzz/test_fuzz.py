@@ -109,10 +109,13 @@ ARGUMENTS = {
     "cost": {"--backbone": texts, "--num_classes": scalars},
     "report": {"--every": scalars, "--figures": texts},
     "confirm": {"--top": st.integers(1, 3), "--seeds": scalars, "--margin": scalars},
-    "export": {"--select": texts, "--format": texts, "--opset": scalars, "--max_drop": scalars},
+    "export": {"--select": texts, "--format": texts, "--opset": scalars, "--max_drop": scalars,
+               "--fold_margin": scalars},
     "compare": {"--cost": texts, "--to": texts},
+    "explain": {"--select": texts, "--trial": scalars, "--images": scalars, "--device": texts},
+    "bench": {"--format": texts, "--latency_batch": scalars, "--placements": scalars},
 }  # fmt: skip
-NEEDED = {"report": 1, "confirm": 1, "export": 1, "compare": 2}
+NEEDED = {"report": 1, "confirm": 1, "export": 1, "compare": 2, "explain": 1, "bench": 1}
 STORAGES = ("sqlite:///nowhere/x.db", "mysql://u:p@127.0.0.1:1/x", "oracle://x", "mssql+pyodbc://x", "foo://x", "x",
             "postgresql://127.0.0.1:1/x", "postgresql://127.0.0.1:x/y", "sqlite://", "sqlite:///", "://",
             "sqlite:///a\0b", "cockroachdb://x", "sqlite+aiosqlite:///x", "redis://localhost")  # fmt: skip
@@ -145,8 +148,9 @@ def test_arguments(fuzz: Callable[..., Tally], here: Path) -> None:
         command = draw(st.sampled_from([*COMMANDS, "search", "search", "train"]))
         runs = [draw(st.one_of(texts, st.just("run"))) for _ in range(NEEDED.get(command, 0))]
         options = [name for name in options_of(command) if name not in ("--help", "--watch", "--probe_lr")]
-        line = [command, *runs, *draw(words(options, ARGUMENTS[command]))]
-        if command in ("sites", "cost"):  # a backbone that is there takes a second
+        verb = ["export"] if command == "bench" else []
+        line = [command, *verb, *runs, *draw(words(options, ARGUMENTS[command]))]
+        if command in ("sites", "cost", "bench"):  # a backbone that is there takes a second
             line += ["--backbone", draw(texts)]
         if command in ("report", "export") and draw(st.booleans()):
             storage = draw(st.sampled_from(STORAGES))

@@ -513,3 +513,11 @@ class TestStart:
 
     def test_a_scale_that_is_given_is_of_a_plain_block(self) -> None:
         assert Choice.se(16, 4, gate_scale=2.0) == Choice.se(16, 4, gate_scale=2.0, init="plain")
+
+
+def test_a_stage_in_which_nothing_can_be_chosen_is_an_error() -> None:
+    spec = SpaceSpec(stages={"stage1": ("keep",)})
+    with pytest.raises(SpaceError, match="nothing can be chosen: keep is all that it may have") as caught:
+        Space(spec, UNITS)
+    assert "stage 'stage1'" in str(caught.value)
+    assert Space(SpaceSpec(stages={"stage3": ("keep",)}), UNITS).size > 0  # there the network has one
