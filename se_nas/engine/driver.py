@@ -96,6 +96,7 @@ class Driver:
         if clean:
             shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
             self._drop_weights()
+            self._clear_results()
         if clean and self.proposer.phase == "search":
             self._measure_front()
         self.study.check_there()
@@ -249,8 +250,16 @@ class Driver:
                 self._tell(trial, from_json(file.read_bytes(), Result, where=str(file)))
             elif self.run.owned_by_us(trial.owner):
                 self._orphan(trial)
+        self._clear_results()
         self.study.fail_unrecorded()
         self._take_over()  # nothing yet: from now on it is seen whether they are renewed
+
+    def _clear_results(self) -> None:
+        """Remove results of trials that have ended: of a driver that was killed before, or a worker that outlived it."""
+        for trial in self.study.trials():
+            file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
+            if trial.state != "running" and file.is_file():
+                file.unlink(missing_ok=True)
 
     def _orphan(self, trial: Trial) -> None:
         with self.study.turn:

@@ -98,6 +98,17 @@ class TestKills:
         assert max(Counter(t.placement.key for t in trials).values()) == 1, "nothing was trained twice"
         assert len(trained) == which
 
+    def test_between_telling_a_result_and_removing_its_file(self, tmp_path: Path) -> None:
+        search(tiny(tmp_path, budget=2))
+        results = tmp_path / "run" / "results"
+        (results / "0-1.json").write_text("{}")
+        search(tiny(tmp_path, budget=2))  # nothing is left to train
+        assert not list(results.iterdir())
+        (results / "1-1.json").write_text("{}")
+        search(tiny(tmp_path, budget=3))
+        assert not list(results.iterdir())
+        assert sum(t.counts for t in trials_of(tmp_path / "run")) == 3
+
     def test_leftovers_of_an_export_are_removed_by_the_next(self, tmp_path: Path) -> None:
         code = (
             "import os, signal, sys\nfrom pathlib import Path\nfrom se_nas.exports import bundle\n"
