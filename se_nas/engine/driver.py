@@ -255,7 +255,7 @@ class Driver:
         self._take_over()  # nothing yet: from now on it is seen whether they are renewed
 
     def _clear_results(self) -> None:
-        """Remove results of trials that have ended: of a driver that was killed before, or a worker that outlived it."""
+        """Remove results of trials that have ended: of a driver that was killed, or of a worker that outlived it."""
         for trial in self.study.trials():
             file = result_file(self.run.path, trial.number, trial.attempts, self.proposer.phase)
             if trial.state != "running" and file.is_file():
