@@ -117,8 +117,9 @@ def table() -> None:
     blocks, folded = pd.read_csv(BLOCKS), pd.read_csv(FOLDED)
     kinds = blocks.groupby(["network", "does"]).size().unstack(fill_value=0)
     print(kinds.to_markdown())
-    shown = folded.reindex(columns=["network", "margin", "blocks", "folded", "difference", "low", "high", "apart", "params_saved",
-                    "torch ms before", "torch ms after", "onnx ms before", "onnx ms after"])  # fmt: skip
+    columns = ["network", "margin", "blocks", "folded", "difference", "low", "high", "apart", "params_saved"]
+    columns += [f"{runtime} ms {side}" for runtime in ("torch", "onnx") for side in ("before", "after")]
+    shown = folded.reindex(columns=columns)
     print(shown.round(5).to_markdown(index=False))
 
 
