@@ -3,3 +3,7 @@
 `table` has the runtimes by name. `bench` writes networks with a script that measures them on another device,
 `latency_table` reads what that script wrote.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -152,9 +152,8 @@ class Elsewhere:
         while not self.over.wait(0.2):
             lease = time.time() - self.clock.shift + self.wrong
             with self.study.turn:
-                trial = self.study._trial(self.trial.number)
-                plain = dict(trial.user_attrs["record"])
-                trial.set_user_attr("record", {**plain, "lease": lease})
+                plain = self.study.optuna.trials[self.trial.number].user_attrs["record"]
+                self.study._write(self.trial.number, "record", {**plain, "lease": lease})
 
     def __enter__(self) -> Elsewhere:
         self.thread.start()
