@@ -22,8 +22,8 @@ ROOMS = sorted(m.name for m in pkgutil.iter_modules(se_nas.__path__) if m.ispkg)
 def test_all_and_dir_agree_and_each_name_is_there() -> None:
     assert set(se_nas.__all__) <= set(dir(se_nas))
     names = (
-        "search plan confirm explain export fold load insert_se cost SearchSpace SearchConfig SearchResult Confirmation "
-        "Placement CostModel SeNasError list_backbones KnownCostSampler recommend_front __version__"
+        "search plan confirm explain export fold load insert_se cost SearchSpace SearchConfig SearchResult "
+        "Confirmation Placement CostModel SeNasError list_backbones KnownCostSampler recommend_front __version__"
     )
     for name in names.split():
         assert name in se_nas.__all__, name
