@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 HERE = Path(__file__).parent
+FILE = HERE / "results.csv"
 EPOCHS = 10
 BLOCKS = (0, 16, 64, 100, 200, 500, 1000, 1500, 2000)
 """Trial numbers between which times are summed up."""
@@ -141,7 +142,12 @@ def main() -> None:
 
     facts = {"se_nas": se_nas.__version__, "torch": torch.__version__, "optuna": optuna.__version__,
              "commit": commit(), "machine": platform.processor() or platform.machine()}  # fmt: skip
-    pd.DataFrame(rows).assign(**facts).to_csv(HERE / "results.csv", index=False, float_format="%.6g")
+    found = pd.DataFrame(rows).assign(**facts)
+    if FILE.is_file():  # searches that did not run now keep their rows
+        known = pd.read_csv(FILE)
+        again = known.set_index(["space", "sampler"]).index.isin(found.set_index(["space", "sampler"]).index)
+        found = pd.concat([known[~again], found])
+    found.to_csv(FILE, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
