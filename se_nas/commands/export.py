@@ -17,7 +17,7 @@ from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Summary, summarize
 from se_nas.commands.diagnosis import confirmed_trials
 from se_nas.commands.folding import FoldedExport, fold_trial
-from se_nas.commands.results import SearchResult, existing_run, stored, write_page_of
+from se_nas.commands.results import SearchResult, existing_run, report_again, stored
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import user_path, write_atomically
@@ -196,7 +196,7 @@ def export(
         ) from error
     if folded is not None:
         keep_folded(run_folder.path, folded.point(trial))
-        write_page_of(run_folder, study)
+        report_again(run_folder.path, storage=storage)
     return Export(folder=target, record=record, proofs=proofs)
 
 

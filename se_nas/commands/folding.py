@@ -13,6 +13,7 @@ from torch import nn
 
 from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.margin import margin_of
+from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.build import build_backbone
 from se_nas.commands.explain import shown_images
 from se_nas.core.errors import RunError
@@ -182,7 +183,9 @@ def _weights_of(folded: Folded, trained: Trained, placement: Placement) -> dict[
 def _check_equal(bare: nn.Module, folded: Folded, input_shape: tuple[int, ...]) -> None:
     images = torch.randn(4, *input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        given, wanted = bare(images), folded.network(images)
+        given, wanted = (logits_of(network(images)) for network in (bare, folded.network))
+    if given is None or wanted is None:
+        raise RunError("the network gives no single tensor", hint="only such a network can be shown to be equal")
     if float((given - wanted).abs().max()) > EQUAL * float(wanted.abs().max()):
         raise RunError("the network without the folded blocks is not the folded one", hint="export it unfolded")
 

@@ -21,7 +21,7 @@ from se_nas.engine.knock_outs import FROZEN, REMOVED, Score, Scoring, knock_out,
 from se_nas.insertion.block import SEBlock
 from se_nas.insertion.gates import collect_gates, gate_statistics
 from se_nas.insertion.insert import remove_block
-from se_nas.insertion.se_blocks import FoundBlock, watchable
+from se_nas.insertion.se_blocks import FoundBlock, Watchable, watchable
 from se_nas.samplers.features import Array
 from se_nas.space.exact_cost import cost
 from se_nas.training.provenance import versions
@@ -91,6 +91,20 @@ def right(network: nn.Module) -> Score:
 ACCURACY = Scoring(of=right, metric="accuracy", unit="share", direction="maximize")
 
 
+def look_at(network: nn.Module, shown: Shown) -> tuple[Watchable, Tensor]:
+    """The network with its SE blocks, and a weight whose device and type images must have.
+
+    DataError for fewer than two images; BackboneError if the network fails on them, or no block can be looked at.
+    """
+    if len(shown.images) < 2:
+        raise DataError(f"gates cannot be looked at on {len(shown.images)} images", allowed=["two images or more"])
+    seen = watchable(network, tuple(shown.images.shape[1:]))
+    if not seen.blocks:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in seen.others)
+        raise BackboneError(f"no SE block of {type(network).__name__} can be looked at: {reasons}")
+    return seen, next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+
+
 def explain_network(
     network: nn.Module, shown: Shown, *, scoring: Scoring | None = None, each: bool = True
 ) -> Explanation:
@@ -110,14 +124,8 @@ def explain_network(
     DataError
         If there are fewer than two images.
     """
-    if len(shown.images) < 2:
-        raise DataError(f"gates cannot be looked at on {len(shown.images)} images", allowed=["two images or more"])
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    seen, like = look_at(network, shown)
     input_shape = tuple(shown.images.shape[1:])
-    seen = watchable(network, input_shape)
-    if not seen.blocks:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in seen.others)
-        raise BackboneError(f"no SE block of {type(network).__name__} can be looked at: {reasons}")
     with left_alone(seen.network, train=False):
         gates = collect_gates(seen.network, (images for images, _ in shown.batches(like)), kept=seen.kinds)
         found = knock_out(

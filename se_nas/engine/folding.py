@@ -13,11 +13,11 @@ from se_nas.analysis.excitation import Change, Paired
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.forward import left_alone
 from se_nas.core.errors import DataError
-from se_nas.engine.explaining import Shown
+from se_nas.engine.explaining import Shown, look_at
 from se_nas.engine.knock_outs import FROZEN, Fixed, Scored, Scoring, knock_out, paired_with
 from se_nas.insertion.folding import Fold, fold_gates
 from se_nas.insertion.gates import collect_gates, fixed_gates, gate_statistics
-from se_nas.insertion.se_blocks import Watchable, watchable
+from se_nas.insertion.se_blocks import Watchable
 
 MARGIN = 0.001
 """Loss of a share, such as accuracy, up to which a block is folded away where nobody says otherwise."""
@@ -90,11 +90,8 @@ def fold_network(
     DataError
         If there are fewer than two images.
     """
-    if len(shown.images) < 2:
-        raise DataError(f"gates cannot be looked at on {len(shown.images)} images", allowed=["two images or more"])
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    seen, like = look_at(network, shown)
     shape = tuple(shown.images.shape[1:])
-    seen = watchable(network, shape)
     whether = shown.gives_classes if classes is None else classes
     with left_alone(seen.network, train=False):
         gates = collect_gates(seen.network, (images for images, _ in shown.batches(like)), kept=seen.kinds)

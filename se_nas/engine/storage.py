@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import sqlite3
 import threading
@@ -227,7 +228,7 @@ def reading(url: str) -> Iterator[None]:
     """Errors of the database as RunError, without the password."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ValueError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, ImportError, RuntimeError) as error:
         said = without_secrets(_first_line(error), url)
         hint = next((hint for word, hint in _HINTS.items() if word in said), None)
         if isinstance(error, ImportError):

@@ -153,7 +153,10 @@ class Study:
         found = []
         measured = self._measured
         with reading(self.url):
-            stored = self.optuna.get_trials(deepcopy=False)
+            try:
+                stored = self.optuna.get_trials(deepcopy=False)
+            except ValueError as error:  # JSON that is no value of Python
+                raise optuna.exceptions.StorageInternalError(str(error)) from error
         for frozen in stored:
             if frozen.number not in self._finished:
                 if "record" not in frozen.user_attrs:
