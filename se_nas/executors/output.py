@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import re
 import sys
 import threading
 from collections import deque
@@ -21,7 +22,9 @@ KEPT = 200
 FATAL, PLACE = "Fatal Python error", ("Current thread", "Stack (most recent call first)")
 """How the report of a crash begins, and the line in it after which stands where it was."""
 
-NOISE = ("Extension modules:", ":job_id:", ":actor_name:", "*** SIG", "PC: @", "@  ", "[20")
+NOISE = re.compile(
+    r"Extension modules:|:job_id:|:actor_name:|\*\*\* SIG|PC: @|@  |\[[\d-]+ [\d:,.]+ [A-Z] \d+ \d+\] \S+\.(cc|h):\d+"
+)
 """How lines begin that say nothing of the user's code: of Python's report of a crash, and of Ray."""
 
 
@@ -57,7 +60,7 @@ class Output:
 def last_lines(lines: Iterable[bytes]) -> str:
     """The last lines as one, or where a crash was; each of at most 300 characters."""
     texts = [line.decode(errors="replace").strip()[:300] for line in lines]
-    texts = [text for text in texts if text and not text.startswith(NOISE)]
+    texts = [text for text in texts if text and not NOISE.match(text)]
     crash = [text for text in texts if text.startswith(FATAL)]
     place = next((i for i, text in enumerate(texts) if text.startswith(PLACE)), 0)
     return " | ".join([crash[-1], *texts[place + 1 :][: LINES - 1]] if crash else texts[-LINES:])

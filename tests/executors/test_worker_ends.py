@@ -13,6 +13,7 @@ from se_nas.core.placement import Placement
 from se_nas.core.trial import Request, Verdict
 from se_nas.executors.inline import InlineExecutor
 from se_nas.executors.local import LocalExecutor
+from se_nas.executors.output import last_lines
 from se_nas.executors.slots import EndedByItselfError, WorkerDiedError
 
 PATIENCE = 120
@@ -83,3 +84,11 @@ def test_all_of_it_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> No
     executor.submit(helpers.evaluate_exit, request(), go_on).exception(PATIENCE)
     in_time(executor.shutdown, PATIENCE, "the end of the executor")
     assert "reading the images\nthe licence server says no\n" in capfd.readouterr().err
+
+
+def test_lines_of_a_users_own_log_are_kept_and_those_of_ray_are_not() -> None:
+    lines = [
+        b"[2026-12-01 05:01:57,666 E 123 456] core_worker.cc:2899: The worker died\n",
+        b"[2026-12-01 05:01:58] no images in photos\n",
+    ]
+    assert last_lines(lines) == "[2026-12-01 05:01:58] no images in photos"

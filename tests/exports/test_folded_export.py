@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def test_no_se_is_an_error(run: SearchResult) -> None:
 def test_the_report_shows_the_folded_network(run: SearchResult, tmp_path: Path) -> None:
     shutil.copytree(run.folder, folder := tmp_path / "run")
     number = reference(run)
+    before = re.findall(r'<section id="(\w+)"', (folder / "report.html").read_text())
     for _ in range(2):  # the last export of a network counts
         done = se_nas.export(folder, select=f"trial={number}", fold_margin=100, to=tmp_path / "out", force=True)
     (point,) = read_folded(folder)
@@ -114,6 +116,7 @@ def test_the_report_shows_the_folded_network(run: SearchResult, tmp_path: Path) 
     assert point.free
     assert point.costs["params"] == done.record.costs["params"].value
     page = (folder / "report.html").read_text()
+    assert re.findall(r'<section id="(\w+)"', page) == before  # nothing else of the report is lost
     assert "Train with SE, ship without: all" in page
     assert "SE blocks folded away" in page
     (folder / FILE).write_text("[{")
