@@ -352,7 +352,7 @@ class TestInterruption:
         until(lambda: not any(alive(pid) for pid in workers), timeout=20, what="the end of the workers")
         assert len(workers) >= 3
         before = complete_trials(run)
-        left = {int(file.name.partition("-")[0]) for file in (run / "results").glob("*.json")}
+        left = {int(file.name.partition("-")[0]) for file in (run / "results").glob("[0-9]*.json")}
         trained_before = (tmp_path / "trained.txt").read_text().splitlines()
 
         result = search(replace(slow, executor=Target(target="local")))
