@@ -54,7 +54,7 @@ UNITS8 = units_of("resnet8")
 
 
 def scores_of(*means: float, seeds: int = 3, images: int = 200) -> dict[str, dict[int, np.ndarray]]:
-    """Scores of networks "0", "1", ... whose means on the test part are exactly these."""
+    """Scores of networks "0", "1", ... whose means on the test set are exactly these."""
     table = np.random.default_rng(0).normal(0, 0.3, (len(means), seeds, images))
     table += np.array(means)[:, None, None] - table.mean(axis=(1, 2), keepdims=True)
     return {str(k): dict(enumerate(by_seed)) for k, by_seed in enumerate(table)}
@@ -143,7 +143,7 @@ class TestClaim:
 
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
     def test_intervals_are_those_of_each_network(self, direction: Direction) -> None:
-        """On the test part by seeds and images, on validation by seeds; a larger spread over images is its own."""
+        """On the test set by seeds and images, on validation by seeds; a larger spread over images is its own."""
         scores = scores_of(0.6, 0.7, 0.65, seeds=4)
         scores["1"] = {seed: values + np.linspace(-2, 2, 200) for seed, values in scores["1"].items()}
         rng = np.random.default_rng(1)

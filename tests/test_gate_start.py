@@ -54,7 +54,7 @@ class TestImages:
         assert not seen["train"] & seen["val"]
         assert first.fingerprint() == second.fingerprint()
         assert first.fingerprint() != of("images", "few")(str(pictures), train=5, val=6, seed=1).fingerprint()
-        assert first.labels("test").tolist() == [0, 0, 1, 1], "the test part is left as it was"
+        assert first.labels("test").tolist() == [0, 0, 1, 1], "the test set is left as it was"
 
     def test_too_few_are_refused(self, pictures: Path) -> None:
         with pytest.raises(DataError, match="8 and 6 images of the class 'a', which has 12"):

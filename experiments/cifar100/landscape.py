@@ -81,7 +81,7 @@ class Table:
         return np.ravel_multi_index(tuple(np.asarray(codes).T), self.shape)
 
     def landscape(self, name: str, truth: Array, noise: float) -> Landscape:
-        """The landscape whose true gain over no SE is that of `truth` (accuracies of the ``n`` placements, points)."""
+        """The landscape whose true gain vs. no SE is that of `truth` (accuracies of the ``n`` placements, points)."""
         gain = truth - truth[0]
         return Landscape(
             name=name,

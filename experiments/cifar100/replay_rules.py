@@ -4,7 +4,7 @@
 
 Each search sees the trainings of one seed; what it recommends is judged by the other seeds, and so are the rules of
 `se_nas.space.fixed_rules`, which see nothing. Writes rules.csv into the folder of results: one row for each rule and
-for known-cost after 10, 20 and 50 trainings, with the gain over no SE and its 90 % interval.
+for known-cost after 10, 20 and 50 trainings, with the gain vs. no SE and its 90 % interval.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def draw(folder: Path) -> None:
     if len(seeds) > 1:
         noise = seed_noise(values) / np.sqrt(len(seeds))
         axes.errorbar([added.max() * 1.03], [values.mean()], [noise], color="black", capsize=3, label="sd of a mean")
-    axes.set_xlabel("parameters added to no SE")
+    axes.set_xlabel("parameters added vs. no SE")
     axes.set_ylabel(f"validation accuracy, points (mean of {len(seeds)})")
     figure.legend(frameon=False, loc="outside right upper")
     save_figure(figure, folder / "figure", ("png",))

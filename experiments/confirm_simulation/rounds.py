@@ -1,4 +1,4 @@
-"""Confirms that add seeds until the answer stands, against a fixed number of seeds: errors, power, trainings.
+"""Confirms that add seeds until the answer is settled, against a fixed number of seeds: errors, power, trainings.
 
     python experiments/confirm_simulation/rounds.py 2000             # two hours of one core; goes on where it stopped
     python experiments/confirm_simulation/rounds.py 50 --effect 0.5  # a quick look
@@ -9,8 +9,8 @@ between rounds and at the end comes from the functions that `se-nas confirm` cal
 
     score = mean of the network + training + network x image + rest.
 
-One training varies by `TRAINING` over seeds. The finite test part adds `IMAGES` to a difference of two networks, the
-validation part, half as large, 1.41 times as much. ``any look`` is a stranger that opens the test part after every
+One training varies by `TRAINING` over seeds. The finite test set adds `IMAGES` to a difference of two networks, the
+validation set, half as large, 1.41 times as much. ``any look`` is a stranger that opens the test set after every
 look and takes the first claim it finds: the most that any rule for ending could do wrong.
 """
 
@@ -79,7 +79,7 @@ class World:
         ]  # fmt: skip
 
     def verdict(self, planned: Sequence[int], looks: Looks | None) -> Verdict:
-        """What the test part says."""
+        """What the test set says."""
         networks = self.networks(planned)
         judged = judge(networks, _scores(self.test, planned), "maximize", looks)
         return final_verdict(

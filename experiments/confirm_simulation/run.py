@@ -5,12 +5,12 @@
 
 Where a scenario has a search, one of 50 random placements (three stages, four choices) gives a noisy validation
 value each, and the finalists are chosen by `choose_finalists`, which fits the posterior. Each is "trained" with fresh
-seeds: a value on the validation part and right or wrong on every test image; `judge` and `final_verdict` do the rest.
+seeds: a value on the validation set and right or wrong on every test image; `judge` and `final_verdict` do the rest.
 An image is right if
 
     mean of the network + seed + network x seed + image + network x image + rest > 0,
 
-all normal, so that noise comes from the seeds and from the finite test part alike.
+all normal, so that noise comes from the seeds and from the finite test set alike.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def space() -> Space:
 
 
 class World:
-    """One study: the true means of all placements, and their noise on fixed validation and test parts."""
+    """One study: the true means of all placements, and their noise on fixed validation and test sets."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario, self.rng = scenario, np.random.default_rng([seed, *scenario.name.encode()])
@@ -244,7 +244,7 @@ def figures(world: World, networks: tuple[Confirmed, ...], verdict: Verdict, tri
 
 
 def _luck(world: World, trial: Trial) -> float:
-    """By how much the best single value of the search is too good, on the same validation part."""
+    """By how much the best single value of the search is too good, on the same validation set."""
     again = [world.train(trial.placement.key, 10_000 + k, "val")[0].mean() for k in range(5)]
     return trial.metrics["val_accuracy"].value - float(np.mean(again))
 

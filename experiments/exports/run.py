@@ -4,7 +4,7 @@ python experiments/exports/run.py --data PATH/TO/cifar10 [NAME ...]
 python experiments/exports/run.py --latency-only [NAME ...]
 
 The data are class folders ``train/`` and ``test/`` of small images, of which a fixed subset is used. Trainings and
-exports stay in ``--work``; the same command goes on where it stopped, and networks that are in exports.csv are left
+exports stay in ``--work``; repeat the command to continue where it stopped; networks in exports.csv are left
 alone. ``--latency-only`` runs the exported files again, on a machine that should do nothing else, and puts their
 latencies into the table.
 """

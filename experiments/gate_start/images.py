@@ -19,7 +19,7 @@ from se_nas.data.folder import folder
 class Few:
     """A source whose training and validation images are some of another source's training images.
 
-    Its test part is that of the other source.
+    Its test set is that of the other source.
     """
 
     def __init__(self, source: Readers, rows: dict[PartName, np.ndarray]) -> None:

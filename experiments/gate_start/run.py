@@ -4,7 +4,7 @@
     python experiments/gate_start/run.py trainings PATH      # the design of the README: trainings.csv
 
 `PATH` holds CIFAR-10 as images in class folders below ``train/``. Every training is a row that is written when it ends;
-the same command goes on where it stopped. `--minutes` ends it after so much processor time.
+repeat the command to continue where it stopped. `--minutes` ends it after so much processor time.
 """
 
 from __future__ import annotations

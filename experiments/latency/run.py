@@ -2,7 +2,7 @@
 
 python experiments/latency/run.py [--only resnet20,...] [--runtimes torch,...] [--minutes 10] [--threads 1] [--batch 1]
 
-The same command goes on where it stopped: networks and runtimes that are in latency.csv are left alone, what was
+Repeat the command to continue where it stopped: networks and runtimes that are in latency.csv are left alone, what was
 measured of others lies in ``--work``. Run it on a machine that does nothing else.
 """
 

@@ -1,4 +1,4 @@
-"""Landscapes with known truth: accuracy gain over no SE, in points, of every placement, with exact costs.
+"""Landscapes with known truth: accuracy gain vs. no SE, in points, of every placement, with exact costs.
 
 A landscape is never shown to a sampler: a sampler gets the space, the cost function and noisy values. ``benchmark()``
 are the landscapes of the reported figures, with constants from the literature or drawn from seeds 1000 and up.
@@ -34,7 +34,7 @@ PAPER_STAGE = (0.27, 0.26, 0.62, 0.05)
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """``gain(codes)``: true gain of ``n x d`` codes over no SE, in points; ``noise``: sd of one training, in points.
+    """``gain(codes)``: true gain of ``n x d`` codes vs. no SE, in points; ``noise``: sd of one training, in points.
 
     ``params[j, i]``, ``macs[j, i]``: exact weights and multiply-adds that level ``i`` of decision ``j`` adds.
     """

@@ -42,7 +42,7 @@ class UNet(nn.Module):
 
 
 class LitSegmenter(pl.LightningModule):
-    """Cross-entropy and Dice loss, Dice of the whole validation part as metric, AdamW with a falling rate."""
+    """Cross-entropy and Dice loss, Dice of the whole validation set as metric, AdamW with a falling rate."""
 
     metric = "val_dice"
     direction = "maximize"

@@ -42,5 +42,5 @@ def reasons_in_words(checks: Sequence[Check]) -> tuple[Sentence, ...]:
         )
     tested = listed([check.name for check in checks if check.holds is not None])
     open_ = listed([check.name for check in checks if check.holds is None])
-    text = f"None of the usual reasons holds (tested: {tested or 'none'}{f'; not tested: {open_}' if open_ else ''})."
+    text = f"None of the usual reasons applies (tested: {tested or 'none'}{f'; not tested: {open_}' if open_ else ''})."
     return (Sentence(text=text),)

@@ -28,12 +28,12 @@ class Estimate:
     sd: float | None = None
     """Over seeds."""
     interval: tuple[float, float] | None = None
-    """90 %. On the validation part by seeds; on the test part by seeds and the finite set of images."""
+    """90 %. On the validation set by seeds; on the test set by seeds and the finite set of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A network against another one, on the test part: network minus other."""
+    """A network against another one, on the test set: network minus other."""
 
     mean: float
     interval: tuple[float, float] | None = None
@@ -67,7 +67,7 @@ class Confirmed:
     validation: Estimate
     test: Estimate | None = None
     promised: float | None = None
-    """Posterior mean of the search, on the validation part."""
+    """Posterior mean of the search, on the validation set."""
     observed: float | None = None
     """Its single training in the search."""
     optimism: float | None = None
@@ -82,7 +82,7 @@ class Confirmed:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Standard deviations on the test part, pooled over networks."""
+    """Standard deviations on the test set, pooled over networks."""
 
     seed_sd: float
     image_sd: float | None

@@ -35,7 +35,7 @@ def detectable_effect(
 ) -> float | None:
     """The effect of SE everywhere that is told with probability `POWER`, in standard deviations of one training.
 
-    Told means: by all trainings together SE everywhere gains more than the `margin` (in the same unit) over no SE with
+    Told means: by the model estimate SE everywhere gains more than the `margin` (in the same unit) over no SE with
     probability `level` at least, as a search asks for before it says so. Designs of the space (the reference points,
     and random placements, each trained once) are given outcomes: normal noise, and an effect that grows with the share
     of decisions that have SE. For each the posterior itself (`se_nas.samplers.posterior.fit`) says from which effect on

@@ -1,4 +1,4 @@
-"""What all trainings together say about each of the trained networks."""
+"""The model estimate for each of the trained networks."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def believe(told: Fitted | None, objective: Objective, *, margin: float = 0.0) -
     ``tied_with``: the trial of the cheaper network that this one cannot be told apart from; ``p_beats``: the
     probability to be better than that one, or else than the last cheaper recommended one.
 
-    Against the backbone without SE, where that is among the trials: ``gain``, ``gain_low`` and ``gain_high`` (90 %
+    Against the plain backbone, where that is among the trials: ``gain``, ``gain_low`` and ``gain_high`` (90 %
     interval; an end of exactly 0 is the point mass at "no effect"), and three probabilities that add up to 1:
-    ``p_better`` (better by more than the ``margin``, in units of the metric), ``p_same`` (no difference worth it) and
+    ``p_better`` (better by more than the ``margin``, in units of the metric), ``p_same`` (no relevant difference) and
     ``p_worse`` (worse by more than the margin).
 
     None without a posterior, or when a trial lacks a cost of the front.

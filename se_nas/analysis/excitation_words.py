@@ -74,7 +74,7 @@ def _image_sentence(block: Excitation, terms: Terms) -> str:
         with_it = f", and with it {listed(saved)}" if saved else ""
         is_one = "multiplies by a constant"
         if block.does == "idle":
-            is_one = f"could as well multiply by a constant: its gates vary by {100 * block.variation:.1f} %, but"
+            is_one = f"might as well multiply by a constant: its gates vary by {100 * block.variation:.1f} %, but"
         return f"{name} {is_one}{':' if block.does == 'constant' else ''} {seen}. It can be folded away{with_it}."
     becomes = f"frozen at its mean gates, {_becomes(change, terms)}"
     return f"{name} is needed: {becomes}." if block.does == "needed" else f"{name}: {becomes}."

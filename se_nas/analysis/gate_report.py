@@ -38,7 +38,7 @@ def gate_check(report: Explanation | None, *, why_not: str = "") -> Check:
     still = [block.block for block in sorted(report.blocks, key=lambda b: b.variation)[:3]]
     text = (
         f"The gates became constant: {seen}, the least in {listed(still)}. Such a block is a fixed rescaling, which "
-        "the layers around it can do without it."
+        "the neighbouring layers can absorb."
     )
     return _check(holds=True, text=text, numbers=numbers)
 

@@ -42,9 +42,9 @@ def judge(
 ) -> Judgement:
     """Compare confirmed networks.
 
-    All but the backbone without SE are one family of claims against it. Against SE everywhere the others are a second
-    family, in which a network only counts as better if it beats the backbone without SE too. The winner is chosen by
-    the validation part.
+    All but the plain backbone are one family of claims against it. Against SE everywhere the others are a second
+    family, in which a network only counts as better if it beats the plain backbone too. The winner is chosen by
+    the validation set.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def judge(
         With validation values by seed; everything else is filled in. One that was stopped after some seeds is compared
         by these.
     scores:
-        Key -> seed -> scores on the test part, in the metric's own sign (see `se_nas.engine.exam`). Networks and
+        Key -> seed -> scores on the test set, in the metric's own sign (see `se_nas.engine.exam`). Networks and
         seeds that others lack are left out of the comparison, so that it is balanced.
     looks:
         After which numbers of seeds the confirm might have ended; None if the number was fixed.
@@ -82,7 +82,7 @@ def judge(
 
 
 def _gain(network: Confirmed, base: Confirmed | None) -> float:
-    """Over the backbone without SE on the validation part, by the seeds that both have."""
+    """Over the plain backbone on the validation set, by the seeds that both have."""
     shared = [] if base is None else [seed for seed in network.validation.values if seed in base.validation.values]
     if base is None or not shared:
         return network.validation.mean
@@ -186,7 +186,7 @@ def _with_interval(network: Confirmed, reach: float) -> Confirmed:
 
 
 def _with_validation(judged: dict[str, Confirmed]) -> dict[str, Confirmed]:
-    """Intervals on the validation part."""
+    """Intervals on the validation set."""
     repeated = [n for n in judged.values() if len(n.validation.values) >= 2]
     if not repeated:
         return judged
@@ -201,7 +201,7 @@ def _with_validation(judged: dict[str, Confirmed]) -> dict[str, Confirmed]:
 
 
 def _pairs(networks: Sequence[Confirmed], role: str) -> list[tuple[Confirmed, Confirmed]]:
-    """What is compared with a reference point: all others, but the backbone without SE with nothing."""
+    """What is compared with a reference point: all others, but the plain backbone with nothing."""
     other = next((n for n in networks if n.role == role), None)
     return [(n, other) for n in networks if other is not None and n is not other and n.role != "baseline"]
 

@@ -1,6 +1,6 @@
 """Tests that may be made after any of several numbers of seeds, with one chance of being wrong for all of them.
 
-A confirm that adds seeds until the answer stands may end at any look ``k`` of a planned set, for whatever reason. Its
+A confirm that adds seeds until the answer is settled may end at any look ``k`` of a planned set, for any reason. Its
 claims hold all the same if the critical values are those of the largest statistic over all looks that were planned,
 
     max over networks f and looks k of  z_fk w_k,    w_k = (k / last) ^ (1/2 - SHAPE),

@@ -1,4 +1,4 @@
-"""The margin: the smallest gain over the backbone without SE that is worth its cost."""
+"""The margin: the smallest gain over the plain backbone that is worth its cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MARGIN = 0.3
 """Points of a share that a gain must have to be worth its cost, if nothing else is asked for."""
 
 RELATIVE_MARGIN = 0.01
-"""The same for other metrics, as a share of the mean of the backbone without SE."""
+"""The same for other metrics, as a share of the mean of the plain backbone."""
 
 
 def margin_of(given: float | None, *, unit: str, baseline: float | None) -> float:

@@ -1,13 +1,13 @@
-"""After each round of a confirm, by the validation part alone: is it enough, and who need not be trained any more?
+"""After each round of a confirm, by the validation set alone: is it enough, and who need not be trained any more?
 
-The test part is opened once, at the end, so a round asks what it will say. The mean difference on validation has the
-noise of its trainings, which the test part will see too, and that of its own images. With no other knowledge of the
-true difference, that on the test part after ``k + more`` seeds is
+The test set is opened once, at the end, so a round asks what it will say. The mean difference on validation has the
+noise of its trainings, which the test set will see too, and that of its own images. With no other knowledge of the
+true difference, that on the test set after ``k + more`` seeds is
 
     normal(difference on validation,  V_val + V_test + V_seeds (1 - k / (k + more))),
 
 V_val and V_test being the variances by the finite sets of images and V_seeds that by the seeds so far. Whatever is
-decided here, the claims on the test part hold (`se_nas.analysis.looks`).
+decided here, the claims on the test set hold (`se_nas.analysis.looks`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from se_nas.core.trial import Direction
 from se_nas.samplers.features import Array
 
 ENOUGH = 0.99
-"""With this probability that the test part decides, no more seeds are trained."""
+"""With this probability that the test set decides, no more seeds are trained."""
 
 SETTLED = 0.9
-"""With this probability that the test part shows a network not to be worth it, it needs no more seeds."""
+"""With this probability that the test set shows a network not to be worth it, it needs no more seeds."""
 
 BEHIND = 0.3
 """p value with which a network lies behind the best one: it is trained no more while that one may be shown better."""
@@ -43,18 +43,18 @@ class Round:
     """What a round has shown."""
 
     chance: float
-    """That the test part decides now."""
+    """That the test set decides now."""
     later: float
     """The largest chance with more seeds."""
     train: tuple[str, ...] = ()
-    """Keys of the networks that one more seed would be of use for, besides the backbone without SE."""
+    """Keys of the networks that one more seed would be of use for, besides the plain backbone."""
     end: str = ""
     """Why no more seeds are needed, in words; empty to go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prospect:
-    """Chances that the test part shows one network to be better, or not worth it: now, and with more seeds."""
+    """Chances that the test set shows one network to be better, or not worth it: now, and with more seeds."""
 
     better: float
     not_worth_it: float
@@ -79,13 +79,13 @@ def judge_round(
     networks:
         As for `judge`.
     scores:
-        Key -> seed -> scores on the validation part, in the metric's own sign.
+        Key -> seed -> scores on the validation set, in the metric's own sign.
     seeds:
         The look: with so many seeds, or fewer, the networks were to be trained.
     margin:
         The smallest gain that is worth its cost, in the metric's unit.
     images:
-        Images of the validation part for each image of the test part.
+        Images of the validation set for each image of the test set.
     """
     sign = -1.0 if direction == "minimize" else 1.0
     judged = judge(networks, scores, direction, looks)
@@ -103,10 +103,10 @@ def judge_round(
     use, without = max(p.better_later for p in chances), min(p.not_worth_it_later for p in chances)
     later = max(use, without)
     if now >= ENOUGH:
-        end = f"the test part decides with {100 * now:.0f} % probability"
+        end = f"the test set decides with {100 * now:.0f} % probability"
     elif later - now < HARDLY * (1 - now):
         percent = f"now {100 * now:.0f} %, with up to {looks.last} seeds {100 * later:.0f} %"
-        end = last or f"more seeds hardly make a decision by the test part more probable ({percent})"
+        end = last or f"more seeds hardly make a decision by the test set more probable ({percent})"
     else:
         end = last
     if use >= without:
@@ -137,7 +137,7 @@ def _prospect(difference: Difference, now: int, looks: Looks, margin: float, sig
 
 
 def _behind(key: str, best: str | None, scores: Mapping[str, Mapping[int, Array]], sign: float) -> bool:
-    """Whether a network lies behind the best one on the validation part, by the seeds that both have."""
+    """Whether a network lies behind the best one on the validation set, by the seeds that both have."""
     one, two = scores.get(key, {}), scores.get(best or "", {})
     seeds = sorted(one.keys() & two.keys())
     if len(seeds) < 2:

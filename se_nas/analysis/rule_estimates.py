@@ -30,7 +30,7 @@ class RuleEstimate:
     """By name: all costs of its training, else the exact ones."""
     mean: float | None = None
     gain: float | None = None
-    """Over the backbone without SE, in units of the metric; ends of the 90 % interval as in `believe`."""
+    """Over the plain backbone, in units of the metric; ends of the 90 % interval as in `believe`."""
     gain_low: float | None = None
     gain_high: float | None = None
     p_better: float | None = None
@@ -82,7 +82,7 @@ def _gains(space: Space, rules: Sequence[FixedRule], told: Fitted, margin: float
 
 
 def _costs(space: Space, placement: Placement, base: Trial) -> dict[str, float]:
-    """The exact costs: those of the backbone without SE, and what each block adds."""
+    """The exact costs: those of the plain backbone, and what each block adds."""
     added = sum((block_cost(unit, placement.choices[unit.name]) for unit in space.units), start=NOTHING)
     without = Cost(**{name: int(base.costs[name].value) for name in ("params", "macs", "activations")})
     return {name: cost.value for name, cost in (without + added).values().items()}

@@ -103,7 +103,7 @@ class SearchPlan:
     """The smallest gain that is worth its cost; None if that depends on what is reached without SE."""
     noise: Noise = field(default_factory=lambda: Noise(sd=None))
     effect_in_sd: float | None = None
-    """What all trainings together can tell, in standard deviations of one; see `detectable_effect`."""
+    """What the model estimate can tell, in standard deviations of one; see `detectable_effect`."""
     timing: Timing | None = None
     untimed: str = ""
     """Why there is no timing, in words."""

@@ -180,8 +180,8 @@ def _likeliest(complete: pd.DataFrame) -> Network | None:
 def recommended_by(verdict: Verdict) -> str:
     """On what a recommendation rests, in words."""
     if verdict.phase == "search" or verdict.claim == "unknown":
-        return "so far, by the search alone"
-    return "until it is decided" if verdict.claim == "undecided" else "by the confirm"
+        return "so far (search only)"
+    return "until this is decided" if verdict.claim == "undecided" else "by the confirm"
 
 
 def _recommended(summary: Summary, found: Findings) -> Network | None:
@@ -215,7 +215,7 @@ def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
 
 
 def _gained(summary: Summary) -> list[str]:
-    """What the best network has over no SE and over SE everywhere, and what it costs, in sentences."""
+    """What the best network gains over no SE and over SE everywhere, and what it costs, in sentences."""
     best = summary.best
     if best is None:
         return ["No training is complete yet."]
@@ -223,25 +223,26 @@ def _gained(summary: Summary) -> list[str]:
     lines = [f"Best observed: {name} {best.metric:.4f}."]
     if best.mean is not None:
         lines = [
-            f"Best by all {summary.complete} trainings together: {name} {best.mean:.4f}, "
+            f"Best by the model estimate ({summary.complete} trainings): {name} {best.mean:.4f}, "
             f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
         ]
         if best.tied_with is not None:
             rival = next(n for n in summary.front if n.trial == best.tied_with)
             lines.append(
-                f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
-                f"it beats it with {100 * (best.p_beats or 0.0):.0f} %, and {100 * TOLD_APART:.0f} % is asked for."
+                f"It is not distinguishable from the cheaper {rival.placement} (trial {rival.trial}): "
+                f"it is better with probability {100 * (best.p_beats or 0.0):.0f} %; "
+                f"{100 * TOLD_APART:.0f} % is required."
             )
     for role, other in summary.references.items():
         lines.append(
-            f"Against {reference_name(role, other.placement)} ({other.value:.4f}): "
+            f"Compared with {reference_name(role, other.placement)} ({other.value:.4f}): "
             f"{amount(best.value - other.value, summary.unit)}, "
             f"params {_percent(best.costs, other.costs, 'params')}, MACs {_percent(best.costs, other.costs, 'macs')}."
         )
     lines.append(
-        "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
+        "Validation metric: the best of many runs is optimistic; confirm with fresh seeds before reporting."
         if summary.estimated
-        else "Each number is one training: a difference may be noise until it is confirmed with fresh seeds."
+        else "Each number is a single training: a difference may be noise until it is confirmed with fresh seeds."
     )
     return lines
 
@@ -254,7 +255,7 @@ def provisional_verdict(summary: Summary) -> Verdict:
     """The verdict of a search alone: which network looks best, and how sure that is."""
     best, base = summary.best, summary.baseline
     confirm = Sentence(
-        text=f"Only fresh seeds and the sealed test part can tell. Next: se-nas confirm {summary.folder}"
+        text=f"Only fresh seeds and the sealed test set can decide. Next: se-nas confirm {summary.folder}"
     )
     if best is None or base is None or best.gain is None:
         text = f"Provisional: {summary.trained} trainings are too few to say whether SE helps here."
@@ -267,9 +268,9 @@ def provisional_verdict(summary: Summary) -> Verdict:
     if chosen is not None:
         claim, text = "use", _looks_better(chosen, base, summary, sign)
     elif shown is not base and (shown.p_better or 0.0) <= UNLIKELY:
-        claim, text = "without", f"nothing here looks worth its cost.{_at_most(shown, base, summary, sign)}"
+        claim, text = "without", f"no placement looks worth its cost.{_at_most(shown, base, summary, sign)}"
     else:
-        told = "nothing here can be told from the backbone without SE."
+        told = "no placement is distinguishable from the plain backbone."
         claim, text = "undecided", f"{told}{_at_most(shown, base, summary, sign)}"
     low, high = sorted(sign * (end or 0.0) for end in (shown.gain_low, shown.gain_high))
     numbers = {
@@ -284,8 +285,8 @@ def _looks_better(chosen: Network, base: Network, summary: Summary, sign: float)
     names = dict.fromkeys(["params", summary.objective.cost])
     added = {name: 100 * (chosen.costs[name] / base.costs[name] - 1) for name in names if base.costs.get(name)}
     return (
-        f"{in_words(chosen.placement)} looks better than the backbone without SE{price_text(added)}. "
-        f"By all {summary.complete} trainings together: {_against_none(chosen, summary, sign)}."
+        f"{in_words(chosen.placement)} looks better than the plain backbone{price_text(added)}. "
+        f"Model estimate from {summary.complete} trainings: {_against_none(chosen, summary, sign)}."
     )
 
 
@@ -293,16 +294,14 @@ def _at_most(likeliest: Network, base: Network, summary: Summary, sign: float) -
     """What the likeliest network to be better has, and whether no SE is the best itself; empty for no SE alone."""
     text = ""
     if likeliest is not base:
-        text = (
-            f" The likeliest to be better, {in_words(likeliest.placement)}: {_against_none(likeliest, summary, sign)}."
-        )
+        text = f" The most promising, {in_words(likeliest.placement)}: {_against_none(likeliest, summary, sign)}."
     if summary.best is not None and summary.best.key == base.key:
-        text += " By all trainings together the backbone without SE is the best itself."
+        text += " By the model estimate the plain backbone itself is best."
     return text
 
 
 def _against_none(network: Network, summary: Summary, sign: float) -> str:
-    """Gain over the backbone without SE, its interval, and the three chances."""
+    """Gain over the plain backbone, its interval, and the three chances."""
     low, high = sorted(sign * (end or 0.0) for end in (network.gain_low, network.gain_high))
     chances = chances_text(network.p_better or 0.0, network.p_same or 0.0, network.p_worse or 0.0)
     return (

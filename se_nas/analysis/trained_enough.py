@@ -132,14 +132,14 @@ def _what_to_change(t: Trainings, near: str) -> str:
     chance = chance_of("val_accuracy", t.data)
     if fitted is not None and chance is not None and fitted.mean() > chance.value + LEARNED * chance.room:
         return (
-            f"Nothing is learned that holds for other images: {near}, and on training images the accuracy is "
+            f"Nothing is learned that generalises: {near}, and on training images the accuracy is "
             f"{level_of(float(fitted.mean()), 'share')}. Look at the labels, or bring more images."
         )
     rise = _rise(t)
     if rise is not None and _counts(t, rise):
-        return f"Not trained yet: {near}. Curves still rise: give --epochs {_more_epochs(t, rise)}."
+        return f"Undertrained: {near}. Curves still rise: give --epochs {_more_epochs(t, rise)}."
     return (
-        f"Not trained yet: {near}. Try another --lr than {t.recipe.lr:g}: se-nas report RUN --probe-lr trains with a "
+        f"Undertrained: {near}. Try another --lr than {t.recipe.lr:g}: se-nas report RUN --probe-lr trains with a "
         "third and three times it."
     )
 
@@ -155,7 +155,7 @@ class _Rise:
 
 
 def _still_rising(t: Trainings) -> Check:
-    check = functools.partial(Check, name="curves", question="Do learning curves still rise at the end?")
+    check = functools.partial(Check, name="curves", question="Are learning curves still rising at the end?")
     metric = t.objective.metric
     rise = _rise(t)
     if rise is None:
@@ -169,7 +169,7 @@ def _still_rising(t: Trainings) -> Check:
         return check(holds=False, text=f"No: {metric} changes by {each} an epoch at the end {over}.", numbers=numbers)
     verb, size = "rise" if t.sign > 0 else "fall", amount(rise.mean, t.unit, signed=False)
     text = (
-        f"Not trained yet: curves of {metric} still {verb} by {size} an epoch at the end {over}: give --epochs "
+        f"Undertrained: curves of {metric} still {verb} by {size} an epoch at the end {over}: give --epochs "
         f"{_more_epochs(t, rise)}."
     )
     return check(holds=True, text=text, numbers=numbers)
@@ -239,7 +239,7 @@ def _more_epochs(t: Trainings, rise: _Rise) -> int:
 
 
 def _far_from_fitted(t: Trainings, *, learned: bool) -> Check:
-    question = "Is the training accuracy far under what the network can fit?"
+    question = "Is the training accuracy far below what the network can fit?"
     check = functools.partial(Check, name="training accuracy", question=question)
     fitted, chance = _train_accuracy(t), chance_of("val_accuracy", t.data)
     if fitted is None or chance is None or t.data is None:
@@ -256,7 +256,7 @@ def _far_from_fitted(t: Trainings, *, learned: bool) -> Check:
         return check(holds=None, text=text, numbers=numbers)
     if reached >= FITTED:
         return check(holds=False, text=f"No: {shown}.", numbers=numbers)
-    text = f"Not trained yet: {shown} in the last epoch, and networks with {roomy} could learn them all."
+    text = f"Undertrained: {shown} in the last epoch, and networks with {roomy} could learn them all."
     if learned:
         rise = _rise(t)
         epochs = _more_epochs(t, rise) if rise is not None and _counts(t, rise) else 2 * t.epochs

@@ -18,7 +18,7 @@ from se_nas.core.words import amount, in_words, level_of, listed
 def added_costs(
     costs: Mapping[str, CostValue], base: Mapping[str, CostValue], names: Sequence[str]
 ) -> dict[str, float]:
-    """By how many percent costs are higher than those of the backbone without SE, where both are known."""
+    """By how many percent costs are higher than those of the plain backbone, where both are known."""
     return {
         name: 100 * (costs[name].value / base[name].value - 1)
         for name in names
@@ -41,9 +41,9 @@ def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
 
 
 def final_verdict(confirmation: Confirmation, *, run: str = "RUN") -> Verdict:
-    """The verdict of a confirm, on the test part: one of three outcomes, or that nothing can be said.
+    """The verdict of a confirm, on the test set: one of three outcomes, or that nothing can be said.
 
-    ``use``: a network beats the backbone without SE, for all finalists at once with at most 5 % of false claims.
+    ``use``: a network beats the plain backbone, for all finalists at once with at most 5 % of false claims.
     ``without``: not worth it, since every network is shown to gain less than the margin, each by a one-sided test at
     5 % (an intersection-union test: Berger, Technometrics 24, 1982, needs no adjustment for their number).
     ``undecided``: neither is shown; ``run`` is the run folder that the next command names.
@@ -93,12 +93,12 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
     sentences = [
         Sentence(
             text=f"Use {in_words(chosen.label)}: {amount(gain, c.unit)}{_metric(c, sign)} "
-            f"({interval_text(low, high, c.unit)}){price_text(added)}. It beats the backbone without SE"
+            f"({interval_text(low, high, c.unit)}){price_text(added)}. It beats the plain backbone"
             f"{' on these test images' if _only_seeds(c) else ''}.",
             numbers={"gain": gain, "lower": low, "upper": high, **{f"{k}_percent": v for k, v in added.items()}},
         ),
         Sentence(
-            text=f"Chance of being wrong: without any effect, {_comparisons(c)} would show such a gain in "
+            text=f"Risk of a false claim: with no true effect, {_comparisons(c)} would show such a gain in "
             f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
             f"{_seeds_of(c, chosen)} seeds, {_images(c)}).",
             numbers={"p": difference.family_p, "seeds": _seeds_of(c, chosen), "test_images": c.test_images},
@@ -106,10 +106,10 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
     ]
     if (against := chosen.against.get("reference")) is not None and against.interval is not None:
         gain, (low, high) = sign * against.mean, sorted(sign * end for end in against.interval)
-        judged = "beats it" if against.beats else "cannot be told apart" if low <= 0 <= high else "is not proven"
+        judged = "beats it" if against.beats else "not distinguishable" if low <= 0 <= high else "is not proven"
         sentences.append(
             Sentence(
-                text=f"Against SE everywhere: {amount(gain, c.unit)} ({interval_text(low, high, c.unit)}, "
+                text=f"Compared with SE everywhere: {amount(gain, c.unit)} ({interval_text(low, high, c.unit)}, "
                 f"{_p(against.family_p)}): {judged}.",
                 numbers={"gain": gain, "lower": low, "upper": high, "p": against.family_p},
             )
@@ -132,7 +132,7 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
 
 
 def _ceiling(difference: Difference, sign: float) -> float:
-    """The largest gain that is not excluded at 5 %: the upper end of the difference's own interval."""
+    """The largest gain that cannot be ruled out at 5 %: the upper end of the difference's own interval."""
     assert difference.interval is not None  # noqa: S101  # where one has an interval, all have
     return max(sign * end for end in difference.interval)
 
@@ -140,17 +140,18 @@ def _ceiling(difference: Difference, sign: float) -> float:
 def _not_worth_it(c: Confirmation, ceiling: float) -> Sentence:
     margin = amount(c.margin, c.unit, signed=False)
     return Sentence(
-        text=f"Not worth it: none of the {len(c.family)} compared gains {margin} or more over the backbone without SE "
-        f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)}; 5 % chance of being wrong); ship it without.",
+        text=f"Not worth it: none of the {len(c.family)} compared placements gains {margin} or more over the "
+        "plain backbone "
+        f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)}; 5 % risk of error); ship the plain backbone.",
         numbers={"margin": c.margin, "ceiling": ceiling, "chance": 0.05},
     )
 
 
 def _undecided(c: Confirmation) -> Sentence:
     return Sentence(
-        text="Undecided: no placement is shown to beat the backbone without SE, and a gain of "
-        f"{amount(c.margin, c.unit, signed=False)} (the margin) is not excluded. Until it is decided, the backbone "
-        "without SE is recommended.",
+        text="Undecided: no placement has been shown to beat the plain backbone, and a gain of "
+        f"{amount(c.margin, c.unit, signed=False)} (the margin) cannot be ruled out. Until this is decided, "
+        "the plain backbone is recommended.",
         numbers={"margin": c.margin},
     )
 
@@ -159,7 +160,7 @@ def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign
     gain, low, high = _gain(difference, sign)
     return Sentence(
         text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-        f"test part ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {_seeds_of(c, winner)} seeds, "
+        f"test set ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {_seeds_of(c, winner)} seeds, "
         f"{_images(c)}).",
         numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
     )
@@ -172,8 +173,8 @@ def _what_would_decide(c: Confirmation, winner: Confirmed, difference: Differenc
     if seeds is None:
         images = amount(difference.image_error or 0.0, c.unit, signed=False)
         return Sentence(
-            text=f"More seeds would not decide it: {_images(c)} alone make this difference "
-            f"uncertain by {images} (one standard error). A larger test part would, or another --margin.",
+            text=f"More seeds would not settle it: {_images(c)} alone make this difference "
+            f"uncertain by {images} (one standard error). A larger test set would, or another --margin.",
             numbers={"image_error": difference.image_error},
         )
     missing = sum(max(seeds - len(n.validation.values), 0) for n in c.networks) / len(c.networks)
@@ -187,11 +188,11 @@ def _what_would_decide(c: Confirmation, winner: Confirmed, difference: Differenc
 
 def _unknown(c: Confirmation, winner: Confirmed | None, difference: Difference | None) -> Verdict:
     if winner is None or difference is None:
-        text = "Nothing can be said: the backbone without SE or all others have no finished training."
+        text = "Nothing can be said: the plain backbone or all others have no finished training."
         return Verdict(phase="confirm", claim="unknown", sentences=(Sentence(text=text),))
     text = (
         f"One seed gives no estimate of the noise: {in_words(winner.label)} has {amount(difference.mean, c.unit)} "
-        f"against the backbone without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
+        f"against the plain backbone on the test set, and nothing can be claimed. Give --seeds 3 or more."
     )
     return Verdict(
         phase="confirm", claim="unknown", sentences=(Sentence(text=text, numbers={"gain": difference.mean}),)
@@ -217,15 +218,15 @@ def _limits(c: Confirmation) -> list[Sentence]:
     if c.rounds is not None:
         looks = listed([str(k) for k in c.rounds.looks.seeds])
         text = (
-            f"Seeds were added in rounds, judged by the validation part after {looks}, up to {len(c.seeds)}: "
-            f"{c.rounds.ended}. Intervals and p hold wherever it had ended."
+            f"Seeds were added in rounds, judged on the validation set after {looks}, up to {len(c.seeds)}: "
+            f"{c.rounds.ended}. Intervals and p-values hold wherever the rounds end."
         )
         found.append(Sentence(text=text, numbers={"seeds": len(c.seeds), "most": c.rounds.looks.last}))
     if c.openings > 1:
         chance = min(5 * c.openings, 100)
         text = (
-            f"The test part was opened {c.openings} times: each time gives a false claim its chance, which is "
-            f"{chance} % at most for all together."
+            f"The test set was evaluated {c.openings} times; every evaluation is another chance of a false claim, "
+            f"at most {chance} % for all of them together."
         )
         found.append(Sentence(text=text, numbers={"openings": c.openings, "chance": chance / 100}))
     return [*found, *_only_these_images(c)]
@@ -235,15 +236,15 @@ def _only_these_images(c: Confirmation) -> list[Sentence]:
     if not _only_seeds(c):
         return []
     text = (
-        "The trainer's test gives one number for all its images: intervals and p know the noise of the seeds alone, "
-        "and hold for these very images. What other images would say is not known; for that a test function has to "
+        "The trainer's test gives one number for all its images: intervals and p-values cover seed noise only, "
+        "and hold for exactly these images. What other images would give is not known; for that a test function has to "
         "return a score for each image, or to be able to leave out a group of them."
     )
     return [Sentence(text=text)]
 
 
 def _optimism(c: Confirmation) -> list[Sentence]:
-    """What the search promised of its best network, and what came of it."""
+    """What the search predicted for its best network, and what was confirmed."""
     promised = [n for n in c.networks if n.role == "finalist" and n.optimism is not None]
     if not promised:
         return []
@@ -252,8 +253,8 @@ def _optimism(c: Confirmation) -> list[Sentence]:
     raw = "" if best.observed_optimism is None else f", its single run {_missed(best.observed_optimism, c.unit)}"
     return [
         Sentence(
-            text=f"The search promised {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
-            f"{level_of(best.validation.mean, c.unit)} on the same validation part: "
+            text=f"The search predicted {level_of(best.promised or 0.0, c.unit)} for {in_words(best.label)}; confirmed "
+            f"{level_of(best.validation.mean, c.unit)} on the same validation set: "
             f"{_missed(best.optimism or 0.0, c.unit)}{raw}.",
             numbers={"promised": best.promised, "confirmed": best.validation.mean, "optimism": best.optimism},
         )
@@ -261,12 +262,12 @@ def _optimism(c: Confirmation) -> list[Sentence]:
 
 
 def _missed(optimism: float, unit: str) -> str:
-    """By how much a promise was missed.
+    """How far a prediction was off.
 
     >>> _missed(0.0125, "share"), _missed(-0.0125, "share")
-    ('too good by 1.25 points', 'too modest by 1.25 points')
+    ('overestimated by 1.25 points', 'underestimated by 1.25 points')
     """
-    return f"too {'modest' if optimism < 0 else 'good'} by {amount(abs(optimism), unit, signed=False)}"
+    return f"{'under' if optimism < 0 else 'over'}estimated by {amount(abs(optimism), unit, signed=False)}"
 
 
 def _metric(c: Confirmation, sign: float) -> str:

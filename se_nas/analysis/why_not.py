@@ -66,7 +66,7 @@ def _margin(evidence: Evidence) -> float:
 
 def _noise(evidence: Evidence) -> Check:
     """Whether what is not known of the gain is more than the margin."""
-    check = functools.partial(Check, name="noise", question="Is the noise larger than the margin?")
+    check = functools.partial(Check, name="noise", question="Does the noise exceed the margin?")
     unit = evidence.found.unit
     margin, seen = _margin(evidence), _half_width(evidence)
     if seen is None:
@@ -74,7 +74,8 @@ def _noise(evidence: Evidence) -> Check:
     half, what = seen
     one = _noise_of_one(evidence)
     numbers = {"half_width": half, "margin": margin} | ({} if one is None else {"noise": one})
-    of_one = "" if one is None else f", and one training is noisy by {amount(one, unit, signed=False)}"
+    single = "" if one is None else amount(one, unit, signed=False)
+    of_one = single and f", and the standard deviation of a single training is {single}"
     text = (
         f"the gain of {what} is known to {amount(half, unit, signed=False)} either way (90 %){of_one}; the margin is "
         f"{amount(margin, unit, signed=False)}"
@@ -82,7 +83,7 @@ def _noise(evidence: Evidence) -> Check:
     if half <= margin:
         return check(holds=False, text=f"No: {text}.", numbers=numbers)
     more = "more seeds" if evidence.confirmation is not None else "se-nas confirm, or more trainings"
-    text = f"The noise is larger than the margin: {text}. It takes {more} to see such a gain."
+    text = f"The noise exceeds the margin: {text}. Seeing such a gain takes {more}."
     return check(holds=True, text=text, numbers=numbers)
 
 
@@ -133,7 +134,7 @@ def _epochs(evidence: Evidence) -> Check:
 
 
 def _rise_text(rise: GainRise, unit: str) -> str:
-    whose = "the gain over no SE" if rise.paired else "the gain of SE everywhere"
+    whose = "the gain vs. no SE" if rise.paired else "the gain of SE everywhere"
     of = f"{rise.number} seeds, the same for all networks" if rise.paired else f"{rise.number} trainings"
     last = "epoch" if rise.epochs == 1 else f"{rise.epochs} epochs"
     span = f"{amount(rise.low, unit, name=False)} to {amount(rise.high, unit, name=False)}"
@@ -145,7 +146,7 @@ def _rise_text(rise: GainRise, unit: str) -> str:
 
 def _cost(found: Findings, limits: Limits) -> Check:
     """Whether the space has a placement that costs next to nothing, within the limits."""
-    check = functools.partial(Check, name="cost", question="Did the space hold no cheap placement?")
+    check = functools.partial(Check, name="cost", question="Is there no cheap placement in the space?")
     name = cost_facts(found.objective.cost).word
     base = next((t for t in found.trials if t.role == "baseline" and t.state == "complete"), None)
     if base is None or not (options := list(_options(found, base, limits))):
@@ -153,7 +154,7 @@ def _cost(found: Findings, limits: Limits) -> Check:
         return check(holds=None, text=text)
     allowed = [option for option in options if option.allowed]
     if not allowed:
-        text = "The space holds no cheap placement: none with SE is within the limits."
+        text = "The space has no cheap placement: none with SE is within the limits."
         return check(holds=True, text=text, numbers={"placements": 0.0})
     cheapest = min(allowed, key=lambda option: option.share)
     text = f"{in_words(cheapest.label)} adds {100 * cheapest.share:.2g} % {name}, the least of all"
@@ -161,7 +162,7 @@ def _cost(found: Findings, limits: Limits) -> Check:
     if cheapest.share <= CHEAP:
         return check(holds=False, text=f"No: {text}.", numbers=numbers)
     text = (
-        f"The space holds no cheap placement: {text}. Offer larger reductions, or decide for each block (--space "
+        f"The space has no cheap placement: {text}. Offer larger reductions, or decide for each block (--space "
         "blockwise)."
     )
     return check(holds=True, text=text, numbers=numbers)

@@ -155,7 +155,7 @@ def fit_weights(model: nn.Module, weights: Weights, *, num_classes: int | None, 
             hint="were they saved from the same network?",
         )
     if dropped:
-        notes.append(f"the last layer starts anew for {num_classes} classes ({', '.join(dropped)})")
+        notes.append(f"the last layer is re-initialised for {num_classes} classes ({', '.join(dropped)})")
     return Fitted(weights=fitted, notes=tuple(notes))
 
 

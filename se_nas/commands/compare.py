@@ -75,7 +75,9 @@ def _opened(folders: Sequence[Path], storage: str | None) -> list[Run]:
     """The runs, each with a complete training; RunError where they are too few, doubled or of other metrics."""
     paths = [user_path(folder).absolute().resolve() for folder in folders]
     if len(paths) < 2:
-        raise RunError("one run cannot be compared", hint="give two run folders or more; one is shown by se-nas report")
+        raise RunError(
+            "one run cannot be compared", hint="give at least two run folders; se-nas report shows a single one"
+        )
     if doubled := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
         raise RunError(f"run {str(doubled)!r} is given twice", hint="name each run once")
     runs: list[Run] = []
@@ -126,9 +128,9 @@ def _notes(runs: Sequence[Run], value: str, metric: Metric, cost: str, worst: Ar
     if len({run.config.train.epochs for run in runs}) > 1:
         notes.append("The runs trained for different numbers of epochs: a higher front may be the longer training.")
     notes.append(
-        "Values are what all trainings of a run say together."
+        "Values are model estimates."
         if value == "mean"
-        else "Values are single trainings, since a run has too few to judge them together: the best is too high."
+        else "Values are single trainings, since a run has too few for a model estimate: the best is optimistic."
     )
     worst_value = f"{metric.value(-metric.sign * worst[0])} {metric.unit}".strip()
     notes.append(

@@ -1,10 +1,10 @@
-"""Confirm: retrain the finalists with fresh seeds, open the sealed test part once, and say what is true.
+"""Confirm: retrain the finalists with fresh seeds, open the sealed test set once, and say what is true.
 
 ::
 
     run -> finalists and reference points                         (finalists)
-        -> train with fresh seeds until the answer stands         (rounds: by the validation part alone)
-        -> test part, once -> scores image by image               (exam)
+        -> train with fresh seeds until the answer is settled         (rounds: by the validation set alone)
+        -> test set, once -> scores image by image               (exam)
         -> differences, with their noise -> verdict               (judge, verdict)
 
 Trainings are trials of a second study in the run's storage; what is there already is not trained again. Test values are
@@ -82,7 +82,7 @@ def confirm(
         Finalists: so many members of the front, best first. Both reference points are always confirmed.
     seeds:
         A fixed number of fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
-        Default: seeds are added in rounds until the answer stands, for the networks that they are of use for; looking
+        Default: seeds are added in rounds until the answer is settled, for the networks that profit; looking
         after each round is paid for (`se_nas.analysis.looks`).
     max_seeds:
         The most that may be added; default 20.
@@ -144,13 +144,13 @@ def confirm(
 
 
 def _check(top: int, seeds: int | None, max_seeds: int | None) -> None:
-    check_whole("top", top, hint="one finalist at least is confirmed")
+    check_whole("top", top, hint="at least one finalist is confirmed")
     check_whole("seeds", seeds, hint="5 is a good number")
     check_whole("max_seeds", max_seeds, hint=f"{MAX_SEEDS} is usual")
     if seeds is not None and max_seeds is not None:
         raise ConfigError(
             "seeds and max_seeds are both given",
-            hint="--seeds trains so many in any case, --max-seeds ends as soon as the answer stands: give one of them",
+            hint="--seeds fixes their number, --max-seeds stops as soon as the answer is settled: give one of them",
         )
 
 
@@ -203,9 +203,9 @@ def _problem(study: Study, run: RunFolder, config: SearchConfig, view: View) -> 
     changed = differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts)
     if changed := [*changed_parts(study, problem), *changed]:
         raise RunError(
-            "what was searched is not there any more as it was:\n  " + "\n  ".join(changed[:12]),
+            "what was searched has changed since:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),
-            hint="bring data, backbone and code back as they were, or search again with another --out",
+            hint="restore data, backbone and code, or search again with another --out",
         )
     return problem
 
@@ -219,12 +219,12 @@ def _feed(study: Study, trials: Sequence[Trial]) -> None:
 
 
 def _tested(confirming: Confirming, trials: Sequence[Trial]) -> int:
-    """Open the test part and have each trained network examined on it; how often the part was opened so far."""
+    """Open the test set and have each trained network examined on it; how often the part was opened so far."""
     purpose = "confirm " + checksum(sorted([t.identity.key, t.identity.seed, t.identity.epochs] for t in trials))
     openings = open_test(confirming.run.path, purpose=purpose)
     if waiting := confirming.waiting(trials, "test"):
         confirming.view.say(
-            f"test part opened (opening {openings} of this run): {len(waiting)} trained networks are examined"
+            f"test set evaluated (evaluation {openings} in this run): {len(waiting)} trained networks are examined"
         )
     confirming.examine(trials, "test")
     return openings
@@ -286,20 +286,20 @@ def _cautions(problem: Problem, trials: Sequence[Trial], result: Confirmation) -
 
 
 def _number_of_images(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]]) -> int:
-    """Images of the test part; of a trainer's own, as many as its test gives scores of, else 0."""
+    """Images of the test set; of a trainer's own, as many as its test gives scores of, else 0."""
     number = problem.data.test or max((len(v) for s in scores.values() for v in s.values()), default=0)
     loop = problem.loop if problem.data.kind == "own" else None
     return 0 if loop is not None and (number == 1 or loop.leaves_out) else number
 
 
 def _check_sizes(problem: Problem, scores: Mapping[str, Mapping[int, np.ndarray]], run: RunFolder) -> None:
-    """RunError if networks have different numbers of scores: they are not of one test part."""
+    """RunError if networks have different numbers of scores: they are not of one test set."""
     sizes = Counter(len(values) for by_seed in scores.values() for values in by_seed.values())
     if problem.loop is None and 1 in sizes:  # of a trainer of the user's own it may stand for all images
-        raise DataError("the test part has one image: noise cannot be estimated", where=problem.config.data.target)
+        raise DataError("the test set has one image: noise cannot be estimated", where=problem.config.data.target)
     if len(sizes) > 1:
         raise RunError(
-            f"the networks were not examined on one test part: they have {' and '.join(map(str, sizes))} scores",
+            f"the networks were not examined on one test set: they have {' and '.join(map(str, sizes))} scores",
             where=str(exam_file(run.path, 0).parent),
             hint="remove that folder and confirm again: the networks are examined anew, not trained",
         )

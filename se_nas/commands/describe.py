@@ -178,7 +178,7 @@ def write_diagram(catalogue: Catalogue, placement: str, file: str | Path) -> Pat
     """
     target = user_path(file)
     if target.suffix.lower() != ".svg":
-        raise ConfigError(f"the diagram {str(file)!r} is no SVG file", hint="give a name that ends in .svg")
+        raise ConfigError(f"the diagram {str(file)!r} is not an SVG file", hint="give a name that ends in .svg")
     chosen = catalogue.space.parse(placement)
     figure = draw_network(catalogue.space.units, chosen, title=f"{catalogue.name}: {in_words(chosen.label)}")
     try:
@@ -240,13 +240,13 @@ def _sites_table(catalogue: Catalogue) -> Table:
 
 
 def show_cost(content: dict[str, Any]) -> None:
-    """Print a cost as people read it, with the difference to the backbone without SE."""
+    """Print a cost as people read it, with the difference to the plain backbone."""
     out = console(soft_wrap=True, highlight=False)
     out.print(f"{content['backbone']}, {content['placement']} (key {content['key']})")
     for name in COUNTS:
         base, added = content["without_se"][name], content["added"][name]
         share = f"{100 * added / base:+.3f} %" if base else ""
-        out.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) over no SE")
+        out.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) vs. no SE")
     out.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
     for name, seen in content.get("latency", {}).items():
         low, high = (100 * (bound - 1) for bound in seen["ratio_interval"])

@@ -151,7 +151,7 @@ def explain_run(
         explained, blocks=tuple(replace(b, milliseconds=times.get(b.module, b.milliseconds)) for b in explained.blocks)
     )
     if data.includes_val:
-        note = f"{note} The network was trained on these images, too: new ones may say something else.".lstrip()
+        note = f"{note} The network was also trained on these images; new images may give another result.".lstrip()
     explained = replace(explained, note=note)
     target = folder.path / FOLDER
     with clear_errors(folder.path):
@@ -169,7 +169,7 @@ def _chosen(found: Findings, run: Path, how: str | None, confirmed: Sequence[Tri
     named = f"{in_words(trial.placement.label)} (trial {trial.number})"
     if how is not None:
         if not trial.placement.blocks:
-            raise RunError(f"trial {trial.number} is no SE: it has no block to explain", hint=_others(found, run))
+            raise RunError(f"trial {trial.number} has no SE block to explain", hint=_others(found, run))
         kept_weights(run, trial)
         return trial, ""
     if trial.placement.blocks and weights_of(run, trial).is_file():

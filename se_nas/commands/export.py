@@ -109,7 +109,7 @@ def export(
     max_drop:
         Accuracy that half precision and quantisation may lose, between 0 and 1.
     fold:
-        Whether SE blocks that are constants in effect are folded into the weights beside them.
+        Whether SE blocks that are constants in effect are folded into the neighbouring weights.
     fold_margin:
         With `fold`: the loss up to which a block counts as such, by a paired test on validation images; points where
         the metric is a share (default 0.1), else in its unit.
@@ -192,7 +192,7 @@ def export(
             write_atomically(temporary / CARD, model_card(record, proofs, picture=PICTURE).encode())
     except OSError as error:
         raise RunError(
-            f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or make room there"
+            f"cannot write {str(target)!r}: {error.strerror or error}", hint="give another --to, or free space there"
         ) from error
     if folded is not None:
         keep_folded(run_folder.path, folded.point(trial))
@@ -211,11 +211,11 @@ def _listed(formats: str | Iterable[str]) -> list[str]:
 
 
 def _check_target(target: Path, *, force: bool) -> None:
-    """RunError if the folder may not be written: it is there already, or it is no export and would be lost."""
+    """RunError if the folder may not be written: it is there already, or it is not an export and would be lost."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / PLACEMENT).is_file():
-        raise RunError(f"{str(target)!r} is there already and is no export", hint="give another --to")
+        raise RunError(f"{str(target)!r} is there already and is not an export", hint="give another --to")
     if not force:
         raise RunError(
             f"there is an export in {str(target)!r} already", hint="give another --to, or --force to replace it"
@@ -273,6 +273,6 @@ def _check_recorded(record: Exported, trained: Trained) -> None:
     if abs(trained.accuracy - recorded.value) > allowed:
         raise RunError(
             f"the weights in the run folder are not those that trial {record.trial} was trained to: their accuracy on "
-            f"the validation part is {trained.accuracy:.4f}, and {recorded.value:.4f} was recorded",
+            f"the validation set is {trained.accuracy:.4f}, and {recorded.value:.4f} was recorded",
             hint="bring the file back, or train the placement again with se-nas train",
         )

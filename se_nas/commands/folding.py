@@ -30,7 +30,7 @@ from se_nas.runtimes.table import open_runtimes
 from se_nas.space.exact_cost import CostModel
 from se_nas.space.space import Space
 
-TRAINED_ON = "The network was trained on these images, too: new ones may say something else."
+TRAINED_ON = "The network was also trained on these images; new images may give another result."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def fold(
     *,
     margin: float = MARGIN,
 ) -> Folded:
-    """Fold SE blocks that are constants in effect into the weights beside them, of any network.
+    """Fold SE blocks that are constants in effect into the neighbouring weights, of any network.
 
     The network itself is left as it was; `Folded.network` is the folded copy, `Folded.folds` says what became of each
     block.

@@ -18,29 +18,29 @@ from se_nas.commands.training_options import add_confirm, add_search, add_train,
 from se_nas.core.config import SearchConfig, TrainConfig
 
 COMMANDS = {
-    "search": Command(
-        help="search, or go on with a search", add_arguments=add_search, run=run_search, config=SearchConfig
-    ),
-    "sites": Command(help="list where SE blocks may sit", add_arguments=add_sites, run=run_sites),
+    "search": Command(help="start or continue a search", add_arguments=add_search, run=run_search, config=SearchConfig),
+    "sites": Command(help="list where SE blocks can be inserted", add_arguments=add_sites, run=run_sites),
     "cost": Command(help="exact cost of a placement", add_arguments=add_cost, run=run_cost),
     "confirm": Command(
-        help="retrain the finalists with fresh seeds, then open the test part",
+        help="retrain the finalists with fresh seeds, then evaluate on the test set",
         add_arguments=add_confirm,
         run=run_confirm,
     ),
     "train": Command(
-        help="train one placement for good, then open the test part",
+        help="train one placement on the full schedule, then evaluate on the test set",
         add_arguments=add_train,
         run=run_train,
         config=TrainConfig,
     ),
     "report": Command(
-        help="make report.html and all other views again, from the study alone",
+        help="rebuild report.html and all other views from the study",
         add_arguments=add_report,
         run=run_report,
     ),
     "compare": Command(
-        help="fronts of several runs in one page, figure and table", add_arguments=add_compare, run=run_compare
+        help="compare the fronts of several runs: page, figure and table",
+        add_arguments=add_compare,
+        run=run_compare,
     ),
     "explain": Command(
         help="what the SE blocks of a trained network do, and which of them multiply by a constant",

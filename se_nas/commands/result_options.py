@@ -19,7 +19,7 @@ def add_report(parser: ArgumentParser) -> None:
     """The options of ``se-nas report``."""
     add = parser.add_argument
     add("run", type=str, help="run folder")
-    add("--watch", action="store_true", help="write report.html again and again while the search runs")
+    add("--watch", action="store_true", help="rewrite report.html continuously while the search runs")
     add("--every", type=float, default=5.0, help="seconds between two versions of a watched page")
     add(
         "--figures", type=str | None, default=None,
@@ -27,7 +27,7 @@ def add_report(parser: ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--probe_lr", action="store_true",
-        help="first train no SE and SE everywhere, shortly, at a third of the learning rate, at it, and at 3 times it",
+        help="first train no SE and SE everywhere briefly at 1/3, 1 and 3 times the learning rate",
     )  # fmt: skip
     add_trust(parser)
     add_storage(parser)
@@ -93,10 +93,10 @@ def add_export(parser: ArgumentParser) -> None:
     add("--license", type=str, default="", help="license for the model card, such as apache-2.0")
     add("--opset", type=int, default=20, help="version of the ONNX operator set")
     add("--max_drop", type=float, default=0.02, help="accuracy that half precision and int8 may lose (0.02: 2 points)")
-    add("--fold", action="store_true", help="fold SE blocks that are constants in effect into the weights beside them")
+    add("--fold", action="store_true", help="fold effectively constant SE blocks into the neighbouring weights")
     add(
         "--fold_margin", type=float | None, default=None,
-        help="with --fold: loss up to which a block is one, by a paired test on validation images (0.1 points)",
+        help="with --fold: largest accepted loss per block, by a paired test on validation images (0.1 points)",
     )  # fmt: skip
     add_trust(parser)
     add_storage(parser)

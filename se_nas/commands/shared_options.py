@@ -53,7 +53,7 @@ def settings_of(given: Namespace, kind: type) -> dict[str, Any]:
 
 def add_display(parser: ArgumentParser) -> None:
     """How much is shown."""
-    parser.add_argument("--quiet", action="store_true", help="show nothing but errors and the result")
+    parser.add_argument("--quiet", action="store_true", help="show only errors and the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
 
 
@@ -68,7 +68,7 @@ def add_trust(parser: ArgumentParser) -> None:
     """Whether code that a folder names is run."""
     parser.add_argument(
         "--trust", action="store_true",
-        help="run code that the folder names, though you have not given its name on this machine before",
+        help="run code named in the folder even if it has never been named on this machine",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The latency of one placement beside that of the backbone without SE, in each runtime that is asked for."""
+"""The latency of one placement beside that of the plain backbone, in each runtime that is asked for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def latency_beside(
     Raises
     ------
     ConfigError
-        For a name that is no latency, a runtime that is not installed, or a table of something else.
+        For a name that is not a latency, a runtime that is not installed, or a table of something else.
     """
     if isinstance(catalogue.costs, CostError):
         raise catalogue.costs

@@ -1,4 +1,4 @@
-"""Train a chosen placement for good: one long training, the test part once at its end, a folder to export from."""
+"""Train a chosen placement for good: one long training, the test set once at its end, a folder to export from."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Trained:
     trial: Trial
     metric: str
     test: dict[str, float]
-    """Every metric on the test part; empty if there is none."""
+    """Every metric on the test set; empty if there is none."""
     openings: int
-    """How often the test part was opened by this folder."""
+    """How often the test set was opened by this folder."""
     note: str = ""
     """Why there are no test values."""
     includes_val: bool = False
@@ -59,7 +59,7 @@ class Trained:
         return [
             f"{self.trial.placement.label}: {self.trial.identity.epochs} epochs, {self.trial.seconds:.1f} s",
             f"validation: {self.metric} {value:.4f}{seen}",
-            f"test, opening {self.openings} of this folder: {tested}" if tested else f"test: {self.note}",
+            f"test (evaluation {self.openings} in this folder): {tested}" if tested else f"test: {self.note}",
             f"Files: {self.folder} ({TEST}, trials.csv, best/)",
         ]
 
@@ -67,9 +67,9 @@ class Trained:
 def train_placement(
     config: TrainConfig, *, on_trial: Callable[[Trial], object] | None = None, view: View | None = None
 ) -> Trained:
-    """Train the network of a placement, or go on with it; then open the test part, once.
+    """Train the network of a placement, or go on with it; then evaluate on the test set, once.
 
-    Training and validation part are as in a search; with ``include_val`` the network is trained on both, and its
+    Training and validation set are as in a search; with ``include_val`` the network is trained on both, and its
     validation values are then those of images that it has seen. ``best/`` in the folder is the trained network.
 
     Raises
@@ -87,7 +87,7 @@ def train_placement(
         job = Job(problem, study, run.owner, placement)
         ended = Driver(problem, run, study, shown, job, on_trial).drive()
         if ended == "interrupted":
-            shown.say("interrupted; the same command goes on where this one stopped")
+            shown.say("interrupted; repeat the command to continue")
             raise KeyboardInterrupt
         conclude(run, study, ended)
         return _tested(problem, run, job.done(), shown)
@@ -136,9 +136,9 @@ def _study(problem: Problem, run: RunFolder, placement: Placement) -> Study:
     study = Study(run.storage, FINAL, problem.objective, facts)
     if changed := [*changed_parts(study, problem), *differences(study.facts, facts)]:
         raise RunError(
-            "this folder has a training of something else:\n  " + "\n  ".join(changed[:12]),
+            "this folder holds a training with other settings:\n  " + "\n  ".join(changed[:12]),
             where=str(run.path),
-            hint="give another --out, or the settings that it was made with",
+            hint="give another --out, or its own settings",
         )
     config: SearchConfig = replace(problem.config, train=replace(problem.recipe, precision=problem.precision))
     remember(names_in(config))
@@ -149,16 +149,16 @@ def _study(problem: Problem, run: RunFolder, placement: Placement) -> Study:
 
 
 def _tested(problem: Problem, run: RunFolder, trial: Trial, view: View) -> Trained:
-    """The metrics on the test part, from the file that they were written to or from the part itself."""
+    """The metrics on the test set, from the file that they were written to or from the part itself."""
     info, openings, note = read_info(run.path), 0, ""
     if info.kind == "arrays" and info.test == 0:
-        note = "the data have no test part"
+        note = "the data have no test set"
     elif problem.loop is not None and problem.loop.test is None:
         note = f"the trainer {problem.loop.why_no_test}"
     else:
         openings = open_test(run.path, purpose=f"train {trial.placement.key} {trial.identity.epochs} epochs")
         if not exam_file(run.path, trial.number).is_file():
-            view.say(f"test part opened (opening {openings} of this folder)")
+            view.say(f"test set evaluated (evaluation {openings} in this folder)")
             executor = open_executor(problem.config.executor, problem.devices)
             try:
                 future = executor.submit(examine, problem.request(trial, run.path), lambda *_: "continue")
@@ -167,7 +167,7 @@ def _tested(problem: Problem, run: RunFolder, trial: Trial, view: View) -> Train
                 done = future.result()
             finally:
                 executor.shutdown()
-            note = "" if done.state == "complete" else f"the test part cannot be used: {done.reason}"
+            note = "" if done.state == "complete" else f"the test set cannot be used: {done.reason}"
     test: Mapping[str, Any] = {} if note else read_exam(exam_file(run.path, trial.number))[1]
     metrics = {name.replace("val_", "test_", 1): value for name, value in test.items() if "train" not in name}
     content = {"trial": trial.number, "openings": openings, "images": info.test, "metrics": metrics, "note": note}

@@ -26,7 +26,7 @@ def add_search(parser: ArgumentParser) -> None:
     parser.add_class_arguments(SearchConfig, None)
     parser.add_argument(
         "--plan", action="store_true",
-        help="only say what the search would do, take and be able to tell; nothing is trained",
+        help="only show what the search would do, how long it takes and what it can detect; nothing is trained",
     )  # fmt: skip
     add_display(parser)
 
@@ -61,7 +61,7 @@ def add_confirm(parser: ArgumentParser) -> None:
     add("--seeds", type=int | None, default=None, help="a fixed number of fresh seeds, the same for all networks")
     add(
         "--max_seeds", type=int | None, default=None,
-        help="default: seeds are added until the answer stands, up to so many (20)",
+        help="default: seeds are added until the answer is settled, up to this many (20)",
     )  # fmt: skip
     add(
         "--margin", type=float | None, default=None,

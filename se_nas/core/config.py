@@ -61,7 +61,7 @@ class SearchConfig:
         num_classes: Of a trainer that brings its own data; default what its backbone has.
         metric: The logged value that is compared; default the task's own, for a LightningModule its attribute metric.
         direction: maximize or minimize the metric; default as the task says.
-        margin: The smallest gain over the backbone without SE that is worth its cost: in points (hundredths) where the
+        margin: The smallest gain over the plain backbone that is worth its cost: in points (hundredths) where the
             metric is a share, default 0.3; else in the metric's unit, default 1 % of the value without SE. It only
             judges: a search may go on with another.
         weights: Start from the weights in this file (safetensors, a state dict of torch, a Lightning checkpoint); SE
@@ -80,7 +80,7 @@ class SearchConfig:
         latency_threads: Threads on a CPU when latency is measured.
         latency_table: JSON file that the script of se-nas bench wrote on another device; NAME.json gives the cost
             latency@NAME. Several with commas between.
-        budget: Trainings to pay for; failed and rejected ones are free.
+        budget: Number of trainings; failed and rejected ones are free.
         early_stopping: Whether to end a training once its learning curve says that it cannot reach the front at its
             own cost; the reference points are never stopped.
         max_time: Propose nothing after this long, such as 90s, 10m or 2h; what then runs has a tenth of it (at least a
@@ -206,7 +206,7 @@ class TrainConfig:
         weights: Start from the weights in this file.
         space: The search space, which names the units that a placement speaks of.
         train: How it is trained.
-        include_val: Train on the validation part, too; its values are then those of images that were trained on.
+        include_val: Train on the validation set, too; its values are then those of images that were trained on.
         executor: Where it is trained.
         trial_timeout: End the training when it has given no sign of life for this long, as in a search; it is then
             tried again, three times in all.

@@ -44,7 +44,7 @@ def text_of(file: Path, *, largest: int = LARGEST) -> str:
     if "\0" in str(file):
         raise UnreadableError("a name cannot hold the character NUL")
     if file.exists() and not file.is_file():
-        raise UnreadableError("it is no file" if not file.is_dir() else "it is a folder")
+        raise UnreadableError("it is not a file" if not file.is_dir() else "it is a folder")
     with file.open("rb") as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
@@ -166,7 +166,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(word: str) -> float:
-    raise UnreadableError(f"not valid JSON: {word} is no number")
+    raise UnreadableError(f"not valid JSON: {word} is not a number")
 
 
 def _one_line(error: BaseException) -> str:

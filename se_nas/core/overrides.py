@@ -234,7 +234,7 @@ def _allowed(hint: Any) -> tuple[str, ...]:
 
 
 def wrong_value(kind: type, path: str, value: str) -> ConfigError | None:
-    """The error for an option's value that is not of its type, or None for an option that is no setting."""
+    """The error for an option's value that is not of its type, or None for an option that is not a setting."""
     group, _, inner = path.rpartition(".")
     owner = {"": kind, **GROUPS, **dict.fromkeys(TARGETS, Target)}.get(group)
     if owner is None or inner not in _hints(owner):

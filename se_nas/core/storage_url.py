@@ -18,7 +18,7 @@ PASSWORD = "SE_NAS_STORAGE_PASSWORD"  # noqa: S105  # the name of the variable
 
 _SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=//)([^:/@]*):(.*)@", re.DOTALL)
-"""User and password in a text that is no URL, or one whose password has characters that must be escaped."""
+"""User and password in a text that is not a URL, or one whose password has characters that must be escaped."""
 
 _GIVEN: dict[str, str] = {}
 

@@ -38,7 +38,7 @@ class Recipe:
     """How every candidate of a study is trained.
 
     Args:
-        epochs: Passes over the training part.
+        epochs: Passes over the training set.
         batch_size: Images per step.
         optimizer: ``sgd`` (Nesterov momentum), ``adamw``, or the import path of an optimizer class.
         lr: Peak learning rate.

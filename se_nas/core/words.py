@@ -98,7 +98,7 @@ def percents(*shares: float) -> tuple[int, ...]:
     return tuple(whole)
 
 
-CHANCES = ("better", "no difference worth it", "worse")
+CHANCES = ("better", "no relevant difference", "worse")
 """What the three chances against a level of comparison are called: by more than the margin, by no more, by more."""
 
 
@@ -110,10 +110,10 @@ def chances_note(margin: float, unit: str, *, against: str = "no SE") -> str:
     """What stands below a table with `CHANCES_HEAD`.
 
     >>> chances_note(0.003, "share")
-    'better / same / worse: chances to be better than no SE by more than 0.30 points, to differ by no more, to be worse'
+    'better / same / worse: probability of gaining over 0.30 points against no SE, of differing by less, of losing more'
     """
     by = amount(margin, unit, signed=False)
-    return f"{CHANCES_HEAD}: chances to be better than {against} by more than {by}, to differ by no more, to be worse"
+    return f"{CHANCES_HEAD}: probability of gaining over {by} against {against}, of differing by less, of losing more"
 
 
 def chances_cell(better: float | None, same: float | None, worse: float | None) -> str:
@@ -131,7 +131,7 @@ def chances_text(better: float, same: float, worse: float) -> str:
     """The three chances in words.
 
     >>> chances_text(0.314, 0.62, 0.066)
-    'better 31 %, no difference worth it 62 %, worse 7 %'
+    'better 31 %, no relevant difference 62 %, worse 7 %'
     """
     return ", ".join(f"{name} {n} %" for name, n in zip(CHANCES, percents(better, same, worse), strict=True))
 

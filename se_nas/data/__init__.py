@@ -1,7 +1,7 @@
 """Images in, batches out.
 
-A source is read once into the run folder, split, and described; trainings see train and validation part only. The
-test part is sealed: it is opened by name, and each opening is noted.
+A source is read once into the run folder, split, and described; trainings see train and validation set only. The
+test set is sealed: it is opened by name, and each opening is noted.
 """
 
 import lazy_loader

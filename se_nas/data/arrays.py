@@ -69,7 +69,7 @@ class Readers:
             return targets
         if targets.ndim != 1 or not np.isin(targets, self._values).all():
             raise DataError(
-                f"the {part} part has labels that the training part lacks",
+                f"the {part} set has labels that the training set lacks",
                 allowed=self.classes[:20],
                 hint="one class is one label in all parts",
             )
@@ -145,7 +145,7 @@ def twins_note(
     """What to tell the user of images that are equal pixel by pixel, and in two parts."""
     places: dict[bytes, dict[PartName, str]] = {}
     for part, (origin, indices, _) in plan.items():
-        with contextlib.suppress(DataError):  # of the test part: said when it is opened; the others were read before
+        with contextlib.suppress(DataError):  # of the test set: said when it is opened; the others were read before
             numbers = iter(indices.tolist())
             for chunk in images(origin, indices):
                 for image, number in zip(chunk, numbers, strict=False):
@@ -166,9 +166,9 @@ def _reader(part: PartName, given: Images, targets: np.ndarray) -> Reader:
     def images(indices: np.ndarray) -> Iterator[np.ndarray]:
         images = given() if callable(given) else given
         if len(images) != len(checked):
-            raise DataError(f"the {part} part has {len(images)} images and {len(checked)} targets")
+            raise DataError(f"the {part} set has {len(images)} images and {len(checked)} targets")
         for piece in chunks(indices):
-            with np.errstate(over="ignore"):  # what is too large for float32 is told as not finite
+            with np.errstate(over="ignore"):  # what is too large for float32 is reported as not finite
                 yield np.ascontiguousarray(images[piece], dtype=None if images.dtype == np.uint8 else np.float32)
 
     return Reader(lambda: checked, images)

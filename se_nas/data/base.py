@@ -36,9 +36,9 @@ class Source(Protocol):
     """A data set as it lies on the disk. A part that the source does not have is None in `labels`.
 
     A source may also have ``notes(plan) -> sequence of str``: what a user must know of how the images were read, asked
-    for when the training and validation parts have been; and ``raw(part, indices) -> iterable``: the bytes (or arrays)
+    for when the training and validation sets have been; and ``raw(part, indices) -> iterable``: the bytes (or arrays)
     of these images as they lie there, from which their checksum is made. Without it they are decoded for that, those of
-    the sealed test part not before it is opened.
+    the sealed test set not before it is opened.
     """
 
     classes: tuple[str, ...]
@@ -70,19 +70,19 @@ class DataInfo:
     """``other``: no tensor, such as a list of boxes for each image."""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    """Per channel, over the training part."""
+    """Per channel, over the training set."""
     train: int = 0
     val: int = 0
     test: int = 0
-    """Images in each part; the test part is counted, not read."""
+    """Images in each part; the test set is counted, not read."""
     fingerprint: str
     checksum: str
     split: str
     """Checksum of which image went to which part."""
     includes_val: bool = False
-    """Whether the training part has the images of the validation part, too."""
+    """Whether the training set has the images of the validation set, too."""
     cut: tuple[PartName, ...] = ()
-    """Parts that the source lacks, and that were split off from its training part."""
+    """Parts that the source lacks, and that were split off from its training set."""
     val_counts: tuple[int, ...] = ()
     """Validation images of each class; empty where targets are no class numbers, or were not looked at."""
     notes: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class DataInfo:
     prepared: dict[PartName, str] = field(default_factory=dict)
     """Part -> checksum of its images and labels as they were prepared."""
     sources: dict[PartName, str] = field(default_factory=dict)
-    """Part -> checksum of its images, as they lie in the source, and labels; the test part is not decoded for it."""
+    """Part -> checksum of its images, as they lie in the source, and labels; the test set is not decoded for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

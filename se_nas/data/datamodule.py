@@ -25,7 +25,7 @@ TARGETS = ("label", "labels", "mask", "masks", "target", "targets", "y", "seg")
 class AnyDataModule(pl.LightningDataModule):
     """Passes everything on to a data module of either package: their classes do not mix, their methods do.
 
-    Only the methods that training and validation need are passed on, so the test part stays closed.
+    Only the methods that training and validation need are passed on, so the test set stays closed.
     """
 
     def __init__(self, inner: Any, *, ready: Callable[[], None] | None = None, rank: Rank | None = None) -> None:

@@ -70,8 +70,8 @@ def _broken(name: str, error: BaseException) -> DataError:
             hint="make it smaller, or remove it",
         )
     if isinstance(error, UnidentifiedImageError):
-        return DataError(f"the image {name!r} is broken, or no image", allowed=FORMATS, hint="remove it or repair it")
-    return DataError(f"the image {name!r} is broken: {error}", hint="remove it or repair it")
+        return DataError(f"the image {name!r} is broken, or not an image", allowed=FORMATS, hint="remove or repair it")
+    return DataError(f"the image {name!r} is broken: {error}", hint="remove or repair it")
 
 
 @functools.cache

@@ -52,7 +52,7 @@ class Wish:
 def _source(parts: Mapping[PartName, LibraryPart], classes: Sequence[str], wish: Wish, key: object) -> Readers:
     """The parts as a source, grey if all of the first eight images are."""
     if "train" not in parts:
-        raise DataError("the data set has no training part", hint="name it with --data.args.splits.train NAME")
+        raise DataError("the data set has no training set", hint="name it with --data.args.splits.train NAME")
     train = parts["train"]
     with reading("one of the first training images"):
         first = [train.image(index) for index in range(min(8, len(train.rows)))]

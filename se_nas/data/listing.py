@@ -58,7 +58,7 @@ class Listing:
 def listed(root: Path) -> Listing:
     """The images of ``<class>/`` or of ``train/<class>/``, ``val/<class>/``, ``test/<class>/``; see `PART_NAMES`.
 
-    DataError if there is no training part, a part has two names or other classes than train, or a class no images.
+    DataError if there is no training set, a part has two names or other classes than train, or a class no images.
     """
     left_out: Counter[str] = Counter()
     parts = _parts(root, left_out)
@@ -94,7 +94,7 @@ def _parts(root: Path, left_out: Counter[str]) -> dict[PartName, Path]:
         if len(found) > 1:
             raise DataError(
                 f"{path_text(root)!r} has {' and '.join(path_text(sub.name) for sub in found)}: "
-                f"both would be the {part} part",
+                f"both would be the {part} set",
                 hint="leave one of them, or give it another name",
             )
     for sub in folders:

@@ -95,7 +95,7 @@ def _part_names(arrays: Sequence[str], file: Path) -> dict[PartName, tuple[str, 
             )
         if len(there) > 1 and part != "train":
             raise DataError(
-                f"{' and '.join(known[x] for x, _ in there)}: both would be the {part} part",
+                f"{' and '.join(known[x] for x, _ in there)}: both would be the {part} set",
                 where=path_text(file),
                 hint="leave one of them out",
             )
@@ -105,7 +105,7 @@ def _part_names(arrays: Sequence[str], file: Path) -> dict[PartName, tuple[str, 
         raise DataError(
             f"{path_text(file)!r} has the arrays {', '.join(arrays) or '(none)'}",
             allowed=["x_train and y_train", "train_images and train_labels", "x and y"],
-            hint="val and test parts are optional: x_val, y_val, x_test, y_test",
+            hint="val and test sets are optional: x_val, y_val, x_test, y_test",
         )
     return found
 
@@ -115,7 +115,7 @@ def _opened(file: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         try:
             if file.exists() and not file.is_file():
-                raise ValueError("it is no file")
+                raise ValueError("it is not a file")
             stream = stack.enter_context(file.open("rb"))  # NumPy would leave the file of a broken archive open
             archive = np.load(stream, allow_pickle=False)
             archive.files  # noqa: B018  # an array (.npy) has none

@@ -1,4 +1,4 @@
-"""The sealed test part: what opens it, the log of its openings, and that each is of the same images and labels."""
+"""The sealed test set: what opens it, the log of its openings, and that each is of the same images and labels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from se_nas.data.split import split_checksum, split_plan
 from se_nas.data.store import open_source, prepared_checksum, read_info, write_part
 
 OPENINGS = "test_openings.jsonl"
-"""File of a run folder: one line for each time that its test part was opened."""
+"""File of a run folder: one line for each time that its test set was opened."""
 
 
 def open_test(folder: Path, *, purpose: str) -> int:
-    """Make the test part ready for `open_part`, and note it; returns how many openings the log has.
+    """Make the test set ready for `open_part`, and note it; returns how many openings the log has.
 
     The same purpose again is the same opening, which goes on after an interruption. Each opening has the checksum of
     the images and labels, which must be those of the openings before: else what was examined could not be compared.
@@ -30,7 +30,7 @@ def open_test(folder: Path, *, purpose: str) -> int:
     Raises
     ------
     DataError
-        If the data set has changed since it was searched or opened, or has no test part.
+        If the data set has changed since it was searched or opened, or has no test set.
     """
     info, log = read_info(folder), openings(folder)
     found = _test_part(folder, info, log) if info.kind == "arrays" else {}
@@ -43,10 +43,10 @@ def open_test(folder: Path, *, purpose: str) -> int:
 
 
 def check_test_part(info: DataInfo) -> None:
-    """DataError if there is no test part that could be opened; nothing of it is read."""
+    """DataError if there is no test set that could be opened; nothing of it is read."""
     name = info.target.target
     if info.kind == "arrays" and info.test == 0:
-        raise DataError("the test part of the data set is empty", where=name)
+        raise DataError("the test set of the data set is empty", where=name)
     if info.kind != "module":
         return
     module, _ = open_source(info.target)
@@ -58,20 +58,20 @@ def check_test_part(info: DataInfo) -> None:
     except Exception as error:  # whatever a user's data module raises; Lightning's own says that there is none
         reason = (str(error).splitlines() or [""])[0]
         raise DataError(
-            f"data module {name!r} gives no test part: {type(error).__name__}: {reason}", hint=hint
+            f"data module {name!r} gives no test set: {type(error).__name__}: {reason}", hint=hint
         ) from error
     if loader is None or (isinstance(loader, list | tuple | dict) and not loader):
-        raise DataError(f"data module {name!r} gives no test part: test_dataloader() returns {loader!r}", hint=hint)
+        raise DataError(f"data module {name!r} gives no test set: test_dataloader() returns {loader!r}", hint=hint)
 
 
 def _test_part(folder: Path, info: DataInfo, log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Have the test part lie in the folder as it was at the openings before; its checksums, for their log."""
+    """Have the test set lie in the folder as it was at the openings before; its checksums, for their log."""
     source, split = open_source(info.target)
     plan = split_plan(source, split)
     if split_checksum(plan) != info.split:
         raise DataError("the data set is split differently than when it was searched", where=str(folder))
     if len(plan["test"][1]) == 0:
-        raise DataError("the test part of the data set is empty", where=str(folder))
+        raise DataError("the test set of the data set is empty", where=str(folder))
     raw = source_checksum(source, plan["test"])
     if info.sources.get("test") not in (None, raw):
         raise _changed_test("when it was searched", folder)
@@ -95,14 +95,14 @@ def _test_part(folder: Path, info: DataInfo, log: Sequence[Mapping[str, Any]]) -
 
 def _changed_test(when: str, where: Path) -> DataError:
     return DataError(
-        f"the test part is not what it was {when}: images or labels have changed",
+        f"the test set is not what it was {when}: images or labels have changed",
         where=str(where),
-        hint="bring the data back as they were, or search again with another --out",
+        hint="restore the data, or search again with another --out",
     )
 
 
 def openings(folder: Path) -> list[dict[str, Any]]:
-    """What the log of a run folder says about its test part: purpose, time and number of images of each opening."""
+    """What the log of a run folder says about its test set: purpose, time and number of images of each opening."""
     file = folder / OPENINGS
     if not file.is_file():
         return []

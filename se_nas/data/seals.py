@@ -22,7 +22,7 @@ def content_checksum(part: Part) -> str:
 
 
 def content_checksums(train: Part, val: Part) -> tuple[str, str, str]:
-    """`content_checksum` of the training part, of the validation part, and of both, one behind the other."""
+    """`content_checksum` of the training set, of the validation set, and of both, one behind the other."""
     first = _digest(_bytes_of(train))
     return _short(first), content_checksum(val), _short(_digest(_bytes_of(val), after=first))
 
@@ -45,7 +45,7 @@ def source_checksum(source: Source, rows: Rows) -> str:
 
 
 def source_checksums(source: Source, plan: Plan) -> dict[PartName, str]:
-    """Part -> `source_checksum`; the test part only if it need not be decoded for that."""
+    """Part -> `source_checksum`; the test set only if it need not be decoded for that."""
     sealed = not hasattr(source, "raw")
     return {part: source_checksum(source, plan[part]) for part in PARTS if part != "test" or not sealed}
 

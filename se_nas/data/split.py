@@ -1,4 +1,4 @@
-"""How a data set is split into train, validation and test part."""
+"""How a data set is split into train, validation and test set."""
 
 from __future__ import annotations
 
@@ -76,19 +76,19 @@ def _check_plan(plan: Plan, classes: tuple[str, ...]) -> None:
     labels = plan["train"][2]
     for name, (_, _, part_labels) in plan.items():
         if name != "test" and len(part_labels) < 2:
-            raise DataError(f"the {name} part has {len(part_labels)} images: too few")
+            raise DataError(f"the {name} set has {len(part_labels)} images: too few")
         if part_labels.shape[1:] != labels.shape[1:]:
             raise DataError(f"{name} targets have shape {part_labels.shape[1:]}, training targets {labels.shape[1:]}")
     if not is_class_number(labels):
         return  # what the targets mean is the business of the user's task
     if len(classes) < 2 or len(np.unique(labels)) < 2:
         raise DataError(
-            f"the training part has only the class {classes[0] if classes else '(none)'!r}",
+            f"the training set has only the class {classes[0] if classes else '(none)'!r}",
             hint="classification needs at least two classes",
         )
     for name, (_, _, part_labels) in plan.items():
         if len(part_labels) and not 0 <= part_labels.min() <= part_labels.max() < len(classes):
-            raise DataError(f"the {name} part has labels outside 0 to {len(classes) - 1}")
+            raise DataError(f"the {name} set has labels outside 0 to {len(classes) - 1}")
 
 
 def split_checksum(plan: Plan) -> str:

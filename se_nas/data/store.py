@@ -1,6 +1,6 @@
 """Data sets: read once, split with a fixed seed, cached beside the run, memory-mapped by every worker.
 
-The test part is sealed: nothing here decodes or caches it; see `se_nas.data.sealed`.
+The test set is sealed: nothing here decodes or caches it; see `se_nas.data.sealed`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _as_path(name: str) -> list[str]:
 def prepare_data(target: Target, folder: Path, *, include_val: bool = False) -> DataInfo:
     """Read and split a data set into ``folder/data``, or find it there unchanged.
 
-    With `include_val` the training part has the images of the validation part, too.
+    With `include_val` the training set has the images of the validation set, too.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _prepared(
             "and are read again"
             for name in names
         ]
-    for file in cache.iterdir():  # the test part stays, to be compared when it is opened again
+    for file in cache.iterdir():  # the test set stays, to be compared when it is opened again
         if not file.name.startswith("test_"):
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return None, damaged
@@ -139,7 +139,7 @@ def read_info(folder: Path) -> DataInfo:
 def open_part(folder: Path, part: PartName) -> Part:
     """A prepared part, memory-mapped: workers share its pages, and it may be larger than memory.
 
-    FileNotFoundError for a part that is not there, such as the test part before `open_test`.
+    FileNotFoundError for a part that is not there, such as the test set before `open_test`.
     """
     cache = folder / "data"
     return Part(images=_array(cache / f"{part}_images.npy"), labels=_array(cache / f"{part}_labels.npy"))

@@ -58,7 +58,7 @@ class Confirming:
         facts = without_schedule(problem.facts)
         study = Study(problem.config.storage or run.storage, CONFIRM, problem.objective, facts)
         if changed := differences(study.facts, facts):
-            raise RunError("an earlier confirm was of something else:\n  " + "\n  ".join(changed[:12]),
+            raise RunError("an earlier confirm used other settings:\n  " + "\n  ".join(changed[:12]),
                            where=str(run.path))  # fmt: skip
         return cls(problem=problem, run=run, study=study, networks=tuple(networks), view=view)
 
@@ -85,7 +85,7 @@ class Confirming:
             config = replace(self.problem.config, budget=spent + missing, max_time=None, early_stopping=False)
             paid = replace(self.problem, config=config)
             if Driver(paid, self.run, self.study, self.view, plan).drive() == "interrupted":
-                self.view.say("interrupted; the same command goes on where this one stopped")
+                self.view.say("interrupted; repeat the command to continue")
                 raise KeyboardInterrupt
         wanted = {(network.placement.key, seed) for network, seed in jobs}
         return [t for t in plan.trials() if t.state == "complete" and (t.placement.key, t.identity.seed) in wanted]
@@ -125,13 +125,13 @@ class Confirming:
             raise RunError(
                 f"{len(failed)} networks could not be examined; {trial.placement.label}: {reason}",
                 where=str(self.run.path),
-                hint="the same command goes on where this one stopped",
+                hint="repeat the command to continue where it stopped",
             )
 
     def scores(self, trials: Sequence[Trial], part: PartName) -> dict[str, dict[int, Array]]:
         """Key -> seed -> scores on a part on which the networks were examined.
 
-        Of a trainer of the user's own the validation part has one score, the value of the training.
+        Of a trainer of the user's own the validation set has one score, the value of the training.
         """
         found: dict[str, dict[int, Array]] = {}
         for t in trials:

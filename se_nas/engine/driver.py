@@ -178,7 +178,7 @@ class Driver:
         before = self.patience.limit
         self.patience.learn([record])
         if self.patience.limit < before and not self.patience.off:
-            self.view.say(f"a training without a sign of life for {duration(self.patience.limit)} is ended "
+            self.view.say(f"a training that gives no sign of life for {duration(self.patience.limit)} is ended "
                           f"({self.patience.rule})")  # fmt: skip
 
     def _others(self, trials: list[Trial]) -> list[Trial]:

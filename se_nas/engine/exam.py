@@ -1,6 +1,6 @@
-"""The exam: a trained network image by image, on the sealed test part or on the validation part.
+"""The exam: a trained network image by image, on the sealed test set or on the validation set.
 
-Only `confirm` opens the test part, once, at its end; what it looks at before that is validation."""
+Only `confirm` opens the test set, once, at its end; what it looks at before that is validation."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     content = part.content
     if task.metric not in metrics:
         raise TrainingError(
-            f"the task did not log {task.metric!r} on the {'test' if name == 'test' else 'validation'} part",
+            f"the task did not log {task.metric!r} on the {'test' if name == 'test' else 'validation'} set",
             allowed=sorted(metrics),
         )
     if per_image.found:

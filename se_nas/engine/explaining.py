@@ -97,7 +97,7 @@ def look_at(network: nn.Module, shown: Shown) -> tuple[Watchable, Tensor]:
     DataError for fewer than two images; BackboneError if the network fails on them, or no block can be looked at.
     """
     if len(shown.images) < 2:
-        raise DataError(f"gates cannot be looked at on {len(shown.images)} images", allowed=["two images or more"])
+        raise DataError(f"gates cannot be looked at on {len(shown.images)} images", allowed=["at least two images"])
     seen = watchable(network, tuple(shown.images.shape[1:]))
     if not seen.blocks:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in seen.others)

@@ -31,7 +31,7 @@ EQUAL = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """A network whose constant SE blocks are folded into the weights beside them.
+    """A network whose constant SE blocks are folded into the neighbouring weights.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ def _why_kept(change: Change, scoring: Scoring | None) -> str:
         return "its gates vary, and images have no score that could say what that is worth"
     factor, unit = (100.0, " points") if scoring.unit == "share" else (1.0, f" {scoring.unit}".rstrip())
     seen = f"fixing its gates changes {scoring.metric} by {factor * change.paired.difference:+.2f}{unit}"
-    return f"{seen}, and a loss of up to {factor * -change.paired.family_low:.2f}{unit} is not excluded"
+    return f"{seen}, and a loss of up to {factor * -change.paired.family_low:.2f}{unit} cannot be ruled out"
 
 
 def _foldable(network: nn.Module, own: Mapping[str, Fixed], shape: tuple[int, ...]) -> tuple[dict[str, str], list[str]]:

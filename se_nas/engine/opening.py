@@ -97,9 +97,9 @@ def check_same(study: Study, problem: Problem, run: RunFolder) -> bool:
     parts = changed_parts(study, problem)
     if parts or (changed and not is_wider(study.facts, problem.facts)):
         raise RunError(
-            "the run is of something else, and cannot go on with this:\n  " + "\n  ".join([*parts, *changed][:12]),
+            "the run cannot be continued with other settings:\n  " + "\n  ".join([*parts, *changed][:12]),
             where=str(run.path),
-            hint="give another --out, or the settings that the run was made with",
+            hint="give another --out, or the settings of the run",
         )
     return bool(changed)
 
@@ -107,7 +107,7 @@ def check_same(study: Study, problem: Problem, run: RunFolder) -> bool:
 def changed_parts(study: Study, problem: Problem) -> list[str]:
     """Which parts of the data are not those that the study was made with, in words; it may be too old to tell.
 
-    The test part is not decoded for this: a data set that lies elsewhere in another form is compared when it is opened.
+    The test set is not decoded for this: a data set that lies elsewhere in another form is compared when it is opened.
     Of a data module, what can be told of its items is compared.
     """
     plain = study.optuna.user_attrs.get("data")

@@ -155,7 +155,7 @@ class Problem:
 def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, init: str | None = None) -> Problem:
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
 
-    With `include_val` the training part has the images of the validation part, too. `init` is how the SE blocks of the
+    With `include_val` the training set has the images of the validation set, too. `init` is how the SE blocks of the
     run that goes on started when it began (`se_nas.engine.kept_start`).
     """
     config = replace(
@@ -212,7 +212,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
     spec = read_space(config.space)
     if initialisation(config) != "scratch":
         if spec.init == PLAIN:
-            notes += ("SE blocks start as the identity in spite of init: plain, since the network is pretrained",)
+            notes += ("SE blocks start as the identity despite init: plain, since the network is pretrained",)
         spec = replace(spec, init=IDENTITY)
     elif init == PLAIN and spec.start != PLAIN and spec.init is None:
         spec = replace(spec, init=PLAIN)

@@ -1,4 +1,4 @@
-"""A confirm in rounds: more seeds until the answer stands, for the networks that they are of use for."""
+"""A confirm in rounds: more seeds until the answer is settled, for the networks that they are of use for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train_fixed(confirming: Confirming, seeds: Sequence[int]) -> list[Trial]:
     confirming.view.say(
         f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}) x {len(seeds)} fresh seeds, "
         f"{confirming.problem.recipe.epochs} epochs: {len(jobs)} trainings, {confirming.missing(jobs)} to do, about "
-        f"{confirming.minutes(jobs):.1f} min; then the test part"
+        f"{confirming.minutes(jobs):.1f} min; then the test set"
     )
     return confirming.train(jobs)
 
@@ -28,7 +28,7 @@ def train_fixed(confirming: Confirming, seeds: Sequence[int]) -> list[Trial]:
 def train_in_rounds(
     confirming: Confirming, seeds: Sequence[int], margin: float | None
 ) -> tuple[list[Trial], dict[str, int], Rounds]:
-    """Train until the answer stands or all seeds are used; the trainings, and with how many seeds each network was.
+    """Train until the answer is settled or all seeds are used; the trainings, and with how many seeds each network was.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def train_in_rounds(
     every: list[Job] = [(network, seed) for seed in seeds for network in networks]
     confirming.view.say(
         f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}), "
-        f"{confirming.problem.recipe.epochs} epochs, with fresh seeds until the answer stands (looked at after "
+        f"{confirming.problem.recipe.epochs} epochs, with fresh seeds until the answer is settled (looked at after "
         f"{listed([str(k) for k in looks.seeds])}): at most {len(every)} trainings, {confirming.missing(every)} to do, "
-        f"about {confirming.minutes(every):.1f} min; then the test part"
+        f"about {confirming.minutes(every):.1f} min; then the test set"
     )
     planned = dict.fromkeys((n.placement.key for n in networks), looks.seeds[0])
     trials: list[Trial] = []
@@ -63,7 +63,7 @@ def train_in_rounds(
 def _judged(
     confirming: Confirming, trials: Sequence[Trial], planned: Mapping[str, int], looks: Looks, margin: float | None
 ) -> Round:
-    """Judge a round by the validation part."""
+    """Judge a round by the validation set."""
     problem = confirming.problem
     if problem.loop is None:
         confirming.examine(trials, "val")
@@ -87,6 +87,6 @@ def _in_words(confirming: Confirming, found: Round, seeds: int) -> str:
         return f"after {seeds} seeds: {found.end}"
     names = [in_words(n.placement.label) for n in confirming.networks if n.placement.key in found.train]
     return (
-        f"after {seeds} seeds: a decision by the test part is {100 * found.chance:.0f} % probable now, "
+        f"after {seeds} seeds: a decision by the test set is {100 * found.chance:.0f} % probable now, "
         f"{100 * found.later:.0f} % with more seeds; more for {listed(names)}"
     )

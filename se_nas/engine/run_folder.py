@@ -151,7 +151,7 @@ class RunFolder:
 
         A folder that names a storage elsewhere is not followed there: somebody else may have written it.
 
-        RunError if this is no run folder, or its study is in a storage that the user has not given in this process.
+        RunError if this is not a run folder, or its study is in a storage that the user has not given in this process.
         """
         if (named := self.named_storage()) is not None:
             if (url := given or offered(named)) is not None:
@@ -167,7 +167,8 @@ class RunFolder:
                 hint="leave --storage out",
             )
         if not (self.path / "study.db").is_file():
-            raise RunError(f"{str(self.path)!r} is no run folder: it has no study.db", hint="run se-nas search first")
+            what = f"{str(self.path)!r} is not a run folder: it has no study.db"
+            raise RunError(what, hint="run se-nas search first")
         return self.storage
 
 
@@ -186,21 +187,22 @@ def clear_errors(folder: Path) -> Iterator[None]:
             raise RunError(
                 f"{type(error).__name__}: {error}",
                 where=error.filename2 or error.filename,
-                hint="it is no error of the run folder; the same command goes on: nothing that was finished is lost",
+                hint="the run folder is intact; repeat the command to continue: nothing that was finished is lost",
             ) from error
         there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
         free = shutil.disk_usage(there).free
         raise RunError(
             f"cannot write to {str(folder)!r}: {error.strerror or error} ({free / 2**20:.0f} MiB free)",
             where=error.filename2 or error.filename,
-            hint="make room, or mend what stands in the way, and give the same command again: "
+            hint="free some space, or fix what is in the way, and repeat the command: "
             "nothing that was finished is lost",
         ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
         raise RunError(
             f"the study cannot be written: {str(error.__cause__ or error).splitlines()[0]}",
             where=str(folder),
-            hint="is the disk full, the file read-only or the server away? The same command goes on where it stopped",
+            hint="is the disk full, the file read-only or the server unreachable? "
+            "Repeat the command to continue where it stopped",
         ) from error
 
 

@@ -161,7 +161,7 @@ def _engine(url: URL) -> Engine:
 def _parsed(url: str) -> URL:
     try:
         parsed = with_password(make_url(url))
-    except ValueError as error:  # a port that is no number
+    except ValueError as error:  # a port that is not a number
         raise ArgumentError(str(error)) from error
     if "\0" in url:
         raise ArgumentError("it holds the character NUL")
@@ -190,7 +190,7 @@ def file_of(url: str) -> Path | None:
 
 
 def identity_of(url: str) -> tuple[int, int] | None:
-    """What tells an SQLite file from another of its name; None if it is not there, or the database is no file."""
+    """What tells an SQLite file from another of its name; None if it is not there, or the database is not a file."""
     try:
         status = None if (file := file_of(url)) is None else file.stat()
     except OSError:
@@ -238,7 +238,7 @@ def reading(url: str) -> Iterator[None]:
 
 
 _HINTS = {
-    "database is locked": "another program holds the file: close it and give the same command again",
+    "database is locked": "another program holds the file: close it and repeat the command",
     "password": f"give --storage with the password, or set the variable {PASSWORD}",
     "malformed": "the file is damaged: bring back a copy, or save its rows with sqlite3's command .recover",
 }

@@ -116,7 +116,7 @@ class LocalExecutor(SlotExecutor):
 
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
-        # Elsewhere than on POSIX systems a connection is no file that a process could print to.
+        # Elsewhere than on POSIX systems a connection is not a file that a process could print to.
         reader, writer = self._context.Pipe(duplex=False) if os.name == "posix" else (None, None)
         process = self._context.Process(target=_work, args=(theirs, writer), daemon=True, name=f"se-nas worker {slot}")
         with _start_lock, _hidden_main(), environment(THREADS):

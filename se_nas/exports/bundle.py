@@ -70,7 +70,7 @@ class FoldedBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedFrom:
-    """What a network was before the gates of SE blocks were folded into the weights beside them.
+    """What a network was before the gates of SE blocks were folded into the neighbouring weights.
 
     ``difference`` is what is gained by folding, in units of ``metric`` on ``images`` validation images, whatever its
     direction, with its 90 % interval; None where images have no score. ``changed`` is the share of the predictions that
@@ -108,7 +108,7 @@ class FoldedFrom:
         taken, left = self.taken, [block for block in self.blocks if not block.into]
         factor, unit = (100.0, "points") if self.unit == "share" else (1.0, self.unit)
         saved = f"{self.params_saved:,} parameters and {self.macs_saved:,} multiply-adds fewer"
-        found = [f"{len(taken)} of {len(self.blocks)} SE blocks are folded into the weights beside them: {saved}."]
+        found = [f"{len(taken)} of {len(self.blocks)} SE blocks are folded into the neighbouring weights: {saved}."]
         if self.difference is not None and self.low is not None and self.high is not None:
             found.append(
                 f"{self.metric} against the network as it was trained: {factor * self.difference:+.2f} {unit}".rstrip()

@@ -49,7 +49,7 @@ RANDOM = 32
 def part_images(
     run: Path, data: DataInfo, part: PartName, *, limit: int = MAX_IMAGES, max_bytes: int = MAX_BYTES
 ) -> Images:
-    """Images of the training or validation part, as training sees them; of too many a fixed random choice.
+    """Images of the training or validation set, as training sees them; of too many a fixed random choice.
 
     From a data module, the first ones that its loader gives, with what its hooks do to a batch in validation. From a
     trainer that brings its own data, what its ``images()`` returns, or standard normal noise.

@@ -134,7 +134,7 @@ _LIBRARIES = {"timm:": _timm, "torchvision:": _torchvision, "pytorchcv:": _pytor
 
 
 def _written(args: Settings) -> str:
-    """Keyword arguments as source; BackboneError if one is no literal."""
+    """Keyword arguments as source; BackboneError if one is not a literal."""
     for name, value in args.items():
         try:
             if ast.literal_eval(repr(value)) == value:

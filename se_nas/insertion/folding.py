@@ -1,4 +1,4 @@
-"""SE blocks whose gates are constant, folded into the weights beside them: what is left computes no gate.
+"""SE blocks whose gates are constant, folded into the neighbouring weights: what is left computes no gate.
 
 A constant gate g rescales channels: ``u * g``. Such a rescaling passes through what treats channels alike (ReLU and
 max pooling, since gates are not negative; average pooling, reshaping), and a convolution, a linear layer or the affine

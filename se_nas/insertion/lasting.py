@@ -42,7 +42,7 @@ def _own(cls: type) -> frozenset[types.CodeType]:
 
 
 def check_reader(module: nn.Module, frame: types.FrameType | None) -> None:
-    """SpaceError if code that is no method of a normalisation with an SE block is about to fold it into a layer."""
+    """SpaceError if code that is not a method of a normalisation with an SE block is about to fold it into a layer."""
     if frame is not None and _folds(frame.f_code) and frame.f_code not in _own(type(module)):  # type: ignore[arg-type]  # classes do hash
         raise SpaceError(
             f"{frame.f_code.co_name} folds a {type(module).__name__} into another layer, and would lose its SE block",

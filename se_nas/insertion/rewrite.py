@@ -164,7 +164,7 @@ def _edited(
     function = inspect.getattr_static(base, name, None)
     if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
         raise SpaceError(
-            f"method {name!r} of {base.__name__} is decorated or no plain function, so it cannot be rewritten"
+            f"method {name!r} of {base.__name__} is decorated or not a plain function, so it cannot be rewritten"
         )
     code = function.__code__
     definition = copy.deepcopy(_definition(function))

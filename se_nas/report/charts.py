@@ -149,7 +149,7 @@ def curves_chart(trials: Sequence[Trial], metric: Metric, named: dict[int, str])
         views=[View(traces=traces, layout={
             "xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": escaped(metric.head)}}})],
         alt="Learning curves of the trainings. The folded table below has the numbers.",
-        caption=f"{metric.name} on the validation part after each epoch.",
+        caption=f"{metric.name} on the validation set after each epoch.",
         height=400,
     )  # fmt: skip
     caption = f"{metric.head} by epoch: the middle 90 % of all trainings, and single ones"
@@ -177,7 +177,7 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
     costs = done[list(axes)].to_numpy(float)
     lines = {"single runs": -metric.sign * done["metric"].to_numpy(float)}
     if done["mean"].notna().all():
-        lines["all trainings together"] = -metric.sign * done["mean"].to_numpy(float)
+        lines["the model estimate"] = -metric.sign * done["mean"].to_numpy(float)
     raw = np.column_stack([lines["single runs"], costs])
     worst, best = raw.max(axis=0), raw.min(axis=0)
     if len(done) < 2 or not np.isfinite(raw).all() or not (worst > best).all():
@@ -200,7 +200,7 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
     text = (
         f"Reference point: the worst {metric.name} of a training ({metric.value(-metric.sign * worst[0])}"
         f"{f' {metric.unit}' if metric.unit else ''}) and the highest cost ({corner}). 1 would be the best value at "
-        "the lowest cost. The line of all trainings together uses what is known now; single runs look better."
+        "the lowest cost. The model-estimate line uses all that is known now; single runs look better."
     )
     chart = Chart(
         views=[View(traces=traces, layout={

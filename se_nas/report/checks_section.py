@@ -15,13 +15,13 @@ def checks_sections(training: Sequence[Check], summary: Summary, shown: Callable
     """One section for each group of checks that there is; `shown` is applied to each text."""
     sections = []
     if training:
-        text = "Networks that are not trained yet cannot be compared. A yes matters more than all else here."
+        text = "Undertrained networks cannot be compared. A yes here matters more than anything else."
         title = "Were the networks trained enough?"
         sections.append(
             Section(id="trained", title=title, short="Trained", text=[text], tables=[_table(title, training, shown)])
         )
     if summary.reasons:
-        text = "The usual reasons that no placement is worth it, each tested on this run."
+        text = "The usual reasons why no placement pays, each tested on this run."
         title = "Why SE did not help here"
         tables = [_table(title, summary.reasons, shown)]
         sections.append(Section(id="why", title=title, short="Why not", text=[text], tables=tables))

@@ -134,7 +134,7 @@ def compare_page(
                                            "yaxis": {"title": {"text": escaped(metric.head)}}})],
         height=480,
         alt=f"Fronts of {len(runs)} runs: {metric.name} against {cost_name(cost)}. The tables below have the numbers.",
-        caption="One line for each run; bars: 90 % interval of the true value. Drag to zoom, double-click to go back.",
+        caption="One line for each run; bars: 90 % interval of the true value. Drag to zoom, double-click to reset.",
     )  # fmt: skip
     return Page(
         title=f"Comparison of {len(runs)} runs",

@@ -1,4 +1,4 @@
-"""The section of a confirm: what fresh seeds and the test part say of the finalists."""
+"""The section of a confirm: what fresh seeds and the test set say of the finalists."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from se_nas.report.page import Head, Section, Table
 
 
 def confirmed_figures(found: Confirmation, chosen: Confirmed, metric: Metric) -> list[tuple[str, str, str]]:
-    """What the confirm recommends, and its numbers on the test part."""
+    """What the confirm recommends, and its numbers on the test set."""
     seeds = f"confirmed with {len(chosen.validation.values)} fresh seeds"
     figures = [("Recommended", headline(chosen.label), seeds)]
     if chosen.test is not None:
         span = "" if chosen.test.interval is None else f"{metric.span(*chosen.test.interval)} (90 %)"
         value = f"{metric.value(chosen.test.mean)} {metric.unit}".strip()
-        figures.append((f"{metric.name}, test part", value, span))
+        figures.append((f"{metric.name}, test set", value, span))
     base, difference = found.of_role("baseline"), chosen.against.get("baseline")
     if base is not None and difference is not None:
         cost = found.cost
@@ -35,7 +35,7 @@ def headline(label: str) -> str:
 
 
 def confirmed_section(found: Confirmation, metric: Metric, costs: Sequence[str]) -> Section:
-    """What fresh seeds and the test part say of the finalists."""
+    """What fresh seeds and the test set say of the finalists."""
 
     def estimate(e: Estimate | None) -> list[str]:
         return ["", ""] if e is None else [metric.value(e.mean), "" if e.interval is None else metric.span(*e.interval)]
@@ -70,19 +70,19 @@ def confirmed_section(found: Confirmation, metric: Metric, costs: Sequence[str])
             Head(label=label, number=True)
             for label in (f"test against {name}", "90 % interval, all finalists", "p, all finalists")
         ]
-    heads.append(Head(label="optimism of the search", number=True))
+    heads.append(Head(label="overestimated by the search", number=True))
     heads += [Head(label=cost_name(n), number=True) for n in costs]
     images = f"{found.test_images:,} images" if found.test_images else "the trainer's own images"
     text = [
         f"Trained again with {'' if found.rounds is None else 'up to '}{len(found.seeds)} fresh seeds, the same for "
         f"all, for {found.epochs} {'epoch' if found.epochs == 1 else 'epochs'}. Chosen on "
-        f"the validation part; the test part ({images}) was opened {found.openings} "
+        f"the validation set; the test set ({images}) was opened {found.openings} "
         f"{'time' if found.openings == 1 else 'times'} in this run."
     ]
     if found.noise is not None:
         finite = found.noise.image_sd
         text.append(
-            f"Noise of one training: {metric.value(found.noise.seed_sd)} {metric.difference}; by the finite test part: "
+            f"Noise of one training: {metric.value(found.noise.seed_sd)} {metric.difference}; by the finite test set: "
             + ("not known." if finite is None else f"{metric.value(finite)} {metric.difference}.")
         )
     table = Table(caption="Confirmed with fresh seeds, by rising cost", heads=heads, rows=rows, marked=tuple(marked))

@@ -35,7 +35,7 @@ def console(
     soft_wrap:
         Whether long lines are left to the terminal; default where the stream is none.
     width:
-        In characters, where the stream is no terminal; default as rich finds it.
+        In characters, where the stream is not a terminal; default as rich finds it.
     """
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return PlainConsole(

@@ -119,7 +119,7 @@ def paper_front(found: Findings) -> pd.DataFrame:
     if "metric_gain" in rows:
         base = front.loc[front["role"] == "baseline", "mean" if believed else "metric"]
         gain = rows["mean"] - base.iloc[0] if believed and len(base) else rows["metric_gain"]
-        table[f"to no SE ({difference})" if difference else "to no SE"] = [f"{factor * v:+.2f}" for v in gain]
+        table[f"vs. no SE ({difference})" if difference else "to no SE"] = [f"{factor * v:+.2f}" for v in gain]
     for name in cost_columns(front, found.axes):
         table[cost_with_unit(name)] = [cost_text(v, name) for v in rows[name]]
     return table.reset_index(drop=True)
@@ -179,14 +179,14 @@ def draw_front(found: Findings) -> Figure:
     if len(believed):
         error = np.abs(believed[["lower", "upper"]].to_numpy(float).T - believed["mean"].to_numpy(float))
         axes.errorbar(x(believed), believed["mean"].astype(float), error, fmt="o-", ms=5, lw=1.2, capsize=3,
-                      color=GREEN, zorder=5, label=f"by all {len(done)} trainings, 90 % interval")  # fmt: skip
+                      color=GREEN, zorder=5, label=f"model estimate ({len(done)} trainings), 90 %")  # fmt: skip
     for role, marker in zip(REFERENCES, "s^D", strict=True):
         rows = done[done["role"] == role]
         if rows.empty:
             continue
         axes.scatter(x(rows), rows["metric"], s=80, marker=marker, facecolors="none", edgecolors=RED,
                      linewidths=1.6, zorder=4, label=reference_name(role, rows["placement"].iloc[0]))  # fmt: skip
-    axes.set_xlabel(f"{objective.cost} added to the backbone without SE (%)" if zero else objective.cost)
+    axes.set_xlabel(f"{objective.cost} added to the plain backbone (%)" if zero else objective.cost)
     axes.set_ylabel(f"{objective.metric} (validation)")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)

@@ -65,15 +65,15 @@ def front_chart(
             view.traces.extend(_rule_marks(done, name, metric, rules))
     for view, name in zip(views, costs, strict=True):
         view.traces.extend(_folded_marks(done, name, metric, folded, believed=believed))
-    what = "by all trainings together, with 90 % intervals" if believed else "of single trainings"
+    what = "model estimate with 90 % intervals" if believed else "of single trainings"
     return Chart(
         views=views,
         choose="Cost axis",
         height=480,
         alt=f"Scatter plot of {metric.name} against cost with the Pareto front {what}. The table has its numbers.",
         caption=(
-            "Grey: one training each. Green: what all trainings together say of the networks on the front, with the "
-            "90 % interval of the true value. Drag to zoom, double-click to go back; point at a mark for its numbers."
+            "Grey: one training each. Green: the model estimate of the networks on the front, with the "
+            "90 % interval of the true value. Drag to zoom, double-click to reset; hover over a point for its numbers."
             if believed
             else "Grey: one training each; blue: the front of these single runs. There are too few trainings to judge "
             "them together."
@@ -122,7 +122,7 @@ def _front_view(
             "marker": {"color": "@best", "size": 9},
             "error_y": error,
         }
-        traces.append(trace(members, "front by all trainings", "mean", mode="lines+markers", **style, **more))
+        traces.append(trace(members, "front by model estimate", "mean", mode="lines+markers", **style, **more))
     for role, symbol in MARKERS.items():
         where = every[(done["role"].to_numpy() == role)[every]][:1]
         if len(where):
@@ -133,7 +133,7 @@ def _front_view(
     if len(where):
         style = {"color": "@best", "symbol": "circle-open", "size": 20, "line": {"width": 2.5}}
         traces.append(trace(where, "recommended", "mean" if believed else "metric", marker=style))
-    title = f"{cost_name(cost)} added to no SE (%)" if zero else cost_name(cost)
+    title = f"{cost_name(cost)} vs. no SE (%)" if zero else cost_name(cost)
     return View(
         label=cost_name(cost),
         traces=traces,
@@ -205,10 +205,10 @@ def _hover(costs: Sequence[str], metric: Metric, *, believed: bool, compared: bo
     lines = ["<b>%{customdata[0]}</b>", "trial %{customdata[1]}"]
     number = f":.{metric.digits}f"
     unit = f" {metric.unit}" if metric.unit else ""
-    lines.append(f"one training: %{{customdata[2]{number}}}{escaped(unit)}")
+    lines.append(f"single training: %{{customdata[2]{number}}}{escaped(unit)}")
     if believed:
         columns += ["mean", "lower", "upper"]
-        lines.append(f"all trainings: %{{customdata[3]{number}}}{escaped(unit)}")
+        lines.append(f"model estimate: %{{customdata[3]{number}}}{escaped(unit)}")
         lines.append(f"90 % interval: %{{customdata[4]{number}}} to %{{customdata[5]{number}}}")
     if compared:
         lines.append("against no SE: " + ", ".join(f"{n} %{{customdata[{len(columns) + k}]}} %"
@@ -249,8 +249,8 @@ def front_rows(
         cells += ["" if row["role"] == "baseline" else metric.chances(row)] if chances else []
         rows.append([*cells, *(_cost_cell(row, zero, name) for name in costs)])
     marked = tuple(np.flatnonzero(front["trial"].to_numpy() == recommended).tolist())
-    what = "by all trainings together" if believed else "of single trainings"
-    note = "; the recommended network is set off" if marked else ""
+    what = "by the model estimate" if believed else "of single trainings"
+    note = "; the recommended network is highlighted" if marked else ""
     caption = f"The front over {cost_name(cost)} {what}; gains and percents against no SE{note}."
     caption += f" {metric.chances_note()}." if chances else ""
     closed = f"The {len(rows)} networks of the front as a table" if len(rows) > OPEN_ROWS else ""
@@ -277,8 +277,8 @@ def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
     values = metric.factor * done.loc[known, ["metric", "mean"]].to_numpy(float)
     ends = [float(values.min()), float(values.max())]
     template = (
-        "<b>%{customdata[0]}</b><br>trial %{customdata[1]}<br>one training: %{customdata[2]:.4g}<br>"
-        "all trainings: %{customdata[3]:.4g} (%{customdata[4]:.4g} to %{customdata[5]:.4g})<extra></extra>"
+        "<b>%{customdata[0]}</b><br>trial %{customdata[1]}<br>single training: %{customdata[2]:.4g}<br>"
+        "model estimate: %{customdata[3]:.4g} (%{customdata[4]:.4g} to %{customdata[5]:.4g})<extra></extra>"
     )
     return Chart(
         views=[
@@ -297,6 +297,6 @@ def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
             )
         ],
         height=400,
-        alt="Scatter plot of single results against what all trainings together say. The table of all trials has both.",
-        caption="A point far from the dashed line was lucky or unlucky in its one training.",
+        alt="Scatter plot of single results against the model estimate. The table of all trials has both.",
+        caption="A point far from the dashed line was lucky or unlucky in its single training.",
     )  # fmt: skip

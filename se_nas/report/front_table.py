@@ -15,7 +15,7 @@ def front_display(summary: Summary, *, title: str) -> Table:
     metric, estimated = summary.objective.metric, summary.estimated
     values = [metric, "mean", "90 % interval", "p_front"] if estimated else [metric]
     chances = [CHANCES_HEAD.replace(" / worse", "\n/ worse")] if estimated and summary.baseline is not None else []
-    for name in ("trial", "placement", *values, "gain", *chances, "params", "GFLOPs", "added to no SE"):
+    for name in ("trial", "placement", *values, "gain", *chances, "params", "GFLOPs", "added vs. no SE"):
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
     everywhere = [set(n.costs) for n in (*summary.front, *summary.references.values())]
     timed = sorted(filter(is_latency, set.intersection(*everywhere))) if everywhere else []

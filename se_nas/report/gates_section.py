@@ -34,11 +34,11 @@ def gates_section(found: Explanation | None, run: str) -> Section | None:
     words = Block(title=f"All {len(found.blocks)} blocks in words", text="\n".join(found.of_blocks), closed=True)
     text += () if many else found.of_blocks
     if not found.measured:
-        text.append(f"What each block is worth by itself says se-nas explain {run}.")
+        text.append(f"For the effect of each single block, run se-nas explain {run}.")
     title = "What the gates do"
     caption = (
         "Mean gate of each channel, over all images and for single classes, as in section 7.2 of the SE paper; the "
-        "band is one standard deviation over images. Where the lines of classes are one, the block treats all alike."
+        "band is one standard deviation over images. Where class lines coincide, the block treats all classes alike."
     )
     drawn = panels(found, blocks=DRAWN)
     chart = Chart(
@@ -129,7 +129,7 @@ def _row(block: Excitation, found: Explanation, *, timed: bool) -> list[str]:
 
 
 def _change(change: Change | None, unit: str) -> list[str]:
-    """A change as difference and interval; where there is no score, what of the output changes."""
+    """A change as difference and interval; where there is not a score, what of the output changes."""
     if change is None or (change.paired is None and change.changed is None):
         return ["", ""]
     if change.paired is None:

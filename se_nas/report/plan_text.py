@@ -16,7 +16,7 @@ def what_lines(plan: SearchPlan) -> list[str]:
     images = "those of your trainer"
     if plan.images is not None:
         train, val, test = plan.images
-        images = f"{train:,} to train on, {val:,} to validate on, {test:,} in the sealed test part"
+        images = f"{train:,} to train on, {val:,} to validate on, {test:,} in the sealed test set"
     classes = f"; {plan.classes:,} classes" if plan.classes else ""
     size = f"{plan.networks:,}" + ("" if plan.listed else " assignments")
     there = f" ({plan.trained:,} of {plan.budget:,} are there)" if plan.trained else ""
@@ -61,14 +61,14 @@ def _effect(plan: SearchPlan) -> str:
     """What this budget tells from noise."""
     if plan.effect_in_sd is None:
         return (
-            f"effect: {plan.budget:,} trainings are too few to tell any effect of SE from noise in a space of "
+            f"effect: {plan.budget:,} trainings are too few to distinguish any effect of SE from noise in a space of "
             f"{plan.decisions} decisions"
         )
     times = f"{plan.effect_in_sd:.1f} times the noise of one training"
     size = times if plan.effect is None else f"{amount(plan.effect, plan.unit, signed=False)} or more ({times})"
     told = (
-        f"effect: {100 * POWER:.0f} % of such searches tell SE everywhere from no SE if it changes {plan.metric} by "
-        f"{size}"
+        f"effect: {100 * POWER:.0f} % of such searches distinguish SE everywhere from no SE if it changes "
+        f"{plan.metric} by {size}"
     )
     if plan.margin is None or plan.effect is None or plan.effect <= plan.margin:
         return told

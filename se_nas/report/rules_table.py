@@ -21,8 +21,8 @@ def rules_section(summary: Summary) -> Section | None:
         return None
     rule, placement, *numbers = HEADS
     text = [
-        "What one would have without a search: rules that others ship or recommend, each with the reduction of the "
-        "space that is nearest to 16. Gains are what all trainings together say, also of untrained networks."
+        "What you would get without a search: rules that others ship or recommend, each with the reduction of the "
+        "space that is nearest to 16. Gains are model estimates, also for networks that were not trained."
     ]
     table = Table(
         caption=f"{TITLE}, against no SE. {chances_note(summary.margin, summary.unit)}.",
@@ -36,7 +36,7 @@ def rules_display(summary: Summary) -> Display | None:
     """The rules as a table of the terminal; None where there is nothing to compare."""
     if not (cells := _cells(summary)):
         return None
-    table = Display(title=f"{TITLE} (by all {summary.complete} trainings together)", title_justify="left")
+    table = Display(title=f"{TITLE} (model estimate from {summary.complete} trainings)", title_justify="left")
     for i, name in enumerate(HEADS):
         table.add_column(name.replace(" / worse", "\n/ worse"), justify="left" if i < 2 else "right", overflow="fold")
     for row in cells:

@@ -80,12 +80,12 @@ def run_page(found: Findings, summary: Summary, facts: RunFacts, *, refresh: flo
         sections.append(Section(id="progress", title=title, short="Progress", text=[text], chart=chart, tables=[table]))
     sections.append(failures_section(found.trials))
     if found.trials:
-        text = "Click on a head to sort. trials.csv in the run folder has all columns."
+        text = "Click a column header to sort. trials.csv in the run folder has all columns."
         paged = trial_heads(costs, metric, columns)
         sections.append(Section(id="trials", title="All trials", short="Trials", paged=paged, text=[text]))
     sections.append(_what_ran(found, facts))
     cautions = (_anywhere(caution.text, summary) for caution in summary.verdict.cautions)
-    state = "A search that is running" if refresh else "confirmed" if confirmation is not None else summary.ended
+    state = "Search in progress" if refresh else "confirmed" if confirmation is not None else summary.ended
     return Page(
         title=f"SE search: {_short(config.backbone.target)} on {_short(facts.data.target.target)}",
         lead=" ".join((f"{state[:1].upper()}{state[1:]}.", *cautions)),
@@ -138,10 +138,8 @@ def _front_sections(
         _effects(found, metric),
     ]
     if found.estimated:
-        text = (
-            "Differences between single trainings are partly luck. This is how far all of them together correct each."
-        )
-        sections.append(Section(id="runs", title="Single trainings and all together", short="Noise", text=[text],
+        text = "Differences between single trainings are partly luck. This is how far the model estimate corrects them."
+        sections.append(Section(id="runs", title="Single trainings and model estimate", short="Noise", text=[text],
                                 chart=runs_chart(done, rows, metric)))  # fmt: skip
     return sections
 
@@ -204,9 +202,7 @@ def _effects(found: Findings, metric: Metric) -> Section:
     everywhere = bool((effects["decision"] == EVERYWHERE).any())
     tables = [effects_rows(effects, metric, everywhere=False)]
     tables += [effects_rows(effects, metric, everywhere=True)] if everywhere else []
-    text = (
-        "Each effect is an average over all other decisions, by all trainings together; limits on costs do not count."
-    )
+    text = "Each effect is an average over all other decisions, by the model estimate; limits on costs do not count."
     return Section(
         id="effects", title=title, short="Effects", text=[text], chart=effects_chart(effects, metric), tables=tables
     )
@@ -249,7 +245,7 @@ def _what_ran(found: Findings, facts: RunFacts) -> Section:
         "versions": counted([", ".join(f"{k} {v}" for k, v in t.versions.items()) for t in trials]),
         "commit": counted([t.commit for t in trials]),
     }
-    table = Table(caption="Facts of the run", heads=[Head(label="what"), Head(label="value")],
+    table = Table(caption="Run details", heads=[Head(label="what"), Head(label="value")],
                   rows=[[name, value] for name, value in rows.items()])  # fmt: skip
     command = shlex.join(as_command(config, out=f"runs/{facts.folder.name}-again"))
     return Section(
@@ -258,7 +254,7 @@ def _what_ran(found: Findings, facts: RunFacts) -> Section:
         short="Run",
         tables=[table],
         blocks=[
-            Block(title="The command that does it again", text=command),
+            Block(title="Reproduce", text=command),
             Block(title="The whole configuration", text=yaml.safe_dump(to_plain(config), sort_keys=False), closed=True),
         ],
     )

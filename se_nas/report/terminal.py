@@ -120,7 +120,7 @@ class View:
         )
         left = status.seconds_left
         parts = [f"{len(status.running)} running", f"{status.failed} failed"]
-        parts.append(f"{duration(time.monotonic() - self._start)} gone")
+        parts.append(f"{duration(time.monotonic() - self._start)} elapsed")
         parts.append("" if left is None else f"about {duration(left)} left")
         progress.add_task(", ".join(p for p in parts if p), total=status.budget, completed=status.trained)
         running = [
@@ -208,7 +208,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
     table = Table(title=title, title_justify="left")
     names = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
-             "to SE everywhere", "p", "promised", "too good by")  # fmt: skip
+             "to SE everywhere", "p", "promised", "overestimated by")  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
     for network in result.networks:
@@ -219,7 +219,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         by_images = "unknown" if finite is None else amount(finite, result.unit, signed=False)
         say(
             f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the "
-            f"finite test part {by_images}, correlation of equal seeds "
+            f"finite test set {by_images}, correlation of equal seeds "
             f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
         )
     for text in result.verdict.texts:

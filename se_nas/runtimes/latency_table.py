@@ -40,7 +40,7 @@ class Manifest:
     input_shape: tuple[int, ...]
     batch: int
     params: int
-    """Of the backbone without SE, as are the multiply-adds."""
+    """Of the plain backbone, as are the multiply-adds."""
     macs: int
     baseline: str
     networks: tuple[Entry, ...]
@@ -73,7 +73,7 @@ class Table(Manifest):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchFacts:
-    """What a table must have been made for; ``params`` and ``macs`` of the backbone without SE."""
+    """What a table must have been made for; ``params`` and ``macs`` of the plain backbone."""
 
     backbone: Target
     input_shape: tuple[int, ...]

@@ -39,7 +39,7 @@ def open_sampler(target: Target, *, space: Space, seed: int, budget: int, cost: 
 
 
 def of_known_cost(space: Space, seed: int, cost: LevelsCost) -> BaseSampler:
-    """Expected gain of the front, from all trainings together and the cost that is known."""
+    """Expected gain of the front, from the model estimate and the cost that is known."""
     return KnownCostSampler(distributions(space.parameters), cost, levels=space.parameters, seed=seed)
 
 

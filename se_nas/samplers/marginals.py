@@ -1,7 +1,7 @@
 """What the posterior says of single numbers: mixtures of Student t distributions and point masses.
 
 Where the model holds "no effect at all" for possible, a difference has a point mass at exactly 0. So chances are told
-in three numbers that add up to 1: better by more than a margin, no difference worth it, worse by more than the margin.
+in three numbers that add up to 1: better by more than a margin, no relevant difference, worse by more than the margin.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from se_nas.space.levels import Codes, LevelSpace
 PROPOSAL = "se_nas:proposal"
 #: User attribute of a study: the metric in further trainings of finished networks, by their key (attribute ``key``).
 REPEATS = "repeats"
-#: With so many different costs a metric that is proportional to them is no metric.
+#: With so many different costs a metric that is proportional to them is not a metric.
 ENOUGH = 3
 #: A placement whose training failed this often is given up.
 MAX_FAILURES = 3
@@ -182,7 +182,7 @@ def metric_of(study: Study, wanted: int | None) -> int:
             f"objective {others[0]} of the study is maximised, as is objective {index}: one is uncertain, and the "
             "others are costs."
             if index in maximised
-            else f"metric_index is {index}, but objective {others[0]} of the study is maximised: it is no cost.",
+            else f"metric_index is {index}, but objective {others[0]} of the study is maximised: it is not a cost.",
             hint="make each other objective a known cost that is minimised, or leave it out of the study.",
         )
     return index

@@ -105,7 +105,7 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
 
 
 def block_cost(unit: Unit, choice: Choice) -> Cost:
-    """What a new SE block, or none, adds to a unit of the backbone without SE; of one to `keep` only a trace knows."""
+    """What a new SE block, or none, adds to a unit of the plain backbone; of one to `keep` only a trace knows."""
     if choice.kind != "se":
         return NOTHING
     site = unit.site(choice.position)
@@ -146,11 +146,11 @@ class CostModel:
         return self.backbone + self.of_choices(placement.choices)
 
     def of_choices(self, choices: Mapping[str, Choice]) -> Cost:
-        """What choices by unit add to the backbone without SE."""
+        """What choices by unit add to the plain backbone."""
         return sum((self.added(self.units[name], choice) for name, choice in choices.items()), start=NOTHING)
 
     def added(self, unit: Unit, choice: Choice) -> Cost:
-        """What the choice of one unit adds to the backbone without SE."""
+        """What the choice of one unit adds to the plain backbone."""
         if choice.kind != "keep":
             return block_cost(unit, choice)
         if unit.name not in self._kept:

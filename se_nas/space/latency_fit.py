@@ -41,7 +41,7 @@ class LatencyFit:
     name: str
     conditions: str
     base: CostValue
-    """Of the backbone without SE."""
+    """Of the plain backbone."""
     terms: int
     fitted: tuple[str, ...]
     """Keys of the placements."""

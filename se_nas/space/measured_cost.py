@@ -1,6 +1,6 @@
 """Costs that must be measured: latency of inference in each runtime that is asked for, and peak memory.
 
-Latency is measured beside the backbone without SE, as a ratio times the backbone's own latency, so that a machine that
+Latency is measured beside the plain backbone, as a ratio times the backbone's own latency, so that a machine that
 changes its speed in between changes nothing. Placements that were not measured are predicted by a model that is fitted
 to few measurements (`se_nas.space.latency_model`), with an interval; a prediction is never exact.
 """
@@ -43,7 +43,7 @@ class Measured:
     """Latencies that another device measured, of one space."""
 
     base: CostValue
-    """Of the backbone without SE."""
+    """Of the plain backbone."""
     values: Mapping[str, CostValue]
     """By key of the placement."""
     planned: Sequence[Planned] = field(default_factory=list)

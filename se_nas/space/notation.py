@@ -14,7 +14,7 @@ from se_nas.space.spec import SETTINGS, Reduction, read_reduction
 
 
 def without_se(units: Sequence[Unit]) -> Placement:
-    """The backbone without SE."""
+    """The plain backbone."""
     return Placement(choices={unit.name: NONE for unit in units}, label="none")
 
 
@@ -103,7 +103,7 @@ class Notation:
             setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
             if setting is None:
                 raise SpaceError(
-                    f"{value!r} is no setting", where=where, allowed=[v for s in SETTINGS for v in ALLOWED[s]]
+                    f"{value!r} is not a setting", where=where, allowed=[v for s in SETTINGS for v in ALLOWED[s]]
                 )
             if setting in settings:
                 raise SpaceError(f"two values for {setting}: {settings[setting]} and {value}", where=where)

@@ -263,7 +263,7 @@ class Space:
 
     @functools.cached_property
     def baseline(self) -> Placement:
-        """The backbone without SE."""
+        """The plain backbone."""
         return without_se(self.units)
 
     @functools.cached_property

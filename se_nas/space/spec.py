@@ -144,7 +144,7 @@ def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
         given = (patterns,) if isinstance(patterns, str) else patterns
         if not isinstance(given, Sequence) or not given or not all(isinstance(p, str) for p in given):
             raise SpaceError(
-                f"{patterns!r} is no list of patterns",
+                f"{patterns!r} is not a list of patterns",
                 where=f"{where}, under units.{stage}",
                 hint="write ['layer1.*.bn3']",
             )
@@ -154,7 +154,7 @@ def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
 
 def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise SpaceError(f"{values!r} is no list of reductions", where=where, hint="write [none, 16, 8, 4]")
+        raise SpaceError(f"{values!r} is not a list of reductions", where=where, hint="write [none, 16, 8, 4]")
     if len(values) > MOST:
         raise SpaceError(f"{len(values):,} reductions", where=where, allowed=[f"at most {MOST}"])
     return tuple(dict.fromkeys(read_reduction(value, where=where) for value in values))
@@ -170,5 +170,5 @@ def read_reduction(value: Any, *, where: str) -> Reduction:
     low, high = REDUCTIONS
     if not low <= number <= high:
         allowed = ("none", "keep", f"a number from {low} to {high:,.0f}")
-        raise SpaceError(f"{value!r} is no reduction", where=where, allowed=allowed)
+        raise SpaceError(f"{value!r} is not a reduction", where=where, allowed=allowed)
     return number

@@ -78,7 +78,7 @@ class Checkpoints(pl.Callback):
             self.notes.append(f"the checkpoint is broken and was ignored ({type(error).__name__})")
             return
         self.state = state
-        self.notes += [*notes, f"went on after epoch {self.epochs} of an attempt that was broken off"]
+        self.notes += [*notes, f"continued after epoch {self.epochs} of an interrupted attempt"]
 
     def drop_state(self) -> None:
         """Begin at the beginning."""

@@ -56,7 +56,7 @@ class Classification:
         """The LightningModule of a candidate.
 
         `facts` has ``steps`` (optimizer steps of the whole training) and ``class_counts`` (images per class in the
-        training part, or None if unknown).
+        training set, or None if unknown).
         """
         return ClassificationModule(candidate, recipe, steps=facts["steps"], class_counts=facts.get("class_counts"))
 

@@ -71,7 +71,7 @@ class TrainerContract:
 
     def _loop(self) -> OwnLoop:
         loop = open_loop(self.trainer, metric=self.metric, direction=self.direction)
-        assert loop is not None, "lightning is no training loop of the user's own"
+        assert loop is not None, "lightning is not a training loop of the user's own"
         return loop
 
     def _trained(self, stop_after: int | None = None) -> tuple[LoopEnd, list[int]]:

@@ -171,7 +171,7 @@ def _training_parts(request: Request, info: DataInfo, seed: int) -> Parts:
 
 
 def _test_part(request: Request, info: DataInfo) -> Parts:
-    """The test part of the data set of the search, which `open_test` has opened."""
+    """The test set of the data set of the search, which `open_test` has opened."""
     if info.kind == "module":
         return Parts(test=_set_up(info, "test").test_dataloader())
     device = torch.device(request.device)

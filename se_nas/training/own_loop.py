@@ -166,7 +166,7 @@ def _taken(found: Any, target: Target) -> tuple[Any, Callable[..., Any]]:
             raise PluginError(f"trainer {target.target!r} is an object, which takes no arguments")
     train = found if owner is None else getattr(owner, "train", None)
     if not callable(train) or isinstance(found, nn.Module):
-        what = type(found).__name__ if owner is None else f"{type(owner).__name__}, whose train is no method"
+        what = type(found).__name__ if owner is None else f"{type(owner).__name__}, whose train is not a method"
         raise PluginError(
             f"trainer {target.target!r} is {what}",
             allowed=[
@@ -225,7 +225,7 @@ def numbers(found: Any, *, what: str) -> dict[str, float]:
         try:
             result[str(name)] = float(value.detach()) if isinstance(value, Tensor) else float(value)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TrainingError(f"{what} {name!r} as {type(value).__name__}, which is no number") from error
+            raise TrainingError(f"{what} {name!r} as {type(value).__name__}, which is not a number") from error
     return result
 
 

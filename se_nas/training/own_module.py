@@ -32,7 +32,7 @@ class OwnModule:
         if not issubclass(factory, pl.LightningModule):
             other = any(base.__module__.partition(".")[0] == "lightning" for base in factory.__mro__)
             raise PluginError(
-                f"task {target.target!r} is no LightningModule of pytorch_lightning"
+                f"task {target.target!r} is not a LightningModule of pytorch_lightning"
                 + (", but one of lightning" if other else ""),
                 hint="import pytorch_lightning instead of lightning.pytorch in its file: the classes are the same"
                 if other

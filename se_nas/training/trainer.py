@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a candidate is trained for, and on which data: the train and validation part that lie in `folder`."""
+    """What a candidate is trained for, and on which data: the train and validation set that lie in `folder`."""
 
     task: Task
     recipe: Recipe
@@ -112,7 +112,7 @@ class Watch(pl.Callback):
             raise TrainingError(f"non-finite {wrong[0]} in epoch {epoch}")
         if self.metric not in metrics:
             raise TrainingError(f"the task did not log {self.metric!r}", allowed=sorted(metrics))
-        # Others may have no value, such as that of a class which is not in the validation part.
+        # Others may have no value, such as that of a class which is not in the validation set.
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.curve.append(Epoch(epoch=epoch, metrics=metrics))
         verdict = trainer.strategy.broadcast(self.channel.report(epoch, metrics))
@@ -130,7 +130,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     loggers: Sequence[Logger] = (),
 ) -> tuple[tuple[Epoch, ...], bool]:
-    """Train a candidate in place, on train and validation part only.
+    """Train a candidate in place, on train and validation set only.
 
     Returns the curve, one entry per epoch, and whether the channel stopped the training before its last epoch.
     Sets the seed of torch's global stream, which dropout and users' modules draw from.

@@ -1,4 +1,4 @@
-"""Better, no difference worth it, worse: the same three numbers wherever a person reads them."""
+"""Better, no relevant difference, worse: the same three numbers wherever a person reads them."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def test_wherever_they_are_shown_they_add_up(found: Findings, tmp_path: Path) ->
         assert all(sum(cell) == 100 for cell in cells)
         if text is not paper:
             assert {percents(*(rows[n.trial][name] for name in CHANCES)) for n in shown} <= set(cells)
-            assert "to be better than no SE by more than 0.30 points, to differ by no more, to be worse" in text
+            assert "of gaining over 0.30 points against no SE, of differing by less, of losing more" in text
     store: dict[str, Any] = json.loads(re.findall(r'application/json"[^>]*>(.*?)</script>', page, re.DOTALL)[0])
     columns = store["columns"]
     assert {a + b + c for a, b, c in zip(columns["better"], columns["same"], columns["worse"], strict=True)} == {100}
     hover = next(t["hovertemplate"] for t in store["charts"]["front"]["views"][0]["traces"])
-    assert "against no SE: better %{customdata[6]} %, no difference worth it %{customdata[7]} %" in hover
+    assert "against no SE: better %{customdata[6]} %, no relevant difference %{customdata[7]} %" in hover
     assert store["charts"]["front"]["views"][0]["traces"][0]["columns"]["customdata"][6:9] == [
         "better", "same", "worse",
     ]  # fmt: skip

@@ -98,7 +98,7 @@ class TestWords:
     def test_idle(self) -> None:
         (sentence,) = said(block(frozen=change(0.002), between=share(0.96)))
         assert sentence == (
-            "The block in layer4.1 could as well multiply by a constant: its gates vary by 16.0 %, but frozen at its "
+            "The block in layer4.1 might as well multiply by a constant: its gates vary by 16.0 %, but frozen at its "
             "mean gates, 0.2 % of the predictions change. It can be folded away, and with it 1,088 parameters. It is "
             "class-specific: classes explain 97 % of the spread of its gates (2 % by chance, p 0.001)."
         )

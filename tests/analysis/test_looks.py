@@ -101,7 +101,7 @@ def test_without_any_noise_the_sign_decides() -> None:
 
 @pytest.mark.parametrize("images", [0.0, 0.05])
 def test_a_stranger_who_ends_where_he_likes_is_right_as_often_as_promised(images: float) -> None:
-    """He sees the test part after each look and stops at the first claim; nothing differs."""
+    """He sees the test set after each look and stops at the first claim; nothing differs."""
     looks, rng, n, wrong, tries = Looks(last=9), np.random.default_rng(3), 4, 0, 1500
     for _ in range(tries):
         values = rng.normal(size=(n, looks.last)) + np.sqrt(images) * rng.normal(size=(n, 1))

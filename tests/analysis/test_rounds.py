@@ -50,7 +50,7 @@ def judged(table: np.ndarray, *planned: int, margin: float = 0.3, direction: str
 def test_a_gain_that_is_plain_is_enough() -> None:
     found = judged(table_of(0, 0, 5, 0), 4, 4, 4, 4)
     assert found.chance > 0.99
-    assert "the test part decides with 100 %" in found.end
+    assert "the test set decides with 100 %" in found.end
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -87,7 +87,7 @@ def test_images_alone_may_leave_it_undecided() -> None:
     """With hardly any noise of seeds, more of them say nothing more."""
     found = judged(table_of(0, 0.1, 0.15, 0.1, sd=0.01, images=0.5), 9, 9, 9, 9)
     assert found.chance < 0.5
-    assert "more seeds hardly make a decision by the test part more probable" in found.end
+    assert "more seeds hardly make a decision by the test set more probable" in found.end
 
 
 def test_the_last_look_ends_it() -> None:

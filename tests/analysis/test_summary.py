@@ -18,7 +18,7 @@ from se_nas.space.space import Space
 
 NO_SE = network_of("none", 0.5, 0.0, role="baseline", trial=0, placement="none", costs={"params": 1000, "macs": 2000})
 NETWORK = network_of("16", 0.625, 0.95, trial=1, placement="stage1=16", costs={"params": 1100, "macs": 3000})
-CONFIRM = "Only fresh seeds and the sealed test part can tell. Next: se-nas confirm RUN"
+CONFIRM = "Only fresh seeds and the sealed test set can decide. Next: se-nas confirm RUN"
 
 
 def summary_of(*front: Network, direction: Any = "maximize", **more: Any) -> Summary:
@@ -46,14 +46,14 @@ class TestProvisionalWords:
         verdict, text = told(NETWORK)
         assert (verdict.claim, verdict.network) == ("use", "16")
         assert text == (
-            "Provisional: SE with r=16 in stage 1 looks better than the backbone without SE for 10 % more parameters "
-            "and 50 % more MACs. By all 7 trainings together: +12.50 points (90 % interval +2.50 to +22.50); better "
-            "95 %, no difference worth it 5 %, worse 0 %, by a margin of 0.30 points."
+            "Provisional: SE with r=16 in stage 1 looks better than the plain backbone for 10 % more parameters "
+            "and 50 % more MACs. Model estimate from 7 trainings: +12.50 points (90 % interval +2.50 to +22.50); "
+            "better 95 %, no relevant difference 5 %, worse 0 %, by a margin of 0.30 points."
         )
         numbers = {"gain": 0.125, "lower": 0.025, "upper": 0.225, "better": 0.95, "same": 0.05, "worse": 0.0}
         assert verdict.sentences[0].numbers == pytest.approx({**numbers, "margin": 0.003})
         by_params = Objective(metric="val_accuracy", direction="maximize", cost="params")
-        assert "without SE for 10 % more parameters. By all" in told(NETWORK, objective=by_params)[1]
+        assert "plain backbone for 10 % more parameters. Model estimate from" in told(NETWORK, objective=by_params)[1]
 
     def test_of_the_best_where_none_is_recommended(self) -> None:
         verdict, text = told(replace(NETWORK, recommended=False))
@@ -63,14 +63,14 @@ class TestProvisionalWords:
     def test_a_cost_that_no_se_does_not_have_is_no_price(self) -> None:
         for costs in ({"params": 1000}, {"params": 1000, "macs": 0}):
             _, text = told(NETWORK, references={"baseline": replace(NO_SE, costs=costs)})
-            assert "without SE for 10 % more parameters. By all" in text
+            assert "plain backbone for 10 % more parameters. Model estimate from" in text
 
     def test_of_one_that_may_be_better_or_not(self) -> None:
         verdict, text = told(replace(NETWORK, p_better=0.894, p_same=0.09, p_worse=0.016))
         assert (verdict.claim, verdict.network) == ("undecided", "none")
         assert text == (
-            "Provisional: nothing here can be told from the backbone without SE. The likeliest to be better, SE with "
-            "r=16 in stage 1: +12.50 points (90 % interval +2.50 to +22.50); better 89 %, no difference worth it 9 %, "
+            "Provisional: no placement is distinguishable from the plain backbone. The most promising, SE with "
+            "r=16 in stage 1: +12.50 points (90 % interval +2.50 to +22.50); better 89 %, no relevant difference 9 %, "
             "worse 2 %, by a margin of 0.30 points."
         )
         assert verdict.sentences[0].numbers["better"] == 0.894
@@ -80,8 +80,8 @@ class TestProvisionalWords:
         verdict, text = told(replace(NETWORK, gain=0.002, gain_low=0.0, p_better=0.1, p_same=0.88, p_worse=0.02))
         assert (verdict.claim, verdict.network) == ("without", "none")
         assert text == (
-            "Provisional: nothing here looks worth its cost. The likeliest to be better, SE with r=16 in stage 1: "
-            "+0.20 points (90 % interval no effect to +22.50); better 10 %, no difference worth it 88 %, worse 2 %, by "
+            "Provisional: no placement looks worth its cost. The most promising, SE with r=16 in stage 1: "
+            "+0.20 points (90 % interval no effect to +22.50); better 10 %, no relevant difference 88 %, worse 2 %, by "
             "a margin of 0.30 points."
         )
 
@@ -89,12 +89,12 @@ class TestProvisionalWords:
         cheap = network_of("8", 0.55, 0.2, placement="stage2=8")
         verdict, text = told(cheap, replace(NETWORK, recommended=False, p_better=0.5))
         assert (verdict.claim, verdict.network) == ("undecided", "none")
-        assert "The likeliest to be better, SE with r=16 in stage 1: +12.50 points" in text
+        assert "The most promising, SE with r=16 in stage 1: +12.50 points" in text
 
     def test_of_a_loss(self) -> None:
         """A gain is a smaller loss; its interval turns round."""
         less = replace(NETWORK, mean=0.375, gain=-0.125, gain_low=-0.25, gain_high=-0.05)
-        for chance, words in ((0.95, "looks better"), (0.5, "The likeliest to be better")):
+        for chance, words in ((0.95, "looks better"), (0.5, "The most promising")):
             verdict, text = told(replace(less, p_better=chance), direction="minimize", unit="nats")
             assert words in text
             assert "+0.125 nats" in text
@@ -108,17 +108,17 @@ class TestProvisionalWords:
         verdict, text = told(replace(NO_SE, p_better=None))
         assert (verdict.claim, verdict.network) == ("undecided", "none")
         assert text == (
-            "Provisional: nothing here can be told from the backbone without SE. "
-            "By all trainings together the backbone without SE is the best itself."
+            "Provisional: no placement is distinguishable from the plain backbone. "
+            "By the model estimate the plain backbone itself is best."
         )
         assert verdict.sentences[0].numbers["gain"] == 0
         worse = replace(NETWORK, mean=0.4, gain=-0.1, gain_low=-0.2, gain_high=-0.01, p_better=0.0, p_worse=0.95)
         verdict, text = told(NO_SE, replace(worse, p_same=0.05, recommended=False))
         assert (verdict.claim, verdict.network) == ("without", "none")
         assert text == (
-            "Provisional: nothing here looks worth its cost. The likeliest to be better, SE with r=16 in stage 1: "
-            "-10.00 points (90 % interval -20.00 to -1.00); better 0 %, no difference worth it 5 %, worse 95 %, by a "
-            "margin of 0.30 points. By all trainings together the backbone without SE is the best itself."
+            "Provisional: no placement looks worth its cost. The most promising, SE with r=16 in stage 1: "
+            "-10.00 points (90 % interval -20.00 to -1.00); better 0 %, no relevant difference 5 %, worse 95 %, by a "
+            "margin of 0.30 points. By the model estimate the plain backbone itself is best."
         )
 
     def test_without_an_interval_it_is_0(self) -> None:
@@ -148,7 +148,7 @@ class TestRecommended:
         found = summarize(findings(trials_of((0.5, 10, "complete"), (0.7, 20, "complete"), (0.4, 30, "complete"))))
         assert found.recommended is not None
         assert (found.recommended.trial, found.confirmed) == (1, False)
-        assert found.recommendation == "Recommended so far, by the search alone: p1 (trial 1)."
+        assert found.recommendation == "Recommended so far (search only): p1 (trial 1)."
 
     def test_is_nothing_before_a_training_is_complete(self) -> None:
         found = summarize(findings(trials_of((0.0, 1, "failed"))))
@@ -222,9 +222,9 @@ class TestGained:
         found = summarize(findings(trials), folder="RUN", budget=3, ended="")
         assert list(found.gained) == [
             "Best observed: p1 (trial 1), val_accuracy 0.7500.",
-            "Against no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %.",
-            "Against SE everywhere at r=16 (0.6250): +12.50 points, params +1.835 %, MACs +22.222 %.",
-            "Each number is one training: a difference may be noise until it is confirmed with fresh seeds.",
+            "Compared with no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %.",
+            "Compared with SE everywhere at r=16 (0.6250): +12.50 points, params +1.835 %, MACs +22.222 %.",
+            "Each number is a single training: a difference may be noise until it is confirmed with fresh seeds.",
         ]
 
     def test_by_all_trainings_together(self, space8: Space) -> None:
@@ -233,15 +233,15 @@ class TestGained:
         assert best is not None
         assert base is not None
         assert lines[0] == (
-            f"Best by all 30 trainings together: {best.placement} (trial {best.trial}), val_accuracy {best.mean:.4f}, "
-            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+            f"Best by the model estimate (30 trainings): {best.placement} (trial {best.trial}), "
+            f"val_accuracy {best.mean:.4f}, 90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
         )
-        against = next(line for line in lines if line.startswith("Against no SE"))
+        against = next(line for line in lines if line.startswith("Compared with no SE"))
         assert against.startswith(
-            f"Against no SE ({base.mean:.4f}): {100 * (best.mean - base.mean):+.2f} points, params +"
+            f"Compared with no SE ({base.mean:.4f}): {100 * (best.mean - base.mean):+.2f} points, params +"
         )
         assert lines[-1] == (
-            "Validation metric: its best of many is too high; confirm with fresh seeds what is to be claimed."
+            "Validation metric: the best of many runs is optimistic; confirm with fresh seeds before reporting."
         )
 
     def test_of_networks_that_cannot_be_told_apart(self, space8: Space) -> None:
@@ -256,8 +256,8 @@ class TestGained:
             rival = next(n for n in found.front if n.trial == found.best.tied_with)
             assert rival.costs["gflops"] < found.best.costs["gflops"]
             assert found.gained[1] == (
-                f"It cannot be told apart from the cheaper {rival.placement} (trial {rival.trial}): "
-                f"it beats it with {100 * found.best.p_beats:.0f} %, and 90 % is asked for."
+                f"It is not distinguishable from the cheaper {rival.placement} (trial {rival.trial}): "
+                f"it is better with probability {100 * found.best.p_beats:.0f} %; 90 % is required."
             )
         assert ties > 0
 
@@ -268,5 +268,5 @@ def test_a_loss_and_a_result_without_a_metric() -> None:
     trials = trials_of((0.75, 100, "complete"), (0.5, 110, "complete"))
     trials.append(replace(trials[1], number=2, **result_of("failed", reason="RuntimeError: no")))
     found = summarize(findings(trials, objective), folder="RUN", budget=3, ended="")
-    assert "Against no SE (0.7500): -25.00 points, params +0.909 %, MACs +10.000 %." in found.gained
+    assert "Compared with no SE (0.7500): -25.00 points, params +0.909 %, MACs +10.000 %." in found.gained
     assert found.failed == 1

@@ -138,10 +138,10 @@ class TestTables:
         trials = searched(space8, 30, effect=0.0)
         content = summarize(findings(trials, OBJECTIVE, space8), folder="x", budget=30, ended="e")
         assert [n.placement for n in content.front if n.recommended] == ["none"]
-        assert content.gained[0].startswith("Best by all 30 trainings together: ")
+        assert content.gained[0].startswith("Best by the model estimate (30 trainings): ")
         if content.best is not None and content.best.placement != "none":
-            assert content.gained[1].startswith("It cannot be told apart from the cheaper none (trial 0): ")
-            assert content.recommendation == "Recommended so far, by the search alone: none (trial 0)."
+            assert content.gained[1].startswith("It is not distinguishable from the cheaper none (trial 0): ")
+            assert content.recommendation == "Recommended so far (search only): none (trial 0)."
         json.dumps(as_json(content, findings(trials, OBJECTIVE, space8)))
         assert front_display(content, title="t").row_count >= len(content.front)
 
@@ -163,8 +163,8 @@ class TestTables:
         content = summarize(findings(trials, OBJECTIVE), folder="x", budget=3, ended="e")
         assert content.best is not None
         assert content.best.placement == "p1"
-        assert "Against no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %." in content.gained
-        assert content.gained[-1].startswith("Each number is one training")
+        assert "Compared with no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %." in content.gained
+        assert content.gained[-1].startswith("Each number is a single training")
 
     def test_a_metric_that_is_no_share_has_its_own_unit(self) -> None:
         trials = trials_of((1.5, 100, "complete"), (1.25, 110, "complete"))
@@ -173,7 +173,7 @@ class TestTables:
             replace(t, metrics={n: replace(m, value=t.metrics[n].value) for n, m in loss.items()}) for t in trials
         ]
         content = summarize(findings(trials, replace(OBJECTIVE, direction="minimize")), folder="x", budget=3, ended="e")
-        assert "Against no SE (1.5000): -0.25 nats, params +0.909 %, MACs +10.000 %." in content.gained
+        assert "Compared with no SE (1.5000): -0.25 nats, params +0.909 %, MACs +10.000 %." in content.gained
 
 
 class TestFigures:
@@ -234,7 +234,7 @@ class TestAgain:
         assert json.loads((finished / "best" / "placement.json").read_text())["trial"] == best.trial
 
     def test_of_no_run_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match=r"is no run folder: it has no study\.db"):
+        with pytest.raises(RunError, match=r"is not a run folder: it has no study\.db"):
             report_again(tmp_path)
 
     def test_of_a_storage_without_a_search(self, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ class TestChance:
 
     def test_what_to_change_is_labels_epochs_or_the_learning_rate(self) -> None:
         text = checks(flat(end=0.1), train=0.99)["chance"].text
-        assert text.startswith("Nothing is learned that holds for other images: val_accuracy is near chance (10.0")
+        assert text.startswith("Nothing is learned that generalises: val_accuracy is near chance (10.0")
         assert "on training images the accuracy is 99.00 %. Look at the labels" in text
         still = [[0.1] * 9 + [0.105 + 0.0001 * n] for n in range(5)]
         assert "se-nas report RUN --probe-lr" in checks(still, train=0.1)["chance"].text
@@ -225,8 +225,8 @@ class TestFitted:
 def test_cautions_are_the_checks_that_hold() -> None:
     assert cautions(training_checks(trainings(flat(end=0.95)))) == ()
     first, second = cautions(training_checks(trainings(flat(rise=0.1), train=0.5)))
-    assert first.text.startswith("Not trained yet: curves")
-    assert second.text.startswith("Not trained yet: the accuracy in training")
+    assert first.text.startswith("Undertrained: curves")
+    assert second.text.startswith("Undertrained: the accuracy in training")
     assert first.numbers["trainings"] == 10.0
 
 
@@ -235,7 +235,7 @@ def test_of_trainings_near_chance_only_that_is_said() -> None:
     found = training_checks(trainings(flat(end=0.1), train=0.12))
     assert [check.holds for check in found] == [True, False, True]
     (only,) = cautions(found)
-    assert only.text.startswith("Not trained yet: val_accuracy is near chance")
+    assert only.text.startswith("Undertrained: val_accuracy is near chance")
     assert "Give --epochs" not in found[2].text
 
 

@@ -69,7 +69,7 @@ class TestVerdict:
         difference = replace(against(0.004, 0.02, beats=False), error=0.012, image_error=0.0119)
         verdict = final_verdict(replace(confirmation((0.6, 1100, difference)), margin=0.003))
         assert verdict.claim == "undecided"
-        assert "More seeds would not decide it: 200 test images alone" in verdict.sentences[-1].text
+        assert "More seeds would not settle it: 200 test images alone" in verdict.sentences[-1].text
 
     @pytest.mark.parametrize("gain", [-0.02, 0.0, 0.004, 0.02])
     def test_the_number_of_seeds_decides_as_often_as_promised(self, gain: float) -> None:
@@ -109,8 +109,8 @@ class TestVerdict:
             (against(0.05, 0.01, beats=True), "beats it"),
             (against(0.05, 0.01, beats=False), "is not proven"),
             (against(-0.05, 0.01, beats=False), "is not proven"),
-            (against(0.01, 0.02, beats=False), "cannot be told apart"),
-            (against(-0.01, 0.02, beats=False), "cannot be told apart"),
+            (against(0.01, 0.02, beats=False), "not distinguishable"),
+            (against(-0.01, 0.02, beats=False), "not distinguishable"),
         ],
     )
     def test_against_se_everywhere(self, difference: Difference, words: str) -> None:
@@ -150,7 +150,7 @@ class TestVerdict:
         ]
         sentence = final_verdict(replace(found, networks=(base, *told))).sentences[-1]
         assert (sentence.numbers["promised"], sentence.numbers["optimism"]) == (sign * 0.8, 0.02)
-        assert "too good by 2.00 points" in sentence.text
+        assert "overestimated by 2.00 points" in sentence.text
 
 
 CLEAR, OPEN = against(0.05, 0.01, beats=True, p=0.0123), against(0.01, 0.02, beats=False, p=0.3)
@@ -175,10 +175,10 @@ class TestWords:
         cheaper = (0.6, 1050, against(0.04, 0.01, beats=True))
         assert words(confirmation((0.6, 1100, CLEAR), cheaper, reference=OPEN)) == [
             "Use SE with r=16 in stage 1: +5.00 points (90 % interval 3.00 to 7.00) for 10 % more parameters. "
-            "It beats the backbone without SE.",
-            "Chance of being wrong: without any effect, the best of 2 comparisons would show such a gain in 1.2 % of "
+            "It beats the plain backbone.",
+            "Risk of a false claim: with no true effect, the best of 2 comparisons would show such a gain in 1.2 % of "
             "confirms (p = 0.012; 3 seeds, 200 test images).",
-            "Against SE everywhere: +1.00 points (90 % interval -1.00 to 3.00, p = 0.3): cannot be told apart.",
+            "Compared with SE everywhere: +1.00 points (90 % interval -1.00 to 3.00, p = 0.3): not distinguishable.",
             "Cheaper, and beats it too: SE with r=16 in stage 2, +4.00 points (90 % interval 2.00 to 6.00) "
             "for 5 % more parameters.",
         ]
@@ -186,7 +186,7 @@ class TestWords:
     def test_of_one_comparison_far_out(self) -> None:
         found = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=1e-5)))
         assert words(replace(found, test_images=10_000))[1] == (
-            "Chance of being wrong: without any effect, the comparison would show such a gain in less than 0.01 % of "
+            "Risk of a false claim: with no true effect, the comparison would show such a gain in less than 0.01 % of "
             "confirms (p < 0.0001; 3 seeds, 10,000 test images)."
         )
         limit = confirmation((0.6, 1100, against(0.05, 0.01, beats=True, p=1e-4)))
@@ -204,22 +204,22 @@ class TestWords:
         loss = words(replace(found, metric="val_loss", unit="nats"))
         assert loss[0] == (
             "Use SE with r=16 in stage 1: +0.05 nats of val_loss (less is better; + is better here) "
-            "(90 % interval 0.03 to 0.07) for 10 % more parameters. It beats the backbone without SE."
+            "(90 % interval 0.03 to 0.07) for 10 % more parameters. It beats the plain backbone."
         )
-        assert loss[2].startswith("Against SE everywhere: +0.01 nats (90 % interval -0.01 to 0.03, p = 0.3)")
+        assert loss[2].startswith("Compared with SE everywhere: +0.01 nats (90 % interval -0.01 to 0.03, p = 0.3)")
         assert "stage 2, +0.04 nats (90 % interval 0.02 to 0.06)" in loss[3]
 
     def test_of_no_network_that_is_worth_it(self) -> None:
         found = confirmation((0.6, 1100, OPEN), (0.55, 1200, against(-0.01, 0.05, beats=False, p=0.6)))
         assert words(replace(found, margin=0.05)) == [
-            "Not worth it: none of the 2 compared gains 5.00 points or more over the backbone without SE (at most 4.00 "
-            "points; 5 % chance of being wrong); ship it without.",
-            "The best on validation, SE with r=16 in stage 1: +1.00 points on the test part "
+            "Not worth it: none of the 2 compared placements gains 5.00 points or more over the plain backbone (at most "
+            "4.00 points; 5 % risk of error); ship the plain backbone.",
+            "The best on validation, SE with r=16 in stage 1: +1.00 points on the test set "
             "(90 % interval -3.00 to 5.00, p = 0.3; 3 seeds, 200 test images).",
         ]
         score = words(replace(found, metric="val_f1", unit="F1", test_images=12_345, margin=0.05))
         assert score[1] == (
-            "The best on validation, SE with r=16 in stage 1: +0.01 F1 of val_f1 on the test part "
+            "The best on validation, SE with r=16 in stage 1: +0.01 F1 of val_f1 on the test set "
             "(90 % interval -0.03 to 0.05, p = 0.3; 3 seeds, 12,345 test images)."
         )
         assert "gains 0.05 F1 or more" in score[0]
@@ -235,9 +235,9 @@ class TestWords:
         seeds = seeds_to_decide(difference, seeds=3, margin=0.003, sign=1.0)
         assert seeds is not None
         assert words(found) == [
-            "Undecided: no placement is shown to beat the backbone without SE, and a gain of 0.30 points (the margin) "
-            "is not excluded. Until it is decided, the backbone without SE is recommended.",
-            "The best on validation, SE with r=16 in stage 1: +0.60 points on the test part "
+            "Undecided: no placement has been shown to beat the plain backbone, and a gain of 0.30 points (the margin) "
+            "cannot be ruled out. Until this is decided, the plain backbone is recommended.",
+            "The best on validation, SE with r=16 in stage 1: +0.60 points on the test set "
             "(90 % interval -3.40 to 4.60, p = 0.3; 3 seeds, 200 test images).",
             f"If the true gain is what was seen, {seeds} seeds would decide with 80 % probability, about "
             f"{1.5 * (seeds - 3):.1f} more minutes: se-nas confirm RUN --seeds {seeds}",
@@ -248,8 +248,8 @@ class TestWords:
         verdict = final_verdict(found)
         assert (verdict.claim, verdict.network) == ("unknown", None)
         assert words(found) == [
-            "One seed gives no estimate of the noise: SE with r=16 in stage 1 has +5.00 points against the backbone "
-            "without SE on the test part, and nothing can be claimed. Give --seeds 3 or more."
+            "One seed gives no estimate of the noise: SE with r=16 in stage 1 has +5.00 points against the plain "
+            "backbone on the test set, and nothing can be claimed. Give --seeds 3 or more."
         ]
         assert verdict.sentences[0].numbers == {"gain": 0.05}
 
@@ -260,7 +260,7 @@ class TestWords:
             verdict = final_verdict(nothing)
             assert (verdict.phase, verdict.claim, verdict.network) == ("confirm", "unknown", None)
             assert words(nothing) == [
-                "Nothing can be said: the backbone without SE or all others have no finished training."
+                "Nothing can be said: the plain backbone or all others have no finished training."
             ]
 
     @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -279,20 +279,18 @@ class TestWords:
     def test_of_what_the_search_promised(self) -> None:
         found = confirmation((0.6, 1100, CLEAR))
         base, one = found.networks
-        promise = (
-            "The search promised {} for SE with r=16 in stage 1; confirmed {} on the same validation part: too {}."
-        )
+        promise = "The search predicted {} for SE with r=16 in stage 1; confirmed {} on the same validation set: {}."
         told = replace(found, networks=(base, replace(one, promised=0.62, optimism=0.02)))
-        assert words(told)[-1] == promise.format("62.00 %", "60.00 %", "good by 2.00 points")
+        assert words(told)[-1] == promise.format("62.00 %", "60.00 %", "overestimated by 2.00 points")
         assert final_verdict(told).sentences[-1].numbers == {"promised": 0.62, "confirmed": 0.6, "optimism": 0.02}
         run = replace(found, networks=(base, replace(one, promised=0.59, optimism=-0.01, observed_optimism=0.03)))
-        both = "modest by 1.00 points, its single run too good by 3.00 points"
+        both = "underestimated by 1.00 points, its single run overestimated by 3.00 points"
         assert words(run)[-1] == promise.format("59.00 %", "60.00 %", both)
-        assert words(replace(told, unit="F1"))[-1] == promise.format("0.62 F1", "0.6 F1", "good by 0.02 F1")
+        assert words(replace(told, unit="F1"))[-1] == promise.format("0.62 F1", "0.6 F1", "overestimated by 0.02 F1")
         exact = replace(found, networks=(base, replace(one, promised=0.6, optimism=0.0)))
-        assert words(exact)[-1].endswith("too good by 0.00 points.")
+        assert words(exact)[-1].endswith("overestimated by 0.00 points.")
         nothing = replace(found, networks=(base, replace(one, promised=0.0, optimism=-0.6)))
-        assert words(nothing)[-1] == promise.format("0.00 %", "60.00 %", "modest by 60.00 points")
+        assert words(nothing)[-1] == promise.format("0.00 %", "60.00 %", "underestimated by 60.00 points")
         assert len(words(found)) == 2
 
 

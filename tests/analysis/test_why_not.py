@@ -54,7 +54,7 @@ class TestNoise:
             found = Findings(trials=trials, objective=OBJECTIVE, space=space8, asked=asked)
             check = reasons(found)["noise"]
             assert check.holds is holds
-            assert check.text.startswith("The noise is larger than the margin: " if holds else "No: ")
+            assert check.text.startswith("The noise exceeds the margin: " if holds else "No: ")
 
     def test_of_a_confirm_is_its_own_interval(self, space8: Space) -> None:
         confirmed = confirmation((0.51, 1100, against(0.004, 0.012, beats=False)))
@@ -174,7 +174,7 @@ class TestGates:
             "The gates became constant: with each fixed at its mean over 200 validation images, 0.0 % of the "
             "predictions of SE with r=16 everywhere (trial 4) change; the gates are 0.50 on average, and vary by 1.0 "
             "to 3.0 % from image to image, the least in layer1, layer2 and layer3. Such a block is a fixed rescaling, "
-            "which the layers around it can do without it."
+            "which the neighbouring layers can absorb."
         )
         other = gate_check(self.report(0.25, classes=False))
         assert "the output of SE with r=16 everywhere (trial 4) changes by 25.0 %" in other.text
@@ -208,7 +208,7 @@ class TestCost:
         check = reasons(priced(wide, replace(OBJECTIVE, cost="params"), n=2))["cost"]
         assert check.holds
         assert check.numbers["added"] == pytest.approx(8192 / 77754)
-        assert "The space holds no cheap placement: SE with r=1 in stage 3 adds 11 % parameters" in check.text
+        assert "The space has no cheap placement: SE with r=1 in stage 3 adds 11 % parameters" in check.text
 
     def test_limits_may_leave_nothing(self, space8: Space) -> None:
         found = priced(space8)
@@ -216,7 +216,7 @@ class TestCost:
         assert (allowed.holds, "stage 1" in allowed.text) == (False, True)
         none = reasons(found, limits=Limits(params=77_755.0))["cost"]
         assert none.holds
-        assert none.text == "The space holds no cheap placement: none with SE is within the limits."
+        assert none.text == "The space has no cheap placement: none with SE is within the limits."
 
     def test_of_measured_costs_the_trained_networks_tell(self, space8: Space) -> None:
         found = priced(space8, replace(OBJECTIVE, cost="latency"), n=40)
@@ -238,7 +238,7 @@ class TestInWords:
 
     def test_if_none_holds_it_is_said_which_were_tested(self) -> None:
         (only,) = reasons_in_words(self.CHECKS[1:])
-        assert only.text == "None of the usual reasons holds (tested: cost; not tested: gates)."
+        assert only.text == "None of the usual reasons applies (tested: cost; not tested: gates)."
         assert reasons_in_words(()) == ()
 
     def test_only_where_there_is_something_to_explain(self) -> None:

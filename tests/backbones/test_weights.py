@@ -171,7 +171,7 @@ class TestFitting:
         weights = {**model.state_dict(), "4.weight": torch.ones(1000, 7), "4.bias": torch.ones(1000)}
         fitted = fit(weights, model, classes=3)
         assert set(fitted.weights) == set(model.state_dict()) - {"4.weight", "4.bias"}
-        assert fitted.notes == ("the last layer starts anew for 3 classes (4.weight, 4.bias)",)
+        assert fitted.notes == ("the last layer is re-initialised for 3 classes (4.weight, 4.bias)",)
         without = {name: value for name, value in weights.items() if not name.startswith("4.")}
         assert fit(without, model, classes=3).weights.keys() == fitted.weights.keys()
 

@@ -65,7 +65,7 @@ class TestHelp:
         with pytest.raises(SystemExit):
             main(["search", "--help"])
         text = " ".join(capsys.readouterr().out.split())
-        for words in ("Trainings to pay for", "Passes over the training part", "Learnable parameters"):
+        for words in ("Number of trainings", "Passes over the training set", "Learnable parameters"):
             assert words in text
 
 
@@ -116,14 +116,17 @@ class TestMistakes:
             (["sites", "--backbone", "no.such.module:net"], ["cannot import 'no.such.module'"]),
             (["sites", "--input_shape", "3"], ["input_shape is '3'", "3,224,224"]),
             (["cost", "--placement", "stage9=4"], ["no stage or unit 'stage9'", "stage1, stage2, stage3"]),
-            (["cost", "--placement", "all:0"], ["'0' is no reduction"]),
-            (["cost", "--placement", "stage1=1e-300"], ["'1e-300' is no reduction", "a number from 0.0625 to 65,536"]),
-            (["cost", "--placement", "all:1e-5"], ["'1e-5' is no reduction"]),
+            (["cost", "--placement", "all:0"], ["'0' is not a reduction"]),
+            (
+                ["cost", "--placement", "stage1=1e-300"],
+                ["'1e-300' is not a reduction", "a number from 0.0625 to 65,536"],
+            ),
+            (["cost", "--placement", "all:1e-5"], ["'1e-5' is not a reduction"]),
             (["cost", "--placement", "stage1=4,stage1=8"], ["'stage1=8' leaves nothing of what is said of 'stage1'"]),
             (["cost", "--placement", "stage1=64"], ["leaves a hidden width of 0 at 16 channels", "at most 16"]),
             (["cost", "--placement", "keep!"], ["cannot read the placement 'keep!'", "STAGE=R"]),
-            (["report", "nowhere"], ["nowhere' is no run folder: it has no study.db", "run se-nas search first"]),
-            (["export", "nowhere"], ["is no run folder"]),
+            (["report", "nowhere"], ["nowhere' is not a run folder: it has no study.db", "run se-nas search first"]),
+            (["export", "nowhere"], ["is not a run folder"]),
             (["serach"], ["unknown command 'serach'", "did you mean 'search'?"]),
             (
                 ["search", "--backbone", "examples/net.py"],
@@ -335,7 +338,7 @@ class TestSearch:
         first = capsys.readouterr()
         assert "Ended: the budget of 2 trainings is spent (2 trained)." in first.out
         assert "Pareto front" in first.out
-        assert "Against SE everywhere at r=16" in first.out
+        assert "Compared with SE everywhere at r=16" in first.out
         assert str(tmp_path / "run") in first.out.replace("\n", "")
         assert re.search(r"\[1/2\] trial 0 none: val_accuracy 0\.\d{4} \(", first.err)
         assert "\x1b" not in first.out + first.err

@@ -174,7 +174,7 @@ def in_rounds(run, tmp_path_factory):
 
 
 class TestRounds:
-    """Seeds are added until the answer stands; between rounds the validation part is looked at, never the test part."""
+    """Seeds are added until the answer is settled; between rounds the validation set decides, never the test set."""
 
     def test_each_network_has_its_own_number_of_seeds(self, in_rounds):
         folder, result = in_rounds
@@ -188,7 +188,7 @@ class TestRounds:
         assert result.of_role("baseline").stopped_after is None
         assert read_confirmed(folder) == result
         text = " ".join(sentence.text for sentence in result.verdict.sentences)
-        assert "judged by the validation part after 3 and 4" in text
+        assert "judged by the validation set after 3 and 4" in text
         assert result.rounds.ended in text
 
     def test_the_test_part_is_opened_once_and_at_the_end(self, in_rounds, monkeypatch):
@@ -228,7 +228,7 @@ class TestRounds:
     def test_command_line(self, copy, capsys):
         assert main(["confirm", str(copy), "--top", "1", "--max-seeds", "3"]) == 0
         said = capsys.readouterr()
-        assert "until the answer stands (looked at after 3)" in said.out + said.err
+        assert "until the answer is settled (looked at after 3)" in said.out + said.err
         assert main(["confirm", str(copy), "--seeds", "3", "--max-seeds", "3"]) == 2
         assert "seeds and max_seeds are both given" in capsys.readouterr().err
         assert main(["confirm", str(copy), "--max-seeds", "1"]) == 2
@@ -277,7 +277,7 @@ class TestBadInput:
         assert [n.test for n in again.networks] == [n.test for n in confirmed.networks]
         shutil.rmtree(copy / "confirm")
         shutil.rmtree(copy / "weights")
-        with pytest.raises(RunError, match="their weights are gone"):
+        with pytest.raises(RunError, match="their weights are elapsed"):
             confirm(copy, top=2, seeds=2)
 
     def test_broken_scores(self, copy, confirmed):
@@ -305,7 +305,7 @@ class TestBadInput:
         with np.load(exam_file(copy, 0)) as archive:
             values = dict(archive)
         np.savez(exam_file(copy, 0), **{**values, "scores": values["scores"][:-1]})
-        with pytest.raises(RunError, match="not examined on one test part"):
+        with pytest.raises(RunError, match="not examined on one test set"):
             confirm(copy, top=2, seeds=2)
 
     def test_broken_log_of_openings(self, copy, confirmed):
@@ -359,12 +359,12 @@ class TestJudgement:
         judged = judge(self.networks(scores), scores, "maximize")
         verdict = final_verdict(self.record(judged))
         assert (judged.winner, verdict.claim, verdict.network) == ("2", "use", "2")
-        assert "It beats the backbone without SE" in verdict.sentences[0].text
+        assert "It beats the plain backbone" in verdict.sentences[0].text
         assert judged.networks[2].against["reference"].beats
         scores = self.scores(0.6, 0.6, 0.6, 0.6)
         verdict = final_verdict(self.record(judge(self.networks(scores), scores, "maximize")))
         assert (verdict.claim, verdict.network) == ("undecided", "0")
-        assert "no placement is shown to beat" in verdict.sentences[0].text
+        assert "no placement has been shown to beat" in verdict.sentences[0].text
         assert final_verdict(replace(self.record(judge(self.networks(scores), scores, "maximize")), margin=0.2)).claim \
             == "without"  # fmt: skip
 

@@ -67,27 +67,25 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 class TestNotTrained:
     def test_is_said_before_the_recommendation_everywhere(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         lines = printed(capsys, "report", str(run))
-        said = next(
-            i for i, line in enumerate(lines) if line.startswith("Not trained yet: val_accuracy is near chance")
-        )
+        said = next(i for i, line in enumerate(lines) if line.startswith("Undertrained: val_accuracy is near chance"))
         recommended = next(i for i, line in enumerate(lines) if line.startswith("Recommended so far"))
         assert said < recommended
         verdict = json.loads("\n".join(printed(capsys, "report", str(run), "--json")))["verdict"]
         assert verdict["cautions"][0]["text"] == lines[said]
         assert verdict["cautions"][0]["numbers"]["chance"] == pytest.approx(0.25)
         page = page_of(run)
-        assert page.index("Not trained yet: val_accuracy is near chance") < page.index("Recommended so far")
+        assert page.index("Undertrained: val_accuracy is near chance") < page.index("Recommended so far")
         assert "Were the networks trained enough?" in page
         assert repr(report_again(run)).index("Not trained yet") < repr(report_again(run)).index("Recommended")
 
     def test_one_epoch_of_digits_is_near_chance_and_needs_more(self, finished: Path) -> None:
         (only,) = existing_run(finished)[1].findings().cautions
-        assert only.text.startswith("Not trained yet: val_accuracy is near chance")
+        assert only.text.startswith("Undertrained: val_accuracy is near chance")
         assert only.text.endswith("Curves still rise: give --epochs 10.")
 
     def test_a_confirm_says_it_of_its_own_trainings(self, copy: Path) -> None:
         found = se_nas.confirm(copy, top=1, seeds=2)
-        assert found.verdict.cautions[0].text.startswith("Not trained yet: val_accuracy is near chance")
+        assert found.verdict.cautions[0].text.startswith("Undertrained: val_accuracy is near chance")
         assert found.verdict.cautions[0].numbers["trainings"] == len(found.networks) * 2
         assert repr(found).index("Not trained yet") < repr(found).index(found.verdict.sentences[0].text)
         assert read_confirmed(copy) == found
@@ -233,7 +231,7 @@ class TestProbe:
         assert main(["report", str(run), "--probe-lr", "--watch"]) == 2
         assert "give one of the two" in capsys.readouterr().err
         assert main(["report", str(tmp_path), "--probe-lr"]) == 2
-        assert "is no run folder" in capsys.readouterr().err
+        assert "is not a run folder" in capsys.readouterr().err
 
     def test_a_broken_file_is_named(self, copy: Path) -> None:
         (copy / PROBED).write_text("{")

@@ -67,7 +67,7 @@ def with_se(run: Path) -> list[int]:
 class TestCommand:
     def test_says_it_in_80_columns_and_writes_everything(self, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for file in (copy / "data").glob("test_*"):
-            file.unlink()  # the test part is not for this
+            file.unlink()  # the test set is not for this
         assert main(["explain", str(copy), "--trial", "1"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "Explained: SE with r=16 everywhere (trial 1)."
@@ -131,14 +131,14 @@ class TestCommand:
         assert "(trial 1), has its weights elsewhere or nowhere: this is" in other.note
 
     def test_mistakes(self, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "trial 0 is no SE: it has no block to explain\n  hint: trials with SE and weights: " in refused(
+        assert "trial 0 has no SE block to explain\n  hint: trials with SE and weights: " in refused(
             capsys, str(copy), "--trial", "0"
         )
         assert "the run has no trial '99'\n  allowed: 0 to 7" in refused(capsys, str(copy), "--trial", "99")
         assert "give one of the two" in refused(capsys, str(copy), "--trial", "1", "--select", "knee")
         assert "select is 'besst'" in refused(capsys, str(copy), "--select", "besst")
         assert "images is 1\n  allowed: a whole number of at least 2" in refused(capsys, str(copy), "--images", "1")
-        assert "is no run folder" in refused(capsys, str(tmp_path))
+        assert "is not a run folder" in refused(capsys, str(tmp_path))
         if not torch.cuda.is_available():
             assert "device is 'cuda'" in refused(capsys, str(copy), "--device", "cuda")
         (copy / "weights" / "1.safetensors").unlink()

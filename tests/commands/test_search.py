@@ -183,7 +183,7 @@ class TestRefusals:
         with pytest.raises(RunError) as caught:
             search(config)
         text = str(caught.value)
-        assert text.startswith("the run is of something else, and cannot go on with this:")
+        assert text.startswith("the run belongs to other settings and cannot be continued with these:")
         assert line in text
         assert str(run) in text
         assert "give another --out" in text

@@ -52,7 +52,7 @@ class TestTraining:
         assert trained.test["test_accuracy"] == pytest.approx((found == part.labels).mean())
         assert main(["export", str(trained.folder), "--to", str(trained.folder / "out")]) == 0
         assert main(["report", str(trained.folder)]) == 0
-        # The same again trains nothing, and opens the test part no second time.
+        # The same again trains nothing, and opens the test set no second time.
         again = train_placement(config(trained.folder.parent))
         assert (again.test, again.openings, again.trial) == (trained.test, 1, trained.trial)
         assert len(openings(trained.folder)) == 1

@@ -114,8 +114,8 @@ class TestJson:
             ("[" * 60 + "]" * 60, "nested more than 50 deep"),
             ('{"a": ' * 60 + "1" + "}" * 60, "nested more than 50 deep"),
             ('{"stage1": 4, "stage1": 8}', "'stage1' is there twice"),
-            ("NaN", "NaN is no number"),
-            ("[1e400, Infinity]", "Infinity is no number"),
+            ("NaN", "NaN is not a number"),
+            ("[1e400, Infinity]", "Infinity is not a number"),
             (str(2**63), "a whole number beyond 64 bits"),
             ('"\\ud800"', "half a character"),
             ('{"\\ud800": 1}', "half a character"),
@@ -139,7 +139,7 @@ class TestFiles:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "large").write_bytes(b"#" * (LARGEST + 1))
         (tmp_path / "latin").write_bytes(b"a: \xe9")
-        for name, words in {"/dev/zero": "no file", "pipe": "no file", ".": "a folder", "large": "more than",
+        for name, words in {"/dev/zero": "not a file", "pipe": "not a file", ".": "a folder", "large": "more than",
                             "latin": "not UTF-8"}.items():  # fmt: skip
             with pytest.raises(UnreadableError, match=words):
                 text_of(tmp_path / name)

@@ -264,7 +264,7 @@ class TestListing:
 
     def test_parts_that_cannot_be_told_apart(self, tmp_path: Path) -> None:
         target = folder_of(tmp_path / "a", grey, parts="train val dev")
-        assert "has dev and val: both would be the val part" in refused(target, tmp_path)
+        assert "has dev and val: both would be the val set" in refused(target, tmp_path)
         target = folder_of(tmp_path / "b", grey, parts="valid testing")
         assert "but no folder train" in refused(target, tmp_path)
 
@@ -282,7 +282,7 @@ class TestListing:
         info, _ = prepared(target, tmp_path)
         assert info.classes == ("caf\\xe9", "dog")
         Path(os.fsdecode(os.fsencode(root) + b"/train/caf\xe9/\xff.png")).write_bytes(b"broken")
-        assert "caf\\\\xe9/\\\\xff.png' is broken, or no image" in refused(target, tmp_path)
+        assert "caf\\\\xe9/\\\\xff.png' is broken, or not an image" in refused(target, tmp_path)
         assert path_text("plain/ä") == "plain/ä"
 
 
@@ -293,7 +293,7 @@ class TestSafety:
         target = folder_of(tmp_path / "images", grey)
         eps = tmp_path / "images" / "train" / "cat" / "0.png"
         Image.new("L", (6, 5)).save(eps, "EPS")
-        assert "0.png' is broken, or no image" in refused(target, tmp_path)
+        assert "0.png' is broken, or not an image" in refused(target, tmp_path)
         assert EpsImagePlugin.gs_binary == "gs"
 
     def test_decompression_bombs(self, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ class TestSafety:
     def test_archives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.mkfifo(tmp_path / "pipe.npz")
         for file in (tmp_path / "pipe.npz", Path("/dev/zero")):
-            assert "it is no file" in refused(f"npz:{file}", tmp_path)
+            assert "it is not a file" in refused(f"npz:{file}", tmp_path)
         monkeypatch.setattr("se_nas.data.npz.LARGE", 2**20)
         bomb = tmp_path / "bomb.npz"
         np.savez_compressed(bomb, x=np.zeros((10, 640, 640), dtype=np.uint8), y=np.arange(10) % 2)
@@ -346,7 +346,7 @@ class TestArchives:
         text = refused(f"npz:{write_npz(tmp_path / 'a.npz', x_valid=images)}", tmp_path)
         assert text.startswith("x_valid is there alone")
         both = {"x_val": images, "y_val": labels, "x_dev": images, "y_dev": labels}
-        assert "both would be the val part" in refused(f"npz:{write_npz(tmp_path / 'a.npz', **both)}", tmp_path)
+        assert "both would be the val set" in refused(f"npz:{write_npz(tmp_path / 'a.npz', **both)}", tmp_path)
         info, _ = prepared(f"npz:{write_npz(tmp_path / 'a.npz', names=labels)}", tmp_path)
         assert info.notes == ("data: left out: the arrays names",)
 
@@ -385,7 +385,7 @@ class TestArchives:
         more = {"x_val": np.zeros((4, 8, 8)), "y_val": np.array([0, 500] * 2)}
         file = write_npz(tmp_path / "a.npz", y=np.arange(60) % 3 * 1000, **more)
         text = refused(f"npz:{file}", tmp_path)
-        assert text.startswith("the val part has labels that the training part lacks\n  allowed: 0, 1000, 2000")
+        assert text.startswith("the val set has labels that the training set lacks\n  allowed: 0, 1000, 2000")
 
     def test_labels_from_1_keep_their_numbers_and_are_told(self, tmp_path: Path) -> None:
         info, train = prepared(f"npz:{write_npz(tmp_path / 'a.npz', y=np.arange(60) % 3 + 1)}", tmp_path)

@@ -1,4 +1,4 @@
-"""Data sets: what is read, how it is split, that the test part stays closed, and bad input answered clearly."""
+"""Data sets: what is read, how it is split, that the test set stays closed, and bad input answered clearly."""
 
 from __future__ import annotations
 
@@ -280,8 +280,8 @@ def _other_class(root: Path) -> None:
         (_no_classes, ["train' has no class folders", "train/cat, train/dog"]),
         (_one_class, ["has only the class 'cat'", "at least two classes"]),
         (_empty_class, ["the class folder", "bird' has no images", "files of AVIF, BMP"]),
-        (_broken, ["the image", "3.png' is broken", "remove it or repair it"]),
-        (_no_image, ["the image", "0.png' is broken", "remove it or repair it"]),
+        (_broken, ["the image", "3.png' is broken", "remove or repair it"]),
+        (_no_image, ["the image", "0.png' is broken", "remove or repair it"]),
         (_sizes, ["images differ in size", "8 x 8 pixels", "4.png' has 9 x 7 pixels", "--data.args.size N"]),
         (_other_class, ["cats' is a class that train does not have", "did you mean 'cat'?"]),
     ],
@@ -422,7 +422,7 @@ class TestNpz:
             ),
             (
                 {"x": np.zeros((20, 8, 8)), "y": np.arange(20) % 2, "x_val": np.zeros((4, 8, 8)), "y_val": [0, 7] * 2},
-                ["the val part has labels outside 0 to 1"],
+                ["the val set has labels outside 0 to 1"],
             ),
         ],
         ids=[
@@ -462,7 +462,7 @@ class TestArrays:
     def test_images_and_targets_must_be_as_many(self) -> None:
         source = Arrays({"train": (np.zeros((4, 1, 2, 2)), np.arange(3))}, fingerprint="")
         assert source.classes == ("0", "1", "2")
-        with pytest.raises(DataError, match="the train part has 4 images and 3 targets"):
+        with pytest.raises(DataError, match="the train set has 4 images and 3 targets"):
             next(source.images("train", np.arange(3)))
 
     def test_images_without_pixels(self) -> None:
@@ -480,7 +480,7 @@ class TestArrays:
 
 
 class Blobs(pl.LightningDataModule):
-    """Random images of two classes whose test part must not be opened."""
+    """Random images of two classes whose test set must not be opened."""
 
     num_classes = 2
 
@@ -500,7 +500,7 @@ class Blobs(pl.LightningDataModule):
         return self._loader()
 
     def test_dataloader(self) -> Any:
-        raise AssertionError("the test part was opened")
+        raise AssertionError("the test set was opened")
 
 
 class Nameless(Blobs):

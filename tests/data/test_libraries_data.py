@@ -192,7 +192,7 @@ class TestReal:
         info = prepare("torchvision:Flowers102", tmp_path / "run", root=str(tmp_path))
         assert (info.train, info.val, info.test) == (30, 9, 6)
         assert opened
-        assert not [name for name in opened if int(name[6:11]) >= 40], "an image of the test part was decoded"
+        assert not [name for name in opened if int(name[6:11]) >= 40], "an image of the test set was decoded"
         splits = {"train": "test", "test": "train"}
         other = prepare("torchvision:Flowers102", tmp_path / "swap", root=str(tmp_path), splits=splits)
         assert (other.train, other.val) == (6, 9)

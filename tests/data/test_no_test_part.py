@@ -1,4 +1,4 @@
-"""Data without a test part: said before a confirm trains anything."""
+"""Data without a test set: said before a confirm trains anything."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_of_a_data_module(module: str, tmp_path: Path, name: str, reason: str | 
         return
     with pytest.raises(DataError) as caught:
         check_test_part(info)
-    assert caught.value.what.startswith(f"data module {module + name!r} gives no test part: {reason}")
+    assert caught.value.what.startswith(f"data module {module + name!r} gives no test set: {reason}")
     assert "hint: write test_dataloader(), with images that chose nothing, and confirm again" in str(caught.value)
 
 
 def test_is_said_before_a_confirm_trains(module: str, tmp_path: Path) -> None:
     run = search(tiny(tmp_path, data=Target(target=f"{module}Without"), budget=2)).folder
-    with pytest.raises(DataError, match="gives no test part"):
+    with pytest.raises(DataError, match="gives no test set"):
         confirm(run, top=1, seeds=1)
     assert not list((run / "weights").glob("confirm-*"))
     assert openings(run) == []

@@ -100,7 +100,7 @@ class TestSearch:
         assert file.read_bytes() == whole
 
     def test_goes_on_with_the_same_data_elsewhere(self, run: Path, tmp_path: Path) -> None:
-        """Content counts, not the place: of the test part it is compared when it is opened."""
+        """Content counts, not the place: of the test set it is compared when it is opened."""
         (tmp_path / "moved").mkdir()
         np.savez_compressed(tmp_path / "moved" / "x.npz", **arrays())  # type: ignore[arg-type]
         moved = replace(settings(tmp_path), data=Target(target=f"npz:{tmp_path / 'moved' / 'x.npz'}"))
@@ -134,7 +134,7 @@ class TestOpening:
 
     def test_first_is_of_what_was_searched(self, folder: Path) -> None:
         write(folder / "data.npz", functools.partial(exchanged, "y_test"))
-        with pytest.raises(DataError, match="test part is not what it was when it was searched: images or labels"):
+        with pytest.raises(DataError, match="test set is not what it was when it was searched: images or labels"):
             open_test(folder, purpose="one")
         assert not (folder / "data" / "test_labels.npy").exists()
 
@@ -152,7 +152,7 @@ class TestOpening:
         write(folder / "data.npz", functools.partial(exchanged, "y_test"))
         prepare_data(Target(target=f"npz:{folder / 'data.npz'}"), folder)
         for _ in range(2):  # the refusal leaves the evidence
-            with pytest.raises(DataError, match=r"test part is not what it was when it was opened before \(2026"):
+            with pytest.raises(DataError, match=r"test set is not what it was when it was opened before \(2026"):
                 open_test(folder, purpose="two")
         assert len(openings(folder)) == 1
 

@@ -46,7 +46,7 @@ class TestShares:
     def test_are_those_of_all_images_of_the_source_in_every_class(
         self, sizes: list[int], val: float, test: float, seed: int
     ) -> None:
-        """Both fractions are of the whole: what the test part took does not make the validation part smaller."""
+        """Both fractions are of the whole: what the test set took does not make the validation set smaller."""
         labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
         plan = split_plan(
             source(len(sizes), train=labels), Split(val_fraction=val, test_fraction=test, split_seed=seed)
@@ -56,7 +56,7 @@ class TestShares:
             origin, rows, own = plan[part]  # type: ignore[index]
             assert origin == "train"
             np.testing.assert_array_equal(own, labels[rows])
-            # One rounding each; the validation part is cut from what the rounded test part left of the class.
+            # One rounding each; the validation set is cut from what the rounded test set left of the class.
             for label, size in enumerate(sizes):
                 assert abs((own == label).sum() - fraction * size) <= 1.2, (part, label)
 
@@ -129,8 +129,8 @@ class TestErrors:
         )
 
     def test_too_few_images_but_of_the_test_part_one_is_enough(self) -> None:
-        assert fails(train=NUMBERS, val=[1], test=[0]) == "the val part has 1 images: too few"
-        assert fails(train=[0], val=[0, 1], test=[0, 1]) == "the train part has 1 images: too few"
+        assert fails(train=NUMBERS, val=[1], test=[0]) == "the val set has 1 images: too few"
+        assert fails(train=[0], val=[0, 1], test=[0, 1]) == "the train set has 1 images: too few"
         assert len(split_plan(source(train=[0, 1], val=[0, 1], test=[2]), Split())["test"][1]) == 1
 
     @pytest.mark.parametrize("part", ["val", "test"])
@@ -140,7 +140,7 @@ class TestErrors:
         )
 
     def test_one_class_alone(self) -> None:
-        words = "the training part has only the class {}\n  hint: classification needs at least two classes"
+        words = "the training set has only the class {}\n  hint: classification needs at least two classes"
         assert fails(train=np.zeros(20, dtype=int)) == words.format("'class 0'")
         assert fails(classes=1, train=NUMBERS) == words.format("'class 0'")
         assert len(split_plan(source(2, train=NUMBERS % 2), Split())) == 3
@@ -151,7 +151,7 @@ class TestErrors:
         parts = {name: [0, 1, 2, 3] for name in ("train", "val", "test")}
         assert len(split_plan(source(**parts), Split())) == 3
         parts[part] = [0, 1, 2, label]
-        assert fails(**parts) == f"the {part} part has labels outside 0 to 3"
+        assert fails(**parts) == f"the {part} set has labels outside 0 to 3"
 
     def test_what_other_targets_mean_is_left_to_the_task(self) -> None:
         assert len(split_plan(source(0, train=np.full(20, 7.5)), Split())) == 3

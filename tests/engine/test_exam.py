@@ -43,7 +43,7 @@ def examine_untrained(
 
 
 def examined(folder: Path, metric: str, *, val: int, test: int) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
-    """Scores on a test part of random images, and what the network says of them, logits and classes by hand."""
+    """Scores on a test set of random images, and what the network says of them, logits and classes by hand."""
     generator = np.random.default_rng(0)
     arrays = {}
     for name, n in (("train", 40), ("val", val), ("test", test)):
@@ -61,7 +61,7 @@ def examined(folder: Path, metric: str, *, val: int, test: int) -> tuple[np.ndar
 
 
 class Halves(pl.LightningDataModule):
-    """Validation and test part are other images; what is not set up is not there."""
+    """Validation and test set are other images; what is not set up is not there."""
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(["fit", "validate", "test"].index(stage))
@@ -79,7 +79,7 @@ class Halves(pl.LightningDataModule):
 
 
 class Singles(Halves):
-    """A test part of 40 batches of three images, which are made darker on their way to the network."""
+    """A test set of 40 batches of three images, which are made darker on their way to the network."""
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(["fit", "validate", "test"].index(stage))
@@ -174,7 +174,7 @@ def test_batches_are_told_apart_by_images_labels_and_order(change: str) -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> DataInfo:
-    """Random images whose test part is open."""
+    """Random images whose test set is open."""
     generator = np.random.default_rng(0)
     parts = {}
     for name, n in (("train", 40), ("val", 18), ("test", 30)):
@@ -229,7 +229,7 @@ class TestFailures:
     def test_a_metric_that_is_not_logged_fails_this_network_alone(self, tmp_path: Path, prepared: DataInfo) -> None:
         result, _ = examine_untrained(tmp_path, prepared, "val_nothing", trial=4, attempt=2)
         assert (result.trial, result.attempt, result.state) == (4, 2, "failed")
-        assert "the task did not log 'val_nothing' on the test part" in result.reason
+        assert "the task did not log 'val_nothing' on the test set" in result.reason
         assert result.seconds > 0
         assert not exam_file(tmp_path, 4).exists()
 

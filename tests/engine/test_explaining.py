@@ -431,7 +431,7 @@ class TestMistakes:
             se_nas.explain(network, torch.zeros(5, 3, 8, 8))
 
     def test_a_single_image(self, network: nn.Module) -> None:
-        with pytest.raises(DataError, match="gates cannot be looked at on 1 images\n  allowed: two images or more"):
+        with pytest.raises(DataError, match="gates cannot be looked at on 1 images\n  allowed: at least two images"):
             se_nas.explain(network, IMAGES[:1])
 
     def test_labels_of_other_images(self, network: nn.Module) -> None:

@@ -172,7 +172,7 @@ class TestSearch:
 
     @pytest.mark.slow
     def test_a_confirm_equals_a_local_one(self, tmp_path: Path) -> None:
-        """The exam needs the test part and the trained weights, which a worker elsewhere must be sent."""
+        """The exam needs the test set and the trained weights, which a worker elsewhere must be sent."""
         folders = [tmp_path / name for name in ("here", "there")]
         for folder in folders:
             folder.mkdir()

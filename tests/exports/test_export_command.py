@@ -293,7 +293,7 @@ class TestProofs:
 class TestBadInput:
     def test_a_folder_that_is_no_export_is_never_replaced(self, mine: SearchResult, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("years")
-        with pytest.raises(RunError, match="is there already and is no export"):
+        with pytest.raises(RunError, match="is there already and is not an export"):
             se_nas.export(mine, to=tmp_path, force=True)
         assert names(tmp_path) == ["thesis.tex"]
 
@@ -331,7 +331,7 @@ class TestBadInput:
             se_nas.export(mine, select="baseline", to=tmp_path / "file" / "x")
 
     def test_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="is no run folder"):
+        with pytest.raises(RunError, match="is not a run folder"):
             se_nas.export(tmp_path)
 
     @pytest.mark.parametrize(

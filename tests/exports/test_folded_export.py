@@ -73,7 +73,7 @@ def test_the_folded_network_is_the_trained_one_without_its_blocks(run: SearchRes
 def test_within_the_default_margin_few_images_fold_nothing_that_varies(run: SearchResult) -> None:
     with pytest.raises(RunError, match="can be folded away within the margin") as caught:
         se_nas.export(run, select=f"trial={reference(run)}", fold=True)
-    assert "is not excluded" in str(caught.value)
+    assert "cannot be ruled out" in str(caught.value)
     assert "--fold-margin X allows a larger loss" in str(caught.value)
     assert not list(run.folder.glob("export-*"))
 
@@ -82,7 +82,7 @@ def test_the_command_selects_and_says_it(run: SearchResult, tmp_path: Path, caps
     shutil.copytree(run.folder, folder := tmp_path / "run")
     assert main(["export", str(folder), "--select", "folded", "--fold-margin", "100"]) == 0
     out = capsys.readouterr().out
-    assert "SE blocks are folded into the weights beside them" in out
+    assert "SE blocks are folded into the neighbouring weights" in out
     assert "paired on" in out
     made = Path(out.splitlines()[-1])
     assert made.parent == folder

@@ -1,4 +1,4 @@
-"""Constant gates folded into the weights beside them: the folded network is the one with fixed gates."""
+"""Constant gates folded into the neighbouring weights: the folded network is the one with fixed gates."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ def test_places_are_read_as_they_are_written(a: int, b: int, c: int, d: int, suf
     [
         ("forward:1:0-1:5", "has no expression at forward:1:0-1:5"),
         (place("torch.add(z, shift)") + "#7", "has no expression"),
-        (place("x + 1", "decorated"), "is decorated or no plain function"),
-        ("missing:1:0-1:5", "is decorated or no plain function"),
+        (place("x + 1", "decorated"), "is decorated or not a plain function"),
+        ("missing:1:0-1:5", "is decorated or not a plain function"),
     ],
 )
 def test_what_cannot_be_changed(edit: str, message: str) -> None:

@@ -78,7 +78,8 @@ class TestCommand:
         assert "6 units" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
-        ("name", "message"), [("network.png", "is no SVG file"), ("missing/network.svg", "cannot write the diagram")]
+        ("name", "message"),
+        [("network.png", "is not an SVG file"), ("missing/network.svg", "cannot write the diagram")],
     )
     def test_a_wrong_file_is_one_error(
         self, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

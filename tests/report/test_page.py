@@ -313,7 +313,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["report", "nowhere", "--watch"], "is no run folder"),
+            (["report", "nowhere", "--watch"], "is not a run folder"),
             (["report", "nowhere", "--every", "0"], "every is 0"),
             (["compare", "nowhere"], "one run cannot be compared"),
             (["compare", "nowhere", "./nowhere"], "is given twice"),

@@ -91,7 +91,7 @@ class TestMetric:
         assert "hint: make each other objective a known cost that is minimised" in str(caught.value)
         other = study_of("minimize", "maximize", metric_index=0)
         with pytest.raises(
-            RunError, match="metric_index is 0, but objective 1 of the study is maximised: it is no cost"
+            RunError, match="metric_index is 0, but objective 1 of the study is maximised: it is not a cost"
         ):
             other.ask(SPACE)
         with pytest.raises(RunError, match="as is objective 0"):

@@ -207,7 +207,7 @@ class TestLoop:
             ("changing", r"has changed the layers of the network \(2 tensors, such as 'extra.bias'\)"),
             ("misspelt", "the loop returned no 'val_accuracy', but val_acuracy"),
             ("wordy", "the loop returned str, not metrics by name"),
-            ("listing", "the loop returned 'val_accuracy' as list, which is no number"),
+            ("listing", "the loop returned 'val_accuracy' as list, which is not a number"),
             ("infinite", "non-finite val_accuracy in epoch 3"),
             ("counting_from_zero", "reported epoch 0 after epoch 0 of 3"),
             ("endless", "reported epoch 4 after epoch 3 of 3"),

@@ -278,7 +278,7 @@ class TestWrongInput:
 
     def test_a_class_that_is_none(self) -> None:
         with pytest.raises(
-            PluginError, match=r"'test_own_task:Plain' is no LightningModule of pytorch_lightning\n"
+            PluginError, match=r"'test_own_task:Plain' is not a LightningModule of pytorch_lightning\n"
         ) as no:
             open_task(Target(target="test_own_task:Plain"))
         assert "class Plain(pytorch_lightning.LightningModule): ..." in str(no.value)
