@@ -234,7 +234,8 @@ class TestGained:
         assert base is not None
         assert lines[0] == (
             f"Best by the model estimate (30 trainings): {best.placement} (trial {best.trial}), "
-            f"val_accuracy {best.mean:.4f}, 90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+            f"val_accuracy {best.mean:.4f}, "
+            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
         )
         against = next(line for line in lines if line.startswith("Compared with no SE"))
         assert against.startswith(

@@ -212,8 +212,8 @@ class TestWords:
     def test_of_no_network_that_is_worth_it(self) -> None:
         found = confirmation((0.6, 1100, OPEN), (0.55, 1200, against(-0.01, 0.05, beats=False, p=0.6)))
         assert words(replace(found, margin=0.05)) == [
-            "Not worth it: none of the 2 compared placements gains 5.00 points or more over the plain backbone (at most "
-            "4.00 points; 5 % risk of error); ship the plain backbone.",
+            "Not worth it: none of the 2 compared placements gains 5.00 points or more over the plain backbone "
+            "(at most 4.00 points; 5 % risk of error); ship the plain backbone.",
             "The best on validation, SE with r=16 in stage 1: +1.00 points on the test set "
             "(90 % interval -3.00 to 5.00, p = 0.3; 3 seeds, 200 test images).",
         ]
