@@ -1,4 +1,4 @@
-"""The command line: ``se-nas search | confirm | train | sites | cost | bench | report | compare | explain | export``.
+"""The command line: ``se-nas COMMAND``.
 
 `se_nas.commands.options` has the commands; here is how a line becomes a call, and a mistake a message.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
+from se_nas.commands.help_text import CommandParser, overview, parser_of
 from se_nas.commands.options import COMMANDS
 from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.documents import LARGEST_JSON, BeyondError, UnreadableError, check_yaml, from_json_text, text_of
@@ -24,6 +25,7 @@ from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
 from se_nas.core.files import path_text, user_path
 from se_nas.core.latency_names import LATENCY, milliseconds
 from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
+from se_nas.core.version import __version__
 
 LATENCY_LIMIT = f"max.{LATENCY}"
 """The option that limits latency, in full."""
@@ -32,6 +34,9 @@ LATENCY_LIMIT = f"max.{LATENCY}"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        print(overview(COMMANDS), end="", file=sys.stderr)
+        return 2
     try:
         given = parse(arguments)
         return COMMANDS[given.command].run(given[given.command])
@@ -79,29 +84,19 @@ def _check_word(word: str) -> None:
 
 @functools.cache
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="se-nas",
-        description="Find where Squeeze-and-Excitation blocks help a CNN, and what they cost.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+    parser = CommandParser(prog="se-nas", version=__version__, exit_on_error=False, allow_abbrev=False)
+    parser.page = overview(COMMANDS)
     commands = parser.add_subcommands(required=True, dest="command")
     for known, command in COMMANDS.items():
-        commands.add_subcommand(known, parser_of(known), help=command.help)
-    return parser
-
-
-def parser_of(command: str) -> ArgumentParser:
-    """The parser of one command's options."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    COMMANDS[command].add_arguments(parser)
+        commands.add_subcommand(known, parser_of(known, command), help=command.help)
     return parser
 
 
 def options_of(command: str) -> list[str]:
     """The options of a command as ``--name``, short ones included."""
     short = [f"--{name}" for name in short_names(COMMANDS[command].config)]
-    return sorted({*re.findall(r"--[a-z_.]+", parser_of(command).format_help()), *short})
+    own = (string for action in parser_of(command, COMMANDS[command])._actions for string in action.option_strings)
+    return sorted({string for string in own if string.startswith("--")} | set(short))
 
 
 def short_names(config: type | None) -> dict[str, str]:

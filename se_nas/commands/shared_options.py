@@ -29,7 +29,10 @@ Run = Callable[[Namespace], int]
 class Command:
     """One command: its options, and what it does with them; `run` returns the exit code."""
 
+    group: str
+    """Where the list of commands has it."""
     help: str
+    examples: tuple[str, ...] = ()
     add_arguments: Options
     run: Run
     config: type | None = None

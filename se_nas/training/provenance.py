@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+from pathlib import Path
 
 import torch
 
@@ -30,14 +31,27 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Git commit of the folder that the command runs in, with ``+`` if it has changes; empty outside a checkout."""
     try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return _commit(Path())
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def _git(*args: str) -> str:
-    done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10)
+def commit_of(package: Path) -> str:
+    """The same of the checkout that a package is part of; empty if it only lies in one, as an installed one may."""
+    try:
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return _commit(package)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _commit(folder: Path) -> str:
+    head = _git(folder, "rev-parse", "--short=12", "HEAD")
+    return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *args: str) -> str:
+    done = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
 
 
