@@ -1,11 +1,15 @@
 from .analysis.confirmation import Confirmation as Confirmation
+from .analysis.evaluation import Evaluation as Evaluation
 from .analysis.explanation import Explanation as Explanation
+from .analysis.predictions import Predictions as Predictions
 from .backbones.build import list_backbones as list_backbones
 from .commands.confirm import confirm as confirm
+from .commands.evaluate import evaluate as evaluate
 from .commands.explain import explain as explain
 from .commands.export import export as export
 from .commands.folding import fold as fold
 from .commands.plan import plan as plan
+from .commands.predict import predict as predict
 from .commands.results import SearchResult as SearchResult
 from .commands.search import search as search
 from .core.config import SearchConfig as SearchConfig

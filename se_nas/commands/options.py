@@ -16,6 +16,7 @@ from se_nas.commands.result_options import (
 from se_nas.commands.shared_options import Command
 from se_nas.commands.space_options import add_bench, add_cost, add_sites, run_bench, run_cost, run_sites
 from se_nas.commands.training_options import add_confirm, add_search, add_train, run_confirm, run_search, run_train
+from se_nas.commands.using_options import add_evaluate, add_predict, run_evaluate, run_predict
 from se_nas.core.config import SearchConfig, TrainConfig
 
 BEFORE, SEARCH, USE, PROGRAM = "Before a search", "Search", "Use a network", "About this program"
@@ -94,6 +95,26 @@ COMMANDS = {
         add_arguments=add_train,
         run=run_train,
         config=TrainConfig,
+    ),
+    "predict": Command(
+        group=USE,
+        help="classes of images by a trained network of a run, with probabilities",
+        examples=(
+            "se-nas predict runs/photos cat.jpg dog.jpg",
+            "se-nas predict runs/photos/best new-photos --to classes.csv",
+        ),
+        add_arguments=add_predict,
+        run=run_predict,
+    ),
+    "evaluate": Command(
+        group=USE,
+        help="metric of a trained network on labelled images of yours, with an interval, by class",
+        examples=(
+            "se-nas evaluate runs/photos --data folder:new-photos",
+            "se-nas evaluate runs/photos --data folder:new-photos --select baseline --json",
+        ),
+        add_arguments=add_evaluate,
+        run=run_evaluate,
     ),
     "export": Command(
         group=USE,

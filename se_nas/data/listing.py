@@ -113,7 +113,7 @@ def _images(root: Path, classes: Sequence[str], left_out: Counter[str]) -> list[
                 f"{path_text(sub)!r} is a class that train does not have",
                 hint=did_you_mean(path_text(sub.name), [path_text(name) for name in classes]),
             )
-        found = sorted(_below(sub, left_out))
+        found = sorted(images_below(sub, left_out))
         if not found:
             raise DataError(
                 f"the class folder {path_text(sub)!r} has no images", allowed=[f"files of {', '.join(FORMATS)}"]
@@ -122,8 +122,9 @@ def _images(root: Path, classes: Sequence[str], left_out: Counter[str]) -> list[
     return images
 
 
-def _below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    """The images below a folder; links to folders are not followed."""
+def images_below(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+    """The images below a folder; links to folders are not followed. What is not taken is counted in `left_out`."""
+    left_out = Counter() if left_out is None else left_out
     waiting = [folder]
     while waiting:
         for entry in os.scandir(waiting.pop()):

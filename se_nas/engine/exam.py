@@ -5,7 +5,7 @@ Only `confirm` opens the test set, once, at its end; what it looks at before tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -72,7 +72,8 @@ def examine(request: Request, channel: Channel, *, part: PartName = "test") -> R
     folder = Path(request.folder)
 
     def work(result: Result) -> Result:
-        scores, metrics, content = _examine(request, folder, part)
+        found = examined(request, folder, part)
+        scores, metrics, content = found.scores, found.metrics, found.content
         with atomically(exam_file(folder, request.trial, part)) as temporary:
             names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
             arrays: dict[str, Any] = {"scores": scores, "names": names, "values": values}
@@ -84,7 +85,22 @@ def examine(request: Request, channel: Channel, *, part: PartName = "test") -> R
     return answer(request, work)
 
 
-def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray, dict[str, float], str]:
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What a network is worth on a part: ``scores`` as `examine` says, and all ``metrics`` that its task logs.
+
+    ``each`` says whether there is a score for each image, and no pseudo-value of a group; ``content`` is the checksum
+    of the batches that a data module gave.
+    """
+
+    scores: np.ndarray
+    metrics: dict[str, float]
+    content: str = ""
+    each: bool = True
+
+
+def examined(request: Request, folder: Path, name: PartName) -> Examined:
+    """Test the trained network of a request on a part that is open in a folder, in this process."""
     identity, info = request.identity, read_info(folder)
     candidate = build_candidate(
         request.backbone, request.units, request.placement,
@@ -95,7 +111,8 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
     if request.channels_last:
         candidate.to(memory_format=torch.channels_last)
     if (loop := loop_of(request)) is not None:
-        return (*examine_own(loop, candidate, request, info, groups=GROUPS), "")
+        scores, metrics = examine_own(loop, candidate, request, info, groups=GROUPS)
+        return Examined(scores=scores, metrics=metrics, each=False)
     task = open_task(identity.task, metric=request.metric, direction=request.direction)
     module = task.module(candidate, identity.recipe, **task_facts(info))
     per_image = PerImage(task.metric)
@@ -108,8 +125,9 @@ def _examine(request: Request, folder: Path, name: PartName) -> tuple[np.ndarray
             allowed=sorted(metrics),
         )
     if per_image.found:
-        return np.concatenate(per_image.found), metrics, content
-    return _jackknife(module, task, part, request, metrics[task.metric]), metrics, content
+        return Examined(scores=np.concatenate(per_image.found), metrics=metrics, content=content)
+    scores = _jackknife(module, task, part, request, metrics[task.metric])
+    return Examined(scores=scores, metrics=metrics, content=content, each=False)
 
 
 def task_facts(info: DataInfo) -> dict[str, Any]:

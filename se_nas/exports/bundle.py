@@ -278,6 +278,26 @@ def describe(
     )
 
 
+def read_exported(folder: Path) -> Exported:
+    """What an export folder says of its network; RunError if it is no such folder, or says what cannot be."""
+    for name in (PLACEMENT, WEIGHTS):
+        if not (folder / name).is_file():
+            raise RunError(f"{str(folder)!r} has no {name}", hint="give the folder that se-nas wrote, such as RUN/best")
+    try:
+        text = text_of(folder / PLACEMENT, largest=LARGEST_JSON)
+    except (OSError, UnreadableError) as error:
+        raise RunError(f"cannot read {PLACEMENT}: {error}", where=str(folder)) from error
+    record = from_json(text, Exported, where=str(folder / PLACEMENT))
+    if record.placement.key != record.key:
+        raise RunError(
+            f"{PLACEMENT} is of the network {record.key!r}, but its placement is {record.placement.key!r}",
+            where=str(folder),
+        )
+    if not len(record.input_shape) >= 2 or not 1 <= math.prod(record.input_shape) <= MAX_VALUES:
+        raise RunError(f"{PLACEMENT}: input_shape is {record.input_shape}", where=str(folder))
+    return record
+
+
 def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     """The network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
 
@@ -297,22 +317,8 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
         If a file is missing, broken, or does not fit the backbone.
     """
     folder = user_path(folder)
-    for name in (PLACEMENT, WEIGHTS):
-        if not (folder / name).is_file():
-            raise RunError(f"{str(folder)!r} has no {name}", hint="give the folder that se-nas wrote, such as RUN/best")
-    try:
-        text = text_of(folder / PLACEMENT, largest=LARGEST_JSON)
-    except (OSError, UnreadableError) as error:
-        raise RunError(f"cannot read {PLACEMENT}: {error}", where=str(folder)) from error
-    record = from_json(text, Exported, where=str(folder / PLACEMENT))
+    record = read_exported(folder)
     backbone = record.backbone
-    if record.placement.key != record.key:
-        raise RunError(
-            f"{PLACEMENT} is of the network {record.key!r}, but its placement is {record.placement.key!r}",
-            where=str(folder),
-        )
-    if not len(record.input_shape) >= 2 or not 1 <= math.prod(record.input_shape) <= MAX_VALUES:
-        raise RunError(f"{PLACEMENT}: input_shape is {record.input_shape}", where=str(folder))
     source = source_file(backbone)
     if source is not None and not source.is_file():
         attribute = backbone.target.rpartition(":")[2]

@@ -23,7 +23,7 @@ from se_nas.data.datamodule import Seen
 from se_nas.data.sealed import open_test
 from se_nas.data.store import open_part, prepare_data
 from se_nas.engine.confirming import check_contents
-from se_nas.engine.exam import GROUPS, exam_content, exam_file, examine
+from se_nas.engine.exam import GROUPS, Examined, exam_content, exam_file, examine
 from se_nas.insertion.insert import build_candidate
 
 UNITS = units_of("resnet8")
@@ -219,7 +219,8 @@ class TestFile:
         import se_nas.engine.exam as module
 
         seen: list[int] = []
-        monkeypatch.setattr(module, "_examine", lambda *_: seen.append(torch.get_num_threads()) or (np.ones(2), {}))
+        found = Examined(scores=np.ones(2), metrics={})
+        monkeypatch.setattr(module, "examined", lambda *_: seen.append(torch.get_num_threads()) or found)
         before = torch.get_num_threads()
         examine_untrained(tmp_path, prepared, "val_accuracy", threads=before + 1)
         assert (seen, torch.get_num_threads()) == ([before + 1], before)

@@ -1,0 +1,147 @@
+"""From a trained network to how good it is on labelled images of the user's own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from msgspec import UNSET
+
+from se_nas.analysis.evaluation import Evaluation, by_class, measure
+from se_nas.commands.labelled_images import Labelled, labelled_images
+from se_nas.commands.results import SearchResult
+from se_nas.commands.trained_network import RECOMMENDED, TrainedNetwork, one_device, trained_network
+from se_nas.core.config import SearchConfig
+from se_nas.core.errors import ConfigError, RunError
+from se_nas.core.files import weights_file
+from se_nas.core.overrides import target_of
+from se_nas.core.trial import Request, RunIdentity, Target
+from se_nas.core.words import in_words
+from se_nas.data.base import PARTS, PartName, is_class_number
+from se_nas.data.store import keep_info
+from se_nas.engine.exam import examined
+from se_nas.engine.seen_images import seen_in
+from se_nas.engine.trusted import check_config
+from se_nas.training.tasks import open_task
+
+ACCURACY = "val_accuracy"
+
+
+def evaluate(
+    run: str | Path | SearchResult,
+    data: str | Target,
+    *,
+    part: PartName | None = None,
+    select: str = RECOMMENDED,
+    device: str = "auto",
+    trust: bool = False,
+    storage: str | None = None,
+) -> Evaluation:
+    """The metric of a trained network of a run on labelled images, with its 90 % interval, in all and by class.
+
+    Parameters
+    ----------
+    run:
+        A run folder, what `se_nas.search` returned, or an export folder.
+    data:
+        A data set, as for a search: ``folder:PATH`` with one folder for each class. Its classes must have the names
+        of those of the run; not all of them need be there. Images of a folder are prepared as the training images were.
+    part:
+        Only the images of this part of the data set; by default all.
+    select:
+        Which network, as for `se_nas.export`.
+    device:
+        ``auto``, ``cpu``, ``cuda``, ...
+    trust, storage:
+        As for `se_nas.export`.
+
+    Raises
+    ------
+    SeNasError
+        If there is no such network, the data do not fit it, or it cannot be evaluated here.
+    """
+    if part is not None and part not in PARTS:
+        raise ConfigError(f"part is {part!r}", allowed=PARTS)
+    trained = trained_network(run, select=select, trust=trust, storage=storage)
+    identity = _check(trained, trust=trust)
+    target = target_of("data", data)
+    labelled = labelled_images(trained, target, part)
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = _laid_out(Path(folder), trained, labelled, identity)
+        request = Request(
+            trial=0, placement=trained.record.placement, units=trained.record.units, identity=identity,
+            backbone=trained.record.backbone, folder=folder, device=one_device(device), metric=trained.metric,
+            direction=trained.direction,
+        )  # fmt: skip
+        return _evaluation(trained, labelled, request, workshop, target.target)
+
+
+def _check(trained: TrainedNetwork, *, trust: bool) -> RunIdentity:
+    """How the network was trained; RunError if that makes it impossible to evaluate it on other images."""
+    data, identity = trained.data, trained.record.identity
+    if identity is None:
+        raise RunError("the export does not say how its network was trained", hint="give the run folder")
+    if data.kind == "own" or identity.trainer is not UNSET:
+        raise RunError(
+            "the network was trained by a training loop of your own, and only that can test it",
+            hint="load the network with se_nas.load('RUN/best') and call your own test",
+        )
+    if data.kind == "module":
+        raise RunError(
+            f"the training images came from a LightningDataModule, whose transforms only it knows "
+            f"({data.target.target})",
+            hint="load the network with se_nas.load('RUN/best') and give it the batches of your data module",
+        )
+    where = trained.run or trained.weights.parent
+    check_config(SearchConfig(task=identity.task), where=where, trust=trust, only=("task",))
+    return identity
+
+
+def _evaluation(trained: TrainedNetwork, labelled: Labelled, request: Request, folder: Path, name: str) -> Evaluation:
+    identity, data = request.identity, trained.data
+    task = open_task(identity.task, metric=trained.metric, direction=trained.direction)
+    units = getattr(task, "units", {})
+    found = examined(request, folder, "test")
+    metric, values = task.metric, found.metrics
+    facts = {"metric": _plain(metric), "unit": units.get(metric, "")}
+    first = measure(found.scores, **facts, value=None if found.each else values[metric])
+    measured = [replace(first, images=len(labelled.labels))]
+    if identity.classifies and metric != ACCURACY:
+        found = examined(replace(request, metric=ACCURACY, direction="maximize"), folder, "test")
+        facts = {"metric": _plain(ACCURACY), "unit": "share"}
+        measured.append(measure(found.scores, **facts))
+    numbered = is_class_number(labelled.labels) and not data.target_shape
+    seen = None if trained.run is None else seen_in(trained.run, labelled.images)
+    others = None if seen is None else ~(seen["train"] | seen["val"])
+    fresh = found.scores[others] if others is not None and found.each and not others.all() else np.empty(0)
+    trial = "" if trained.record.trial is None else f" (trial {trained.record.trial})"
+    return Evaluation(
+        network=in_words(trained.record.placement.label) + trial,
+        data=name,
+        images=len(labelled.labels),
+        measured=tuple(measured),
+        classes=by_class(found.scores, labelled.labels, data.classes, **facts) if numbered and found.each else (),
+        metrics={_plain(name): value for name, value in values.items() if not name.startswith("train_")},
+        seen=None if seen is None else {part: int(there.sum()) for part, there in seen.items()},
+        unseen=measure(fresh, **facts) if len(fresh) else None,
+        notes=tuple(labelled.notes),
+    )
+
+
+def _plain(metric: str) -> str:
+    """The name of a metric on images of no part of a search."""
+    return metric.removeprefix("val_")
+
+
+def _laid_out(folder: Path, trained: TrainedNetwork, labelled: Labelled, identity: RunIdentity) -> Path:
+    """A folder in which the images are the test part of a run that trained the network."""
+    keep_info(folder, replace(trained.data, test=len(labelled.labels)))
+    for name, array in (("images", labelled.images), ("labels", labelled.labels)):
+        np.save(folder / "data" / f"test_{name}.npy", array)
+    weights = weights_file(folder, 0, identity.phase)
+    weights.parent.mkdir()
+    shutil.copyfile(trained.weights, weights)
+    return folder
