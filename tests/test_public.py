@@ -77,6 +77,10 @@ def test_representations_fit_on_a_screen(finished: Path) -> None:
         lines = repr(value).splitlines()
         assert len(lines) <= 24
         assert all(len(line) < 400 for line in lines)
+        assert sum(-(-len(line) // 80) for line in lines) <= 24, "of a terminal with 80 columns"
+    assert found.summary.recommendation in repr(found)
+    assert all(sentence.text in repr(found) for sentence in found.summary.verdict.sentences)
+    assert "report.html" in repr(found)
     assert many.key in repr(many)
     assert str(finished) in repr(found)
     confirmed = read_confirmed(Path(__file__).parent / "golden" / "run-0.1")

@@ -35,11 +35,12 @@ from se_nas.engine.storage import reading
 from se_nas.engine.study import EARLIER, Study
 from se_nas.exports.bundle import export_trial, load
 from se_nas.report.figures import draw_front, write_paper, write_views
+from se_nas.report.notebook import front_figure
 from se_nas.report.page import write_page
 from se_nas.report.run_page import RunFacts, run_page
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 T = TypeVar("T")
 
@@ -90,9 +91,13 @@ class SearchResult:
         """What ``se-nas search --json`` prints."""
         return as_json(self.summary, self.found)
 
-    def plot(self) -> Figure:
-        """The figure of the front, of `matplotlib`: all trials, the front with its intervals, the reference points."""
-        return draw_front(self.found)
+    def plot(self, cost: str | None = None) -> Figure:
+        """The front as a figure of plotly, which a notebook shows: the chart of ``report.html``, with its hover texts.
+
+        Over the cost that was searched for, or another that the trials have. ``front.png`` and ``front.svg`` in the run
+        folder are the same for papers; ``write_html`` of the figure makes a page of it.
+        """
+        return front_figure(self.found, self.summary, cost=cost)
 
     def network(self, select: str = "recommended", *, trust: bool = False) -> nn.Module:
         """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says.
@@ -105,8 +110,11 @@ class SearchResult:
             return load(_export(run, study, trial, Path(folder) / "network"), trust=trust)
 
     def __repr__(self) -> str:
-        """The folder and what was found, on one screen."""
-        lines = (f"Ended: {self.ended}.", *self.summary.lines)
+        """The folder and what was found with the verdict, on one screen: its reasons stand in the report."""
+        reasons = {reason.text for reason in self.summary.verdict.reasons}
+        lines = [f"Ended: {self.ended}.", *(line for line in self.summary.lines if line not in reasons)]
+        if reasons:
+            lines.append(f"Why: {len(reasons)} reason{'s' * (len(reasons) > 1)} in {self.folder / 'report.html'}")
         return visible("\n  ".join((f"SearchResult({str(self.folder)!r}, {len(self.found.trials)} trials)", *lines)))
 
     def _repr_html_(self) -> str:
@@ -117,7 +125,7 @@ class SearchResult:
         if self.front.empty:
             return sentences
         file = io.StringIO()
-        self.plot().savefig(file, format="svg")
+        draw_front(self.found).savefig(file, format="svg")
         figure = file.getvalue()
         front, note = self.front, ""
         if front["p_better"].notna().any():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import pandas as pd
+import plotly.graph_objects
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -197,9 +197,24 @@ class TestResult:
         assert result.best["trial"] in set(result.front["trial"])
 
     def test_plot(self, result: Any) -> None:
+        """The points are those of the tables, and a cost without SE is 0 %."""
         figure = result.plot()
-        assert isinstance(figure, matplotlib.figure.Figure)
-        assert figure.axes[0].get_ylabel() == "val_accuracy (validation)"
+        assert isinstance(figure, plotly.graph_objects.Figure)
+        points = figure.data[0]
+        assert points.name == "one training (3)"
+        assert sorted(points.y) == pytest.approx(sorted(100 * result.trials["metric"]))
+        base = result.trials.set_index("role").loc["baseline", "gflops"]
+        assert sorted(points.x) == pytest.approx(sorted(100 * (result.trials["gflops"] / base - 1)))
+        assert "@" not in figure.to_json().replace("latency@", "")
+        assert [row[0] for row in points.customdata] == [p.replace(",", ", ") for p in result.trials["placement"]]
+        params = result.plot("params")
+        assert params.layout.xaxis.title.text.startswith("parameters ")
+        assert "plotly" in params._repr_html_()
+
+    def test_a_cost_that_no_trial_has(self, result: Any) -> None:
+        with pytest.raises(ConfigError, match="cost is 'parms'") as error:
+            result.plot("parms")
+        assert error.value.hint == "did you mean 'params'?"
 
     def test_notebook(self, result: Any) -> None:
         shown = result._repr_html_()
