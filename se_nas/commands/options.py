@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from se_nas.commands.program_options import add_completion, add_env, run_completion, run_env
+from se_nas.commands.program_options import add_completion, add_env, add_init, run_completion, run_env, run_init
 from se_nas.commands.result_options import (
     add_compare,
     add_explain,
@@ -23,6 +23,16 @@ BEFORE, SEARCH, USE, PROGRAM = "Before a search", "Search", "Use a network", "Ab
 """Groups in the list of commands."""
 
 COMMANDS = {
+    "init": Command(
+        group=BEFORE,
+        help="write a commented search.yaml for your network and data",
+        examples=(
+            "se-nas init --backbone timm:resnet18 --data folder:photos",
+            "se-nas init --backbone my_net.py:Net --data npz:cells.npz --to cells.yaml",
+        ),
+        add_arguments=add_init,
+        run=run_init,
+    ),
     "sites": Command(
         group=BEFORE,
         help="list where SE blocks may sit",

@@ -1,11 +1,40 @@
-"""Options of the commands about the program itself: env, completion."""
+"""Options of the commands to begin with, and about the program itself: init, env, completion."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
 from se_nas.commands.shared_options import shown
+from se_nas.core.overrides import target_of
 from se_nas.core.serialization import to_plain
+from se_nas.core.trial import Target
+
+
+def add_init(parser: ArgumentParser) -> None:
+    """The options of ``se-nas init``."""
+    add = parser.add_argument
+    add("--backbone", type=Target, default=Target(target="resnet20"), help="the CNN, as for a search")
+    add("--data", type=Target, default=Target(target="digits"), help="the data set, as for a search")
+    add("--budget", type=int, default=50, help="trainings to pay for")
+    add("--epochs", type=int, default=10, help="passes over the training part")
+    add("--to", type=str, default="search.yaml", help="the file to write")
+    add("--force", action="store_true", help="replace a file that is there already")
+    add("--json", action="store_true", help="print what was found as JSON")
+
+
+def run_init(given: Namespace) -> int:
+    """``se-nas init``; the exit code."""
+    from se_nas.commands.init import init
+
+    found = init(
+        target_of("backbone", given.backbone.as_dict()),
+        target_of("data", given.data.as_dict()),
+        given.to,
+        budget=given.budget,
+        epochs=given.epochs,
+        force=given.force,
+    )
+    return shown(given, found, lambda _: print("\n".join(found.lines)))
 
 
 def add_env(parser: ArgumentParser) -> None:

@@ -311,7 +311,7 @@ def as_command(config: SearchConfig, *, out: str) -> list[str]:
     words = ["se-nas", "search"]
     for name, value in _changed("", replace(config, out=None, storage=None), SearchConfig()):
         if value is not None:
-            words += [f"--{name}", _word(value)]
+            words += [f"--{name}", yaml_word(value)]
     return [*words, "--out", out]
 
 
@@ -349,8 +349,8 @@ def _changed(prefix: str, given: object, default: object) -> Iterator[tuple[str,
             yield f"{prefix}{item.name}", value
 
 
-def _word(value: object) -> str:
-    """A value as YAML reads it back on the command line."""
+def yaml_word(value: object) -> str:
+    """A value as YAML reads it back, on the command line or behind a key."""
     try:
         return value if isinstance(value, str) and from_yaml(value) == value else json.dumps(value)
     except UnreadableError:
