@@ -154,8 +154,8 @@ COMMANDS = {
         group=PROGRAM,
         help="the script that completes command lines in a shell",
         examples=(
-            "se-nas completion bash > ~/.local/share/bash-completion/completions/se-nas",
-            "se-nas completion zsh > ~/.zfunc/_se-nas",
+            "se-nas completion bash --to ~/.local/share/bash-completion/completions/se-nas",
+            "se-nas completion zsh --to ~/.zfunc/_se-nas",
         ),
         add_arguments=add_completion,
         run=run_completion,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 
 from se_nas.commands.shared_options import shown
+from se_nas.core.errors import ConfigError
+from se_nas.core.files import user_path, write_atomically
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
@@ -53,6 +55,7 @@ def run_env(given: Namespace) -> int:
 def add_completion(parser: ArgumentParser) -> None:
     """The options of ``se-nas completion``."""
     parser.add_argument("shell", type=str, help="bash, zsh, tcsh or fish")
+    parser.add_argument("--to", type=str | None, default=None, help="the file to write; default standard output")
 
 
 def run_completion(given: Namespace) -> int:
@@ -60,5 +63,12 @@ def run_completion(given: Namespace) -> int:
     from se_nas.commands.completion import completion_script
     from se_nas.commands.options import COMMANDS  # which has this command
 
-    print(completion_script(given.shell, COMMANDS))
+    script = completion_script(given.shell, COMMANDS)
+    if given.to is None:
+        print(script)
+        return 0
+    try:
+        write_atomically(user_path(given.to), script.encode())
+    except OSError as error:
+        raise ConfigError(f"cannot write {given.to!r}: {error.strerror or error}") from error
     return 0

@@ -118,6 +118,12 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def test_every_command_has_its_section_in_the_reference() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "commands.md").read_text()
+    for name in COMMANDS:
+        assert f"\n## {name}\n\n<!-- help of {name} -->\n" in page
+
+
 class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "expected"),
