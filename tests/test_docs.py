@@ -24,8 +24,8 @@ from se_nas.cli import COMMANDS, options_of, parse
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
-ELSEWHERE = {"--port", "--head", "--address", "--num-cpus", "--logdir", "--strict", "--help"}
-"""Options of other programs that the pages name: ray, tensorboard, mkdocs."""
+ELSEWHERE = {"--port", "--head", "--address", "--num-cpus", "--logdir", "--strict", "--help", "--version"}
+"""Options of other programs that the pages name: ray, tensorboard, mkdocs; and of se-nas without a command."""
 
 
 WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks((REPOSITORY / name).read_text()))]
