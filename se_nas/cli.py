@@ -17,7 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
-from se_nas.commands.help_text import CommandParser, overview, parser_of
+from se_nas.commands.help_text import CommandParser, options_in, overview, parser_of
 from se_nas.commands.options import COMMANDS
 from se_nas.core.config import SearchConfig, TrainConfig
 from se_nas.core.documents import LARGEST_JSON, BeyondError, UnreadableError, check_yaml, from_json_text, text_of
@@ -172,10 +172,17 @@ def _followed(folder: Path, settings: dict[str, Any], arguments: Sequence[str]) 
 
 def _clear(message: str, command: str) -> ConfigError:
     """jsonargparse's message as what was given, what is allowed and a hint."""
+    see = f"see se-nas {command} --help" if command in COMMANDS else "see se-nas --help"
+    if command in COMMANDS and (match := re.search(r"arguments are required: (.+)", message)):
+        missing = [name.strip().removeprefix(f"{command}.").removesuffix(".target") for name in match[1].split(",")]
+        shown = {o.name: o.shown for o in options_in(parser_of(command, COMMANDS[command]))}
+        return ConfigError(
+            f"se-nas {command} needs {' and '.join(shown.get(name, name) for name in missing)}", hint=see
+        )
     if match := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
         wrong = match[1].partition("=")[0]
         options = options_of(command) if command in COMMANDS else []
-        return ConfigError(f"unknown option {wrong}", hint=did_you_mean(wrong, options) or "see se-nas --help")
+        return ConfigError(f"unknown option {wrong}", hint=did_you_mean(wrong, options) or see)
     if match := re.search(r"argument command: invalid choice: '([^']+)'", message):
         return ConfigError(
             f"unknown command {match[1]!r}",
@@ -190,7 +197,7 @@ def _clear(message: str, command: str) -> ConfigError:
         expected = match[2].partition("Given value type")[0].strip()
         kinds = dict.fromkeys(re.findall(r"'(\w+)'", expected) or [expected])
         return ConfigError(f"{path} is {value!r}", allowed=[w for kind in kinds for w in WORDS.get(kind, (kind,))])
-    return ConfigError(" ".join(message.replace(f"{command}.", "").split()), hint="see se-nas --help")
+    return ConfigError(" ".join(message.replace(f"{command}.", "").split()), hint=see)
 
 
 if __name__ == "__main__":

@@ -212,10 +212,18 @@ def _typed(kind: type, name: str, value: object, where: str | None) -> Any:
     try:
         typed = msgspec.convert(value, hint, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ConfigError(f"{shown} is {value!r}", where=where, allowed=_allowed(hint)) from error
+        raise ConfigError(f"{shown} is {_given(value)}", where=where, allowed=_allowed(hint)) from error
     if not is_finite(typed):
-        raise ConfigError(f"{shown} is {value!r}", where=where, allowed=["finite numbers of at most 64 bits"])
+        raise ConfigError(f"{shown} is {_given(value)}", where=where, allowed=["finite numbers of at most 64 bits"])
     return typed
+
+
+def _given(value: object) -> str:
+    """A value as it was given; Python writes no numbers of more than 4,300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 @functools.cache

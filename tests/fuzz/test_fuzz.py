@@ -114,8 +114,14 @@ ARGUMENTS = {
     "compare": {"--cost": texts, "--to": texts},
     "explain": {"--select": texts, "--trial": scalars, "--images": scalars, "--device": texts},
     "bench": {"--format": texts, "--latency_batch": scalars, "--placements": scalars},
+    "init": {"--data": texts, "--to": texts, "--budget": scalars, "--epochs": scalars},
+    "predict": {"--select": texts, "--top": scalars, "--to": texts, "--device": texts},
+    "evaluate": {"--data": texts, "--part": texts, "--select": texts, "--device": texts},
+    "env": {},
+    "completion": {"--to": texts},
 }  # fmt: skip
-NEEDED = {"report": 1, "confirm": 1, "export": 1, "compare": 2, "explain": 1, "bench": 1}
+NEEDED = {"report": 1, "confirm": 1, "export": 1, "compare": 2, "explain": 1, "bench": 1, "predict": 2, "evaluate": 1,
+          "completion": 1}  # fmt: skip
 STORAGES = ("sqlite:///nowhere/x.db", "mysql://u:p@127.0.0.1:1/x", "oracle://x", "mssql+pyodbc://x", "foo://x", "x",
             "postgresql://127.0.0.1:1/x", "postgresql://127.0.0.1:x/y", "sqlite://", "sqlite:///", "://",
             "sqlite:///a\0b", "cockroachdb://x", "sqlite+aiosqlite:///x", "redis://localhost")  # fmt: skip
@@ -150,7 +156,7 @@ def test_arguments(fuzz: Callable[..., Tally], here: Path) -> None:
         options = [name for name in options_of(command) if name not in ("--help", "--watch", "--probe_lr")]
         verb = ["export"] if command == "bench" else []
         line = [command, *verb, *runs, *draw(words(options, ARGUMENTS[command]))]
-        if command in ("sites", "cost", "bench"):  # a backbone that is there takes a second
+        if command in ("sites", "cost", "bench", "init"):  # a backbone that is there takes a second
             line += ["--backbone", draw(texts)]
         if command in ("report", "export") and draw(st.booleans()):
             storage = draw(st.sampled_from(STORAGES))
