@@ -21,7 +21,7 @@ from se_nas.core.files import path_text, user_path, write_atomically
 from se_nas.core.plain_text import visible
 from se_nas.core.ranges import check_whole
 from se_nas.core.serialization import to_plain
-from se_nas.core.trial import Target
+from se_nas.core.trial import Recipe, Target
 from se_nas.core.version import __version__
 from se_nas.data.base import ADJECTIVE, PARTS, Plan, is_class_number
 from se_nas.data.sizes import one_size, sizes_in
@@ -31,6 +31,9 @@ from se_nas.engine.run_folder import default_folder
 
 TEMPLATE = "search.yaml"
 FOLDER = "folder:"
+PRETRAINED = ("timm", "torchvision", "pytorchcv")
+"""Libraries whose networks take ``pretrained``."""
+
 LOOKED_AT = 64
 """Images that are read, so that what cannot be searched with is told now."""
 
@@ -87,27 +90,8 @@ def init(
     data, why = _with_size(data)
     catalogue = describe(backbone, data=data)
     plan, facts = _plan(data)
-    config = SearchConfig(backbone=backbone, data=data)
-    environment = Environment(  # noqa: S701  # it is YAML
-        loader=PackageLoader("se_nas.commands", "templates"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    text = environment.get_template(TEMPLATE).render(
-        version=__version__,
-        file=_comment(shlex.quote(path_text(target))),
-        backbone=yaml_word(backbone.target),
-        backbone_args=[(name, yaml_word(value)) for name, value in backbone.args.items()],
-        library=backbone.target.partition(":")[0] in ("timm", "torchvision", "pytorchcv"),
-        data=yaml_word(data.target),
-        data_args=[(name, yaml_word(value), why.get(name, "")) for name, value in data.args.items()],
-        facts=facts,
-        cut=plan is not None and {plan[part][0] for part in ("val", "test")} == {"train"},
-        budget=budget,
-        epochs=epochs,
-        out=_comment(default_folder(config)),
-        **_network(catalogue),
-        **_amounts(plan),
-    )
+    config = SearchConfig(backbone=backbone, data=data, budget=budget, train=Recipe(epochs=epochs))
+    text = _rendered(config, facts, why, target, {**_network(catalogue), **_amounts(plan), "cut": _is_cut(plan)})
     try:
         write_atomically(target, _aligned(text).encode())
     except OSError as error:
@@ -119,6 +103,34 @@ def init(
         data=f"Data: {_comment(data.target)}, images of {_shape(catalogue)}. {' '.join(facts[:1])}".rstrip(),
         notes=tuple(f"Chosen: {name} {data.args[name]} ({reason})." for name, reason in why.items()),
     )
+
+
+def _rendered(config: SearchConfig, facts: list[str], why: dict[str, str], target: Path, found: dict[str, Any]) -> str:
+    """The text of the file."""
+    environment = Environment(  # noqa: S701  # it is YAML
+        loader=PackageLoader("se_nas.commands", "templates"), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    backbone, data = config.backbone, config.data
+    return environment.get_template(TEMPLATE).render(
+        version=__version__,
+        file=_comment(shlex.quote(path_text(target))),
+        backbone=yaml_word(backbone.target),
+        backbone_args=[(name, yaml_word(value)) for name, value in backbone.args.items()],
+        library=backbone.target.partition(":")[0] in PRETRAINED,
+        data=yaml_word(data.target),
+        data_args=[(name, yaml_word(value), why.get(name, "")) for name, value in data.args.items()],
+        facts=facts,
+        budget=config.budget,
+        epochs=config.train.epochs,
+        out=_comment(default_folder(config)),
+        **found,
+    )
+
+
+def _is_cut(plan: Plan | None) -> bool:
+    """Whether validation and test part are set apart by se-nas."""
+    return plan is not None and {plan[part][0] for part in ("val", "test")} == {"train"}
 
 
 def _with_size(data: Target) -> tuple[Target, dict[str, str]]:

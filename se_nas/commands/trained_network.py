@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,16 @@ from se_nas.data.base import DataInfo
 from se_nas.data.store import open_part
 from se_nas.engine.gates import Trained
 from se_nas.engine.trusted import check_config
-from se_nas.exports.bundle import PLACEMENT, WEIGHTS, Exported, describe, kept_weights, load, read_exported
+from se_nas.exports.bundle import (
+    PLACEMENT,
+    WEIGHTS,
+    Exported,
+    describe,
+    kept_weights,
+    load,
+    read_exported,
+    trusted_backbone,
+)
 from se_nas.training.devices import choose_devices
 
 RECOMMENDED = "recommended"
@@ -100,7 +109,7 @@ def _of_export(folder: Path, select: str, trust: bool) -> TrainedNetwork:
         )
     above = folder.absolute().parent
     return TrainedNetwork(
-        record=record,
+        record=replace(record, backbone=trusted_backbone(record, folder, trust=trust)),
         data=record.data,
         weights=folder / WEIGHTS,
         open=lambda: load(folder, trust=trust),

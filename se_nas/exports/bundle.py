@@ -298,6 +298,19 @@ def read_exported(folder: Path) -> Exported:
     return record
 
 
+def trusted_backbone(record: Exported, folder: Path, *, trust: bool) -> Target:
+    """The backbone of an export: its Python file from where it was, else the copy in the folder.
+
+    PluginError if that is code that is not trusted.
+    """
+    backbone, source = record.backbone, source_file(record.backbone)
+    if source is not None and not source.is_file():
+        attribute = backbone.target.rpartition(":")[2]
+        backbone = Target(target=f"{folder / source.name}:{attribute}", args=backbone.args)
+    check_trust([_backbone(backbone)], where=folder, trust=trust)
+    return backbone
+
+
 def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     """The network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
 
@@ -318,14 +331,8 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     """
     folder = user_path(folder)
     record = read_exported(folder)
-    backbone = record.backbone
-    source = source_file(backbone)
-    if source is not None and not source.is_file():
-        attribute = backbone.target.rpartition(":")[2]
-        backbone = Target(target=f"{folder / source.name}:{attribute}", args=backbone.args)
-    check_trust([_backbone(backbone)], where=folder, trust=trust)
     network = build_candidate(
-        backbone,
+        trusted_backbone(record, folder, trust=trust),
         record.units,
         record.placement,
         num_classes=len(record.classes) or None,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from helpers import tiny
@@ -97,6 +98,29 @@ class TestNamesAreNotFollowed:
         with pytest.raises(PluginError, match="backbone '") as raised:
             se_nas.load(foreign / "best")
         assert repr(name) in str(raised.value)
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("where", ["run", "best"])
+    def test_predict_and_evaluate(self, foreign: Path, tmp_path: Path, where: str) -> None:
+        """Of a run and of an export; neither runs the code of the backbone, or of the task."""
+        edit_json(foreign / "best" / "placement.json", lambda c: c.update(backbone=theirs(foreign, "net")))
+        edit_study(foreign, "config", lambda c: c.update(backbone=theirs(foreign, "net")))
+        folder = foreign if where == "run" else foreign / "best"
+        image = np.zeros((1, 1, 8, 8), np.uint8)
+        with pytest.raises(PluginError, match="backbone '"):
+            se_nas.predict(folder, image)
+        with pytest.raises(PluginError, match="backbone '"):
+            se_nas.evaluate(folder, "digits")
+        assert not (tmp_path / "ran").exists()
+        assert se_nas.predict(folder, image, trust=True).probabilities.shape == (1, 10)
+        assert se_nas.evaluate(folder, "digits", trust=True).images == 1797
+        assert (tmp_path / "ran").exists()
+
+    def test_evaluate_runs_no_task(self, foreign: Path, tmp_path: Path) -> None:
+        task = theirs(foreign, "Anything")
+        edit_json(foreign / "best" / "placement.json", lambda c: c["identity"].update(task=task))
+        with pytest.raises(PluginError, match="task '"):
+            se_nas.evaluate(foreign / "best", "digits")
         assert not (tmp_path / "ran").exists()
 
     def test_load_with_trust(self, foreign: Path, tmp_path: Path) -> None:
