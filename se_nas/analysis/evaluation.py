@@ -64,7 +64,7 @@ class Evaluation:
     metrics: dict[str, float]
     """All that the task says of these images."""
     seen: dict[PartName, int] | None
-    """Part of the searched data -> images here that are also there, pixel by pixel; None if it could not be told."""
+    """Part of the searched data -> images here that are also there, pixel by pixel; None if that is unknown."""
     unseen: Measured | None
     """The metric on the others, where some were seen."""
     notes: tuple[str, ...] = ()
@@ -77,14 +77,13 @@ class Evaluation:
 
     def _overlap(self) -> list[str]:
         if self.seen is None:
-            return ["Whether the network was trained on any of these images is not known: its run is not at hand."]
+            return ["Whether the network was trained on any of these images is unknown: its run folder is not here."]
         number = sum(self.seen.values())
         if not number:
-            return ["None of these images is among those that the network was trained or chosen on."]
+            return ["None of these images is in the training or validation set of the run."]
         parts = " and ".join(f"{n:,} {ADJECTIVE[part]} images" for part, n in self.seen.items() if n)
         said = [
-            f"{number:,} of the {self.images:,} images were used in the search ({parts}): the values above are too "
-            "optimistic."
+            f"{number:,} of the {self.images:,} images were used in the search ({parts}): these values are optimistic."
         ]
         return [*said, f"On the other {self.unseen.images:,}: {self.unseen.text}."] if self.unseen else said
 

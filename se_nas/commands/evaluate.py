@@ -132,12 +132,12 @@ def _evaluation(trained: TrainedNetwork, labelled: Labelled, request: Request, f
 
 
 def _plain(metric: str) -> str:
-    """The name of a metric on images of no part of a search."""
+    """The name of a metric without the part of the search that it was logged on."""
     return metric.removeprefix("val_")
 
 
 def _laid_out(folder: Path, trained: TrainedNetwork, labelled: Labelled, identity: RunIdentity) -> Path:
-    """A folder in which the images are the test part of a run that trained the network."""
+    """A folder that looks like the run of the network with these images as its test set."""
     keep_info(folder, replace(trained.data, test=len(labelled.labels)))
     for name, array in (("images", labelled.images), ("labels", labelled.labels)):
         np.save(folder / "data" / f"test_{name}.npy", array)

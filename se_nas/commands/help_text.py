@@ -43,13 +43,13 @@ VALUES = {
 
 SAID = {
     "help": "show this help and exit",
-    "print_config": "print all settings as YAML, to be used with --config, and exit",
+    "print_config": "print all settings as YAML for --config, and exit",
 }
 """What options mean that argparse has itself."""
 
 ARGUMENTS = (
-    "NAME of a network, data set, task, trainer, sampler or executor: its arguments follow as --data folder:PATH "
-    "--data.args.size 32, and it may be your own code: package.module:name or path/to/file.py:name."
+    "NAME of a network, data set, task, trainer, sampler or executor: arguments follow it, as in --data folder:PATH "
+    "--data.args.size 32. It may be your own code: package.module:name or path/to/file.py:name."
 )
 OTHER = "Options"
 

@@ -35,7 +35,7 @@ PRETRAINED = ("timm", "torchvision", "pytorchcv")
 """Libraries whose networks take ``pretrained``."""
 
 LOOKED_AT = 64
-"""Images that are read, so that what cannot be searched with is told now."""
+"""Images to read, so that unusable data are reported now."""
 
 STEPS = 8
 """Steps that an epoch should have at least; batches are smaller where there are few images."""
@@ -86,7 +86,9 @@ def init(
     if target.exists() and not force:
         raise ConfigError(f"{path_text(target)!r} is there already", hint="give another --to, or --force to replace it")
     if target.suffix.lower() not in (".yaml", ".yml"):
-        raise ConfigError(f"the configuration {path_text(target)!r} is no YAML file", hint="give a name with .yaml")
+        raise ConfigError(
+            f"the configuration {path_text(target)!r} is not a YAML file", hint="give a name that ends in .yaml"
+        )
     data, why = _with_size(data)
     catalogue = describe(backbone, data=data)
     plan, facts = _plan(data)
@@ -129,7 +131,7 @@ def _rendered(config: SearchConfig, facts: list[str], why: dict[str, str], targe
 
 
 def _is_cut(plan: Plan | None) -> bool:
-    """Whether validation and test part are set apart by se-nas."""
+    """Whether se-nas splits off the validation and test set."""
     return plan is not None and {plan[part][0] for part in ("val", "test")} == {"train"}
 
 
@@ -143,7 +145,9 @@ def _with_size(data: Target) -> tuple[Target, dict[str, str]]:
         return data, {}
     smallest, largest = (" x ".join(map(str, size)) for size in (min(sizes), max(sizes)))
     chosen = replace(data, args={**data.args, "size": one_size(sizes)})
-    return chosen, {"size": f"images have {len(sizes)} sizes, {smallest} to {largest} pixels: all become this square"}
+    return chosen, {
+        "size": f"images have {len(sizes)} sizes, {smallest} to {largest} pixels: all are resized to this square"
+    }
 
 
 def _plan(data: Target) -> tuple[Plan | None, list[str]]:
@@ -154,10 +158,10 @@ def _plan(data: Target) -> tuple[Plan | None, list[str]]:
     plan = split_plan(source, split)
     origin, indices, _ = plan["train"]
     for _ in source.images(origin, indices[:: max(1, len(indices) // LOOKED_AT)][:LOOKED_AT]):
-        pass  # a broken image, or one of another size, is told here
+        pass  # a broken image, or one of another size, raises here
     labels = np.concatenate([targets for _, _, targets in plan.values()])
     if not is_class_number(labels):
-        return plan, ["The targets are no class numbers: give your LightningModule as task, see the tutorials."]
+        return plan, ["The targets are not class numbers: give your own LightningModule with --task file.py:Class."]
     counts = np.bincount(labels.astype(np.int64), minlength=len(source.classes))
     named = [f"{_comment(name)} ({count:,})" for name, count in zip(source.classes, counts.tolist(), strict=False)]
     more = ", ..." if len(named) > CLASSES else ""

@@ -137,16 +137,16 @@ def _most(found: Labelled) -> int:
 
 
 def _of_the_run(trained: TrainedNetwork, source: Source, target: Target, parts: Sequence[PartName]) -> list[str]:
-    """What to say of data that the run itself has, of which only a confirm should open the test part."""
+    """A note if the data are those of the run itself, or its sealed test set."""
     data = trained.data
     if absolute(target).target == absolute(data.target).target:
-        return ["These are the data of the run itself, whose test part only a confirm should open."]
+        return ["These are the data of the run itself; its test set should be evaluated by se-nas confirm alone."]
     sealed = data.sources.get("test")
     for part in parts if sealed and hasattr(source, "raw") else ():
         labels = source.labels(part)
         if labels is not None and source_checksum(source, (part, np.arange(len(labels)), labels)) == sealed:
             return [
-                "These images are the sealed test part of the run: a network that is chosen by them is no longer "
-                "tested by them."
+                "These images are the sealed test set of the run: once they influence which network is chosen, they "
+                "are no longer a test set."
             ]
     return []

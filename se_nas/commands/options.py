@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "sites": Command(
         group=BEFORE,
-        help="list where SE blocks may sit",
+        help="list where SE blocks can be inserted",
         examples=("se-nas sites --backbone resnet20", "se-nas sites --backbone timm:resnet18 --diagram resnet18.svg"),
         add_arguments=add_sites,
         run=run_sites,
@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "confirm": Command(
         group=SEARCH,
-        help="retrain the finalists with fresh seeds, then open the test part",
+        help="retrain the finalists with fresh seeds, then evaluate on the test set",
         examples=("se-nas confirm runs/resnet20-digits", "se-nas confirm runs/resnet20-digits --top 1 --seeds 5"),
         add_arguments=add_confirm,
         run=run_confirm,
@@ -108,7 +108,7 @@ COMMANDS = {
     ),
     "predict": Command(
         group=USE,
-        help="classes of images by a trained network of a run, with probabilities",
+        help="predict the classes of images with a trained network of a run",
         examples=(
             "se-nas predict runs/photos cat.jpg dog.jpg",
             "se-nas predict runs/photos/best new-photos --to classes.csv",
@@ -118,7 +118,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         group=USE,
-        help="metric of a trained network on labelled images of yours, with an interval, by class",
+        help="evaluate a trained network on your own labelled images, with intervals",
         examples=(
             "se-nas evaluate runs/photos --data folder:new-photos",
             "se-nas evaluate runs/photos --data folder:new-photos --select baseline --json",
@@ -145,14 +145,14 @@ COMMANDS = {
     ),
     "env": Command(
         group=PROGRAM,
-        help="versions, devices, extras and runtimes: what a bug report needs",
+        help="show versions, devices, extras and runtimes, for a bug report",
         examples=("se-nas env", "se-nas env --json"),
         add_arguments=add_env,
         run=run_env,
     ),
     "completion": Command(
         group=PROGRAM,
-        help="the script that completes command lines in a shell",
+        help="write the script for tab completion in a shell",
         examples=(
             "se-nas completion bash --to ~/.local/share/bash-completion/completions/se-nas",
             "se-nas completion zsh --to ~/.zfunc/_se-nas",

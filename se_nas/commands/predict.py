@@ -75,7 +75,7 @@ def predict_files(
 ) -> tuple[Predictions, list[DataError]]:
     """The classes of the images that can be read, and what is wrong with the others.
 
-    DataError if image files are nothing that this network was trained on.
+    DataError if this network was not trained on image files.
     """
     preparation = preparation_of(trained.data, trained.stored)
     errors: dict[str, DataError] = {}
@@ -94,7 +94,7 @@ def predict_files(
 
 
 def check_classes(trained: TrainedNetwork) -> None:
-    """RunError unless the network gives one class for each image, as far as the targets that it was trained on tell."""
+    """RunError unless the network gives one class for each image, judged by the targets that it was trained on."""
     data = trained.data
     if data.classes and (data.kind == "own" or (not data.target_shape and data.target_type == "integer")):
         return

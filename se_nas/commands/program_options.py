@@ -17,8 +17,8 @@ def add_init(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--backbone", type=Target, default=Target(target="resnet20"), help="the CNN, as for a search")
     add("--data", type=Target, default=Target(target="digits"), help="the data set, as for a search")
-    add("--budget", type=int, default=50, help="trainings to pay for")
-    add("--epochs", type=int, default=10, help="passes over the training part")
+    add("--budget", type=int, default=50, help="number of trainings")
+    add("--epochs", type=int, default=10, help="passes over the training set")
     add("--to", type=str, default="search.yaml", help="the file to write")
     add("--force", action="store_true", help="replace a file that is there already")
     add("--json", action="store_true", help="print what was found as JSON")

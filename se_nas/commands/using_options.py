@@ -37,8 +37,8 @@ def add_predict(parser: ArgumentParser) -> None:
     _add_network(parser)
     add = parser.add_argument
     add("images", type=str, nargs="+", help="image files, or folders of them")
-    add("--top", type=int, default=3, help="classes that are shown of each image")
-    add("--to", type=str | None, default=None, help="file for all probabilities: FILE.csv")
+    add("--top", type=int, default=3, help="classes to show for each image")
+    add("--to", type=str | None, default=None, help="write all probabilities to this CSV file")
     _add_last(parser)
 
 
@@ -46,7 +46,7 @@ def run_predict(given: Namespace) -> int:
     """``se-nas predict``; the exit code: 2 if an image could not be used."""
     check_whole("top", given.top)
     if given.to is not None and not given.to.lower().endswith(".csv"):
-        raise ConfigError(f"the file {given.to!r} is no CSV file", hint="give a name that ends in .csv")
+        raise ConfigError(f"the file {given.to!r} is not a CSV file", hint="give a name that ends in .csv")
     from se_nas.commands.predict import check_classes, predict_files, write_predictions
     from se_nas.commands.trained_network import trained_network
     from se_nas.report.using import show_predictions
@@ -68,8 +68,13 @@ def add_evaluate(parser: ArgumentParser) -> None:
     """The options of ``se-nas evaluate``."""
     _add_network(parser)
     add = parser.add_argument
-    add("--data", type=Target, help="labelled images: folder:PATH with a folder for each class, npz:FILE, hf:NAME, ...")
-    add("--part", type=Literal["train", "val", "test"] | None, default=None, help="only this part of them; default all")
+    add("--data", type=Target, help="labelled images: folder:PATH with one folder per class, npz:FILE, hf:NAME, ...")
+    add(
+        "--part",
+        type=Literal["train", "val", "test"] | None,
+        default=None,
+        help="only this part of the data; default all",
+    )
     _add_last(parser)
 
 

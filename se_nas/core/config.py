@@ -51,8 +51,10 @@ class SearchConfig:
     """A search.
 
     Args:
-        backbone: The CNN: resnet8, resnet14, resnet20, resnet32, resnet56, package.module:factory or file.py:factory.
-        data: The data set: digits, folder:PATH, npz:FILE, or a LightningDataModule by import path.
+        backbone: The CNN: resnet8, resnet14, resnet20, resnet32, resnet56, timm:NAME, torchvision:NAME, pytorchcv:NAME,
+            hf:NAME, ultralytics:NAME, package.module:factory or file.py:factory.
+        data: The data set: digits, folder:PATH, npz:FILE, torchvision:NAME, hf:NAME, or a LightningDataModule by import
+            path.
         task: What is trained for: classification, or the user's own by import path, such as a LightningModule class
             that takes the network.
         trainer: Who trains: lightning, or a training loop of the user's own by import path, a function

@@ -56,12 +56,12 @@ def preparation_of(data: DataInfo, stored: np.dtype | None = None) -> Preparatio
     Parameters
     ----------
     stored:
-        The type of the prepared images, where it is known; else it is told from their standard deviation.
+        The type of the prepared images, where it is known; else it is inferred from their standard deviation.
 
     Raises
     ------
     DataError
-        If image files are nothing that the network could have been trained on.
+        If the network cannot have been trained on image files.
     """
     name = data.target.target
     if data.kind != "arrays":

@@ -1,4 +1,4 @@
-"""Which images were in the training and validation part of a search: by the content of their pixels."""
+"""Which images were in the training and validation set of a search, by their pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS: tuple[PartName, ...] = ("train", "val")
 
 
 def seen_in(run: Path, images: np.ndarray) -> dict[PartName, np.ndarray] | None:
-    """Which of these images (n, channels, *size) are in the training part of a run, which only in validation.
+    """Which of these images (n, channels, *size) are in the training set of a run, which only in its validation set.
 
     Both are masks (n,). Images are compared as they were prepared, so that neither the name of a file nor its lossless
     format makes a difference. None if the prepared images of the run are not there any more.

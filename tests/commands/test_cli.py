@@ -139,7 +139,7 @@ class TestMistakes:
                 ["search", "--backbone", __file__],
                 ["does not say what in the file is meant", f"{__file__}:TestMistakes"],
             ),
-            ([], ["se-nas COMMAND --help", "search, or go on with a search"]),
+            ([], ["se-nas COMMAND --help", "start or continue a search"]),
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
     )

@@ -89,7 +89,7 @@ class TestPages:
             assert f"\n  {line}" in page
         for word in ("CONFIG", ".target", "--train.", "--max.", "_batch"):
             assert word not in page
-        assert page.startswith("usage: se-nas search [OPTIONS]\n\nSearch, or go on with a search.\n")
+        assert page.startswith("usage: se-nas search [OPTIONS]\n\nStart or continue a search.\n")
         headings = [heading for heading in HEADINGS if f"\n{heading}:\n" in page]
         assert len(headings) >= 7
         assert "(default: resnet20)" in page

@@ -130,7 +130,7 @@ class TestRefused:
             (["--data", "folder:nowhere"], "there is no folder 'nowhere'"),
             (["--data", "photo"], "unknown data 'photo'"),
             (["--backbone", "resnet21"], "unknown backbone 'resnet21'"),
-            (["--to", "search.txt"], "is no YAML file"),
+            (["--to", "search.txt"], "is not a YAML file"),
             (["--to", "file/search.yaml"], "cannot write 'file/search.yaml'"),
             (["--budget", "0"], "budget is 0"),
             (["--data", "folder:broken"], "is broken"),

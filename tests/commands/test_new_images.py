@@ -144,7 +144,7 @@ class TestPredict:
         assert [row["image"] for row in content["images"]] == [str(good)]
         assert [error["image"] for error in content["errors"]] == [str(tmp_path / name) for name in names]
         for words in (
-            "broken.png' is broken, or no image",
+            "broken.png' is broken, or not an image",
             "notes.txt' is not an image",
             "has no images",
             "there is no",
@@ -213,7 +213,7 @@ class TestEvaluate:
             assert one.score.value == right[names == one.name].mean()
         assert found.seen == {"train": 0, "val": 0}
         assert found.unseen is None
-        assert "None of these images is among those" in repr(found)
+        assert "None of these images is in the training" in repr(found)
 
     def test_images_of_the_search_are_told_whatever_their_files_are_called(
         self, run: Path, seen: Path, unseen: Path, tmp_path: Path
@@ -234,7 +234,7 @@ class TestEvaluate:
         moved = shutil.copytree(run / "best", tmp_path / "moved")
         found = se_nas.evaluate(moved, f"folder:{unseen}", device="cpu")
         assert found.seen is None
-        assert "is not known" in repr(found)
+        assert "is unknown" in repr(found)
         assert found.measured == se_nas.evaluate(run, f"folder:{unseen}", device="cpu").measured
 
     def test_classes_match_by_name_not_by_number(self, run: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ class TestEvaluate:
         assert "These are the data of the run itself" in repr(every)
         assert se_nas.evaluate(run, f"folder:{root}", part="val", device="cpu").seen == {"train": 0, "val": 15}
         sealed = se_nas.evaluate(run, f"folder:{root / 'test'}", device="cpu")
-        assert "These images are the sealed test part of the run" in repr(sealed)
+        assert "These images are the sealed test set of the run" in repr(sealed)
         assert sealed.seen == {"train": 0, "val": 0}
         with pytest.raises(DataError, match="has no part 'val'"):
             se_nas.evaluate(run, f"folder:{root / 'test'}", part="val")
