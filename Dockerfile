@@ -7,8 +7,8 @@
 FROM python:3.11-slim-bookworm
 
 ARG EXTRAS=""
-# torch without CUDA; empty for the build of PyPI, which brings CUDA's packages on x86.
-ARG TORCH_INDEX="https://download.pytorch.org/whl/cpu"
+# A further package index, such as one with builds of torch for CPUs only; the default build brings CUDA's packages on x86.
+ARG TORCH_INDEX=""
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
