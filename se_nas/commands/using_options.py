@@ -37,14 +37,14 @@ def add_predict(parser: ArgumentParser) -> None:
     _add_network(parser)
     add = parser.add_argument
     add("images", type=str, nargs="+", help="image files, or folders of them")
-    add("--top", type=int, default=3, help="classes to show for each image")
+    add("--classes", type=int, default=3, help="classes to show for each image")
     add("--to", type=str | None, default=None, help="write all probabilities to this CSV file")
     _add_last(parser)
 
 
 def run_predict(given: Namespace) -> int:
     """``se-nas predict``; the exit code: 2 if an image could not be used."""
-    check_whole("top", given.top)
+    check_whole("classes", given.classes)
     if given.to is not None and not given.to.lower().endswith(".csv"):
         raise ConfigError(f"the file {given.to!r} is not a CSV file", hint="give a name that ends in .csv")
     from se_nas.commands.predict import check_classes, predict_files, write_predictions
@@ -56,7 +56,7 @@ def run_predict(given: Namespace) -> int:
     found, errors = predict_files(trained, given.images, device=given.device)
     if given.to is not None:
         write_predictions(found, given.to)
-    shown(given, found, lambda _: show_predictions(found, given.to, top=given.top))
+    shown(given, found, lambda _: show_predictions(found, given.to, top=given.classes))
     for error in errors[:SAID]:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     if len(errors) > SAID:
