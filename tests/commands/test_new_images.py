@@ -121,7 +121,7 @@ class TestPredict:
             assert sum(image["probabilities"].values()) == pytest.approx(1)
 
     def test_for_people(self, run: Path, unseen: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["predict", str(run), str(unseen / "cat" / "00.png"), "--top", "2", "--device", "cpu"]) == 0
+        assert main(["predict", str(run), str(unseen / "cat" / "00.png"), "--classes", "2", "--device", "cpu"]) == 0
         captured = capsys.readouterr()
         found = se_nas.predict(run, unseen / "cat" / "00.png", device="cpu")
         (((first, second), _),) = found.likeliest(2)
