@@ -243,10 +243,10 @@ def evaluate_endless(request: Request, channel: Channel) -> Result:
 
 def evaluate_pulsing(request: Request, channel: Channel) -> Result:
     """One epoch between signs of life."""
-    for _ in range(3):
-        channel.alive()  # type: ignore[attr-defined]  # all executors with workers have it
+    for batch in range(1, 4):
+        channel.alive({"epoch": 1.0, "batch": batch, "loss": 0.1})  # type: ignore[attr-defined]  # ours all have it
     channel.report(1, {"value": 0.5})
-    channel.alive()  # type: ignore[attr-defined]
+    channel.alive({})  # type: ignore[attr-defined]
     return Result(trial=request.trial, state="complete")
 
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:  # importing torch and Optuna takes seconds, and reading a tab
 class Channel(Protocol):
     """The way from a training to the driver and back.
 
-    One that can also carry signs of life between epochs has a method ``alive()``, which is called at most once a
-    second and waits for no answer.
+    One that can also carry signs of life between epochs has a method ``alive(seen)``, which is called at most once a
+    second and waits for no answer. What it is given says where the training is, as far as that is known: ``epoch``
+    (the current one, from 1), ``batch`` and ``batches`` (done, and in an epoch), ``loss`` (of the last batch),
+    ``validating`` (1) while the batches are those of the validation part; ``step`` (optimizer steps so far) of a loop
+    that is not ours.
     """
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
@@ -117,7 +120,7 @@ class Executor(Protocol):
 
     One that can end an evaluation has a method ``end(future, reason) -> bool``, too: the future then fails at once with
     a `TrainingError` of this reason. False if the evaluation has not begun. A sign of life that comes through a channel
-    is passed on as ``report(0, {})``, whose answer means nothing.
+    is passed on as ``report(0, seen)``, whose answer means nothing.
     """
 
     slots: int

@@ -49,8 +49,8 @@ class PipeChannel:
         answer: Verdict = self._pipe.recv()
         return answer
 
-    def alive(self) -> None:
-        self._pipe.send(Message(kind="alive"))
+    def alive(self, seen: Mapping[str, float]) -> None:
+        self._pipe.send(Message(kind="alive", content=dict(seen)))
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ class _QueueChannel:
         self.messages.put(Message(kind="report", content=(epoch, dict(metrics)), files=self.tray.news()))
         return self.verdicts.get()
 
-    def alive(self) -> None:
-        self.messages.put(Message(kind="alive"))
+    def alive(self, seen: Mapping[str, float]) -> None:
+        self.messages.put(Message(kind="alive", content=dict(seen)))
 
 
 class _Tray:

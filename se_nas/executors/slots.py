@@ -43,7 +43,8 @@ def carried(error: BaseException) -> Exception:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a worker says: the report of an epoch (number and metrics), a sign of life, the result, or an error.
+    """What a worker says: the report of an epoch (number and metrics), a sign of life (where the training is), the
+    result, or an error.
 
     A report is answered, and the worker waits for that; after a sign of life it goes on.
 
@@ -143,7 +144,7 @@ class SlotExecutor(ABC):
         while message.kind in ("report", "alive"):
             _keep(Path(task.request.folder), message)
             try:
-                answer = task.report(*message.content) if message.kind == "report" else task.report(0, {})
+                answer = task.report(*(message.content if message.kind == "report" else (0, message.content)))
             except Exception as error:  # the worker waits for an answer that will not come
                 raise WorkerDiedError(f"the report of an epoch failed: {type(error).__name__}: {error}") from error
             message = self._answer(slot, answer) if message.kind == "report" else self._next(slot)

@@ -48,8 +48,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a rank tells: an epoch (rank 0, which then waits for the verdict), that it lives (rank 0) or is done, or an
-    error.
+    """What a rank tells: an epoch (rank 0, which then waits for the verdict), that it lives and where it is (rank 0),
+    that it is done, or an error.
 
     ``end`` is the end of its output.
     """
@@ -132,7 +132,7 @@ class Ranks:
                 curve.append(Epoch(epoch=message.epoch, metrics=metrics))
                 _write(self.processes[index], {"verdict": channel.report(message.epoch, metrics)})
             elif message.kind == "alive":
-                pulse()
+                pulse.pass_on(message.metrics or {})
             elif message.kind == "done":
                 waiting.remove(index)
                 stopped = stopped or message.stopped

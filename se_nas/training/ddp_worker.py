@@ -44,9 +44,9 @@ class LineChannel:
         verdict: Verdict = json.loads(self._answers.get())["verdict"]
         return verdict
 
-    def alive(self) -> None:
+    def alive(self, seen: Mapping[str, float]) -> None:
         if self._rank == 0:
-            self.tell(Message(kind="alive"))
+            self.tell(Message(kind="alive", metrics=dict(seen)))
 
     def _listen(self) -> None:
         for line in sys.stdin:

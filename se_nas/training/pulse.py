@@ -6,17 +6,20 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from se_nas.core.protocols import Channel
 
 EVERY = 1.0
 """Seconds between two signs: more often than anybody asks for them, and too seldom to cost anything."""
+
+Seen = Mapping[str, float]
+"""Where a training is; see `se_nas.core.protocols.Channel`."""
 
 
 class Pulse:
@@ -26,15 +29,21 @@ class Pulse:
     """
 
     def __init__(self, channel: Channel) -> None:
-        self._tell: Callable[[], None] | None = getattr(channel, "alive", None)
+        self._tell: Callable[[Seen], None] | None = getattr(channel, "alive", None)
         self._last = time.monotonic()
         self._own = _here()
 
-    def __call__(self) -> None:
+    def __call__(self, seen: Callable[[], Seen] = dict) -> None:
+        """A batch is done; `seen`, which may have to wait for the device, is asked only when a sign is due."""
         now = time.monotonic()
         if self._tell is not None and now - self._last >= EVERY and _here() == self._own:
             self._last = now
-            self._tell()
+            self._tell(seen())
+
+    def pass_on(self, seen: Seen) -> None:
+        """Tell what another pulse has told."""
+        if self._tell is not None:
+            self._tell(seen)
 
 
 def _here() -> tuple[int, int]:
@@ -59,10 +68,12 @@ class _Hook:
 
     def __init__(self, pulse: Pulse | None = None) -> None:
         self.pulse = pulse
+        self.steps = 0
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, caller: Any, *_: Any) -> None:
         if not torch.compiler.is_compiling() and self.pulse is not None:
-            self.pulse()
+            self.steps += isinstance(caller, Optimizer)
+            self.pulse(lambda: {"step": float(self.steps)})
 
     def __copy__(self) -> _Hook:
         return self

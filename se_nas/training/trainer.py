@@ -32,7 +32,7 @@ from se_nas.data.shards import Rank, Share
 from se_nas.data.store import open_part, open_source
 from se_nas.training.any_accelerator import on_one_device
 from se_nas.training.checkpoint import Checkpoints
-from se_nas.training.pulse import Pulse
+from se_nas.training.pulse import Pulse, Seen
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ class DeviceSettings:
 class Watch(pl.Callback):
     """Reports every epoch, keeps the curve, and ends a training that is stopped or no longer finite.
 
-    Each batch, of training or of validation, is a sign of life.
+    Each batch, of training or of validation, is a sign of life, which says how far the epoch is.
     """
 
     def __init__(self, channel: Channel, metric: str, pulse: Pulse | None = None) -> None:
@@ -98,11 +98,23 @@ class Watch(pl.Callback):
         if "stop" in verdicts:
             self.stopped = trainer.should_stop = True
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.pulse()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        def seen() -> Seen:
+            place = _place(trainer, batch_idx, trainer.num_training_batches)
+            loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+            # Lightning has divided it by the number of pieces that a batch is cut into.
+            known = isinstance(loss, torch.Tensor) and loss.numel() == 1
+            return place | ({"loss": float(loss) * trainer.accumulate_grad_batches} if known else {})
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self.pulse()
+        self.pulse(seen)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self.pulse(lambda: _place(trainer, batch_idx, sum(trainer.num_val_batches)) | {"validating": 1.0})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -119,6 +131,12 @@ class Watch(pl.Callback):
         if verdict == "stop" and epoch < (trainer.max_epochs or 0):
             self.stopped = True
             trainer.should_stop = True
+
+
+def _place(trainer: pl.Trainer, index: int, number: float) -> dict[str, float]:
+    """Epoch and batch, counted from 1; how many batches there are only where that is known."""
+    known = {"batches": float(number)} if math.isfinite(number) else {}
+    return {"epoch": trainer.current_epoch + 1.0, "batch": index + 1.0, **known}
 
 
 def train(

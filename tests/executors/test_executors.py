@@ -58,6 +58,17 @@ class TestContract:
         assert seen == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4), (5, 0.5)]
         assert (result.trial, result.state) == (7, "complete")
 
+    def test_signs_of_life_say_where_the_training_is(self, any_executor: Executor) -> None:
+        seen: list[tuple[int, dict[str, float]]] = []
+
+        def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
+            seen.append((epoch, dict(metrics)))
+            return "continue"
+
+        assert any_executor.submit(helpers.evaluate_pulsing, request(), report).result(PATIENCE).state == "complete"
+        signs = [(0, {"epoch": 1.0, "batch": batch, "loss": 0.1}) for batch in (1, 2, 3)]
+        assert seen == [*signs, (1, {"value": 0.5}), (0, {})]
+
     def test_stop_reaches_the_training(self, any_executor: Executor) -> None:
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
             return "stop" if epoch == 2 else "continue"

@@ -229,7 +229,8 @@ class TestExecutor:
             return "continue"
 
         assert executor.submit(helpers.evaluate_pulsing, request(), report).result(PATIENCE).state == "complete"
-        assert seen == [(0, {}), (0, {}), (0, {}), (1, {"value": 0.5}), (0, {})]
+        signs = [(0, {"epoch": 1.0, "batch": batch, "loss": 0.1}) for batch in (1, 2, 3)]
+        assert seen == [*signs, (1, {"value": 0.5}), (0, {})]
 
     def test_errors_arrive_whole(self, executor: Executor) -> None:
         error = executor.submit(helpers.evaluate_mistake, request(), go_on).exception(PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,15 +191,18 @@ class TestTrouble:
 
     def test_signs_of_life_between_epochs(self, folder: Path) -> None:
         class Lively(Recording):
-            signs = 0
+            def __init__(self) -> None:
+                super().__init__()
+                self.signs: list[Mapping[str, float]] = []
 
-            def alive(self) -> None:
-                self.signs += 1
+            def alive(self, seen: Mapping[str, float]) -> None:
+                self.signs.append(seen)
 
         channel = Lively()
         result = evaluate(asking(folder, "cpu,cpu", name="Slow", trial=8, epochs=1, batch_size=128), channel)
         assert result.state == "complete", result.reason
-        assert 2 <= channel.signs <= result.seconds  # nine batches take 3.6 s at least
+        assert 2 <= len(channel.signs) <= result.seconds  # nine batches take 3.6 s at least
+        assert all(seen["epoch"] == 1 and 1 <= seen["batch"] <= seen["batches"] for seen in channel.signs)
         assert [epoch for epoch, _ in channel.reports] == [1]
 
     def test_an_error_of_the_network_is_the_reason(self, folder: Path) -> None:

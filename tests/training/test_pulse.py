@@ -22,14 +22,18 @@ from se_nas.training.pulse import Pulse, heard
 
 
 class Lively(Recording):
-    """A channel that counts signs of life."""
+    """A channel that keeps signs of life."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.signs = 0
+        self.seen: list[Mapping[str, float]] = []
 
-    def alive(self) -> None:
-        self.signs += 1
+    @property
+    def signs(self) -> int:
+        return len(self.seen)
+
+    def alive(self, seen: Mapping[str, float]) -> None:
+        self.seen.append(seen)
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
         verdict: Verdict = super().report(epoch, metrics)
@@ -51,6 +55,20 @@ class TestPulse:
             clock[0] = 100 + number / 10
             sign()
         assert channel.signs == 3
+
+    def test_says_where_the_training_is_and_asks_only_when_it_is_due(self, clock: list[float]) -> None:
+        channel, asked = Lively(), []
+
+        def seen() -> Mapping[str, float]:
+            asked.append(clock[0])
+            return {"epoch": 2.0, "batch": float(len(asked))}
+
+        sign = Pulse(channel)
+        for number in range(1, 26):
+            clock[0] = 100 + number / 10
+            sign(seen)
+        assert channel.seen == [{"epoch": 2.0, "batch": 1.0}, {"epoch": 2.0, "batch": 2.0}]
+        assert len(asked) == 2
 
     def test_of_another_thread_is_none(self, clock: list[float]) -> None:
         channel = Lively()
@@ -84,7 +102,7 @@ class TestNetwork:
             network(torch.zeros(1, 2)).sum().backward()
             assert channel.signs == 1
             optimizer.step()
-            assert channel.signs == 2
+            assert channel.seen == [{"step": 0.0}, {"step": 1.0}]
         network(torch.zeros(1, 2))
         optimizer.step()
         assert channel.signs == 2
@@ -116,5 +134,19 @@ def test_batches_of_training_and_of_validation(tmp_path: Path, monkeypatch: pyte
     record: Any = problem.trial(problem.space.parse("none"), owner="", role="", attempts=1)
     train_candidate(problem.request(record, tmp_path / "run"), channel)
     info = problem.data
-    assert channel.signs == info.train // 256 + -(-info.val // 256)
+    steps, looks = info.train // 256, -(-info.val // 256)
+    places = [(seen["epoch"], seen["batch"], seen["batches"], seen.get("validating", 0)) for seen in channel.seen]
+    assert places == [*((1, n, steps, 0) for n in range(1, steps + 1)), *((1, n, looks, 1) for n in range(1, looks + 1))]
+    losses = [seen["loss"] for seen in channel.seen if "validating" not in seen]
+    assert sum(losses) / steps == pytest.approx(channel.reports[0][1]["train_loss"], rel=1e-5)
+
+
+def test_the_loss_is_that_of_the_whole_batch_where_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "EVERY", 0.0)
+    channel = Lively()
+    problem = prepare(tiny(tmp_path), tmp_path / "run")
+    record: Any = problem.trial(problem.space.parse("none"), owner="", role="", attempts=1)
+    train_candidate(problem.request(record, tmp_path / "run"), channel, pieces=2)
+    losses = [seen["loss"] for seen in channel.seen if "loss" in seen]
+    assert 1.5 < losses[0] < 4  # cross-entropy of ten classes at the start; half of it would be below
     assert [epoch for epoch, _ in channel.reports] == [1]
