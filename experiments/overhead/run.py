@@ -48,7 +48,7 @@ def per_trial(sampler: str) -> float:
     from se_nas.engine.driver import Driver
     from se_nas.engine.problem import prepare
     from se_nas.engine.run_folder import RunFolder
-    from se_nas.report.terminal import View
+    from se_nas.report.view import View
 
     with tempfile.TemporaryDirectory() as folder:
         config = SearchConfig(

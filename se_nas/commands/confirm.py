@@ -50,7 +50,7 @@ from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
 from se_nas.engine.trusted import check_config
-from se_nas.report.terminal import View
+from se_nas.report.view import Progress, View
 from se_nas.training.provenance import commit, versions
 
 MAX_SEEDS = 20
@@ -70,6 +70,7 @@ def confirm(
     executor: str | Target | None = None,
     trust: bool = False,
     storage: str | None = None,
+    progress: bool | Progress = "auto",
     view: View | None = None,
 ) -> Confirmation:
     """Confirm the finalists of a search, or go on with a confirm that was interrupted.
@@ -98,6 +99,8 @@ def confirm(
         Whether code that the folder names is run though you have not given its name on this machine.
     storage:
         The storage that the folder names, if its study is not in the folder itself.
+    progress, view:
+        As for `se_nas.search`.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def confirm(
         raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
     folder, _ = existing_run(Path(run), storage=storage)
-    with folder.locked(), view or View(quiet=True) as shown, clear_errors(folder.path):
+    with folder.locked(), view or View.of(progress) as shown, clear_errors(folder.path):
         _, study = existing_run(folder.path, storage=storage, read_only=False)
         config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
         given = () if executor is None else ("executor",)
@@ -124,6 +127,7 @@ def confirm(
         check_test_part(problem.data)
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
+        shown.stage("choosing the finalists")
         networks = choose_finalists(alone, study.space, top)
         problem.costs.settle(network.placement for network in networks)  # at once, but for what is known
         margin = config.margin if margin is None else margin
@@ -132,6 +136,7 @@ def confirm(
         if problem.recipe.epochs == study.facts["train"]["epochs"]:
             _feed(study, done.trials)
         openings = _tested(confirming, done.trials)
+        shown.stage("writing the report")
         result = _assembled(confirming, study, done, openings)
         result = _judged(result, margin, run=str(run))
         result = replace(result, verdict=replace(result.verdict, cautions=_cautions(problem, done.trials, result)))
@@ -197,7 +202,7 @@ def _config(
 
 def _problem(study: Study, run: RunFolder, config: SearchConfig, view: View) -> Problem:
     """The problem of the search again; RunError if anything but the schedule has changed."""
-    problem = prepare(config, run.path, init=start_of(study))
+    problem = prepare(config, run.path, init=start_of(study), stage=view.stage)
     view.say(*(note for note in problem.data.notes if note not in stored(study, "data", DataInfo).notes))
     facts = {**without_schedule(problem.facts), "space": problem.facts["space"]}
     changed = differences({**without_schedule(study.facts), "space": study.facts["space"]}, facts)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from torch import nn
 
 from se_nas.backbones.build import BACKBONES, build_backbone
@@ -19,12 +18,13 @@ from se_nas.core.placement import Placement, Site, Unit
 from se_nas.core.plugins import absolute
 from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
-from se_nas.core.words import in_words
+from se_nas.core.words import flops_told_apart, in_words
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
 from se_nas.insertion.insert import insert_choices
-from se_nas.report.console import console
+from se_nas.report.console import WIDTH, console
 from se_nas.report.diagram import draw_network, network_file
+from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.space.exact_cost import CostModel, se_cost
 from se_nas.space.space import Space
 from se_nas.space.spec import Reduction, read_space
@@ -190,7 +190,7 @@ def write_diagram(catalogue: Catalogue, placement: str, file: str | Path) -> Pat
 
 def show_sites(catalogue: Catalogue) -> None:
     """Print the units as a table, and the range of what all placements cost."""
-    out = console(soft_wrap=False, width=140, highlight=False)
+    out = console(soft_wrap=False, width=WIDTH, highlight=False)
     out.print(_sites_table(catalogue))
     space, costs = catalogue.space, catalogue.costs
     if isinstance(costs, CostError):
@@ -199,44 +199,47 @@ def show_sites(catalogue: Catalogue) -> None:
     base = costs.backbone
     if space.size <= TABULATED:
         table = costs.table(space)
-        params, gflops = table["params"], table["gflops"]
-        out.print(
-            f"from {params.min():,} to {params.max():,} params and {gflops.min():.6f} to {gflops.max():.6f} GFLOPs"
-        )
-    out.print(
-        f"{len(space.units)} units, {space.size:,} placements; without SE {base.params:,} params, "
-        f"{base.gflops:.6f} GFLOPs"
-    )
+        params, ends = table["params"], [float(table["gflops"].min()), float(table["gflops"].max())]
+        unit, (least, most) = flops_told_apart(ends)
+        out.print(f"from {params.min():,} to {params.max():,} params and {least} to {most} {unit}")
+    unit, (flops,) = flops_told_apart([base.gflops])
+    out.print(f"{len(space.units)} units, {space.size:,} placements; without SE {base.params:,} params, {flops} {unit}")
 
 
-def _sites_table(catalogue: Catalogue) -> Table:
+def _sites_table(catalogue: Catalogue) -> FittedTable:
     """Stage, size and channels of the units, and the parameters that SE adds at each reduction."""
     space = catalogue.space
+    units = space.units
     reductions = list(dict.fromkeys(r for d in space.decisions for r in d.reductions if not isinstance(r, str)))
-    title = f"{catalogue.name}, {' x '.join(map(str, catalogue.input_shape))}"
-    table = Table(title=title, title_justify="left")
-    placed = any(unit.position != "standard" for unit in space.units)
-    for name in ("stage", "unit", *(["position"] if placed else []), "module", "channels", "size"):
-        table.add_column(name, justify="right" if name == "channels" else "left", overflow="fold")
-    for reduction in reductions:
-        table.add_column(f"params, r={reduction:g}", justify="right")
-    stage = ""
-    for unit in space.units:
-        site, new = unit.site(space.spec.position[0]), unit.stage != stage
-        if stage and new:
-            table.add_section()
-        cells = [unit.stage if new else "", unit.name, *([site.position] if placed else [])]
-        cells += [site.module, str(site.channels)]
-        cells.append(" x ".join(map(str, site.size)))
-        added = (catalogue.added_params(unit, reduction) for reduction in reductions)
-        table.add_row(*cells, *("-" if params is None else f"{params:+,}" for params in added))
-        stage = unit.stage
-    notes = [f"default position {unit.position}: {unit.why}" for unit in space.units if unit.why][:1]
+    sites = [unit.site(space.spec.position[0]) for unit in units]
+    first = [i == 0 or units[i - 1].stage != unit.stage for i, unit in enumerate(units)]
+    notes = [f"default position {unit.position}: {unit.why}" for unit in units if unit.why][:1]
     if catalogue.skipped:
         name, reason = catalogue.skipped[0]
         notes.append(f"{len(catalogue.skipped)} parts are not searched, such as {name}: {reason}")
-    table.caption = "\n".join(notes) or None
-    return table
+    columns = [
+        Column(head="stage", text=True, cells=[u.stage if new else "" for u, new in zip(units, first, strict=True)]),
+        Column(head="unit", text=True, cells=[unit.name for unit in units]),
+        Column(head="position", text=True, rank=2, cells=[site.position for site in sites]),
+        Column(head="module", text=True, rank=4, cells=[site.module for site in sites]),
+        Column(head="channels", rank=1, cells=[str(site.channels) for site in sites]),
+        Column(head="size", text=True, rank=2, cells=[" x ".join(map(str, site.size)) for site in sites]),
+        *(Column(head=f"params r={r:g}", rank=3, cells=[_added(catalogue, u, r) for u in units]) for r in reductions),
+    ]
+    if all(unit.position == "standard" for unit in units):
+        del columns[2]
+    return FittedTable(
+        title=f"{catalogue.name}, {' x '.join(map(str, catalogue.input_shape))}",
+        columns=columns,
+        sections=frozenset(i for i, new in enumerate(first) if new and i),
+        note="\n".join(notes),
+        elsewhere="all of it: --json",
+    )
+
+
+def _added(catalogue: Catalogue, unit: Unit, reduction: Reduction) -> str:
+    params = catalogue.added_params(unit, reduction)
+    return "-" if params is None else f"{params:+,}"
 
 
 def show_cost(content: dict[str, Any]) -> None:
@@ -247,7 +250,8 @@ def show_cost(content: dict[str, Any]) -> None:
         base, added = content["without_se"][name], content["added"][name]
         share = f"{100 * added / base:+.3f} %" if base else ""
         out.print(f"  {name:12} {content[name]:>15,}   {added:+,} ({share}) vs. no SE")
-    out.print(f"  {'gflops':12} {content['gflops']:>15.6f}")
+    unit, (flops,) = flops_told_apart([content["gflops"]])
+    out.print(f"  {unit:12} {flops:>15}")
     for name, seen in content.get("latency", {}).items():
         low, high = (100 * (bound - 1) for bound in seen["ratio_interval"])
         how = "beside" if seen["kind"] == "measured" else "predicted from measurements beside"

@@ -23,15 +23,17 @@ from se_nas.engine.run_folder import RunFolder, clear_errors, default_folder
 from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
 from se_nas.report.plan_text import cost_lines, what_lines
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.space.pricing import CACHE, FITS
 
 
-def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings]) -> SearchPlan:
+def plan(
+    config: SearchConfig | None = None, *, view: View | None = None, **settings: Unpack[SearchSettings]
+) -> SearchPlan:
     """What `se_nas.search` with these settings would do: images, networks, trainings, time, memory, disk, and effect.
 
     Nothing is trained but a few steps, which are timed and forgotten. The run folder is read, not written; data are
-    prepared in a folder of their own, which is gone afterwards.
+    prepared in a folder of their own, which is gone afterwards. A `view` shows what is being done.
 
     Raises
     ------
@@ -40,9 +42,9 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
     """
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
-    with clear_errors(run.path.parent), _scratch(run.path) as scratch:
+    with clear_errors(run.path.parent), _scratch(run.path) as scratch, view or View(quiet=True) as shown:
         study = study_of(config, run, read_only=True)
-        problem = prepare(config, scratch, init=start_of(study))
+        problem = prepare(config, scratch, init=start_of(study), stage=shown.stage)
         if study is not None:
             check_same(study, problem, run)
         trials = [] if study is None else study.trials()
@@ -52,6 +54,7 @@ def plan(config: SearchConfig | None = None, **settings: Unpack[SearchSettings])
         found = weighed(found, problem, run.path)
         if not found.trainings or found.timing is not None or found.untimed:
             return found
+        shown.stage("timing some steps of training")
         executor = open_executor(problem.config.executor, problem.devices)
         done = False
         try:
@@ -90,6 +93,10 @@ def announced(
     def say_the_rest(executor: Executor) -> None:
         plan = weighed(found, problem, run.path)
         known = plan.timing is not None or plan.untimed or not plan.trainings
-        view.say(*cost_lines(plan if known else timed(plan, problem, run.path, executor)))
+        if not known:
+            view.stage("timing some steps of training")
+            plan = timed(plan, problem, run.path, executor)
+        view.expected = None if plan.timing is None else plan.timing.seconds
+        view.say(*cost_lines(plan))
 
     return say_the_rest

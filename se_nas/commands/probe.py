@@ -22,7 +22,7 @@ from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors
 from se_nas.engine.study import Study
 from se_nas.engine.trusted import check_config
 from se_nas.executors.build import open_executor
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.training.tasks import TASKS
 from se_nas.training.tryout import try_out
 
@@ -47,7 +47,7 @@ def probe_learning_rate(
         kept = stored(study, "config", SearchConfig)
         config = replace(kept, out=str(run.path), storage=None if study.url == run.storage else study.url)
         check_config(config, where=run.path, trust=trust, given=("sampler",))
-        problem = prepare(config, run.path, init=start_of(study))
+        problem = prepare(config, run.path, init=start_of(study), stage=shown.stage)
         check_same(study, problem, run)
         _check_heeds(problem)
         probe = _probed(problem, run, study, shown)
@@ -74,6 +74,7 @@ def _probed(problem: Problem, run: RunFolder, study: Study, view: View) -> Probe
     executor = open_executor(problem.config.executor, problem.devices)
     times = [t.seconds / t.identity.epochs for t in study.trials() if t.state == "complete"]
     about = f", about {duration(len(asked) * epochs * sum(times) / len(times) / executor.slots)}" if times else ""
+    view.stage("")
     view.say(f"probe of the learning rate: {len(asked)} trainings of {epochs} epochs{about}")
     started, done = time.monotonic(), False
     try:

@@ -9,7 +9,7 @@ from se_nas.commands.results import SearchResult, existing_run, report_again, wr
 from se_nas.engine.run_folder import RunFolder, clear_errors
 from se_nas.engine.storage import reading
 from se_nas.engine.study import Study
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 #: Writing the page takes at most one part in so many of a core, however long it takes.
 SHARE = 5

@@ -38,7 +38,8 @@ def run_report(given: Namespace) -> int:
     """``se-nas report``; the exit code."""
     from se_nas.commands.report import watch
     from se_nas.commands.results import report_again
-    from se_nas.report.terminal import View, show_result
+    from se_nas.report.terminal import show_result
+    from se_nas.report.view import View
 
     figures = None if given.figures is None else Path(given.figures)
     if given.every <= 0:
@@ -54,7 +55,7 @@ def run_report(given: Namespace) -> int:
         result = watch(Path(given.run), every=given.every, view=view, figures=figures, storage=given.storage)
     else:
         result = report_again(Path(given.run), figures=figures, storage=given.storage)
-    return shown(given, result, lambda found: show_result(found.summary))
+    return shown(given, result, lambda found: show_result(found.summary, found.dashboard))
 
 
 def add_compare(parser: ArgumentParser) -> None:

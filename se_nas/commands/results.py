@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +57,16 @@ class SearchResult:
     folder: Path
     summary: Summary
     found: Findings
+    storage: str = ""
+    """The URL of the study, without a password."""
+
+    @property
+    def dashboard(self) -> str:
+        """The command that shows the study in optuna-dashboard, quoted for a shell; empty if there is no study.
+
+        A password is left to the variables of the database, such as ``PGPASSWORD``.
+        """
+        return shlex.join(["optuna-dashboard", self.storage]) if self.storage else ""
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -150,7 +161,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     if note := _write_best(run, study, found, summary, shared=config.storage is not None):
         summary = replace(summary, gained=(*summary.gained, note))
     write_run_page(run, study, found, summary)
-    return SearchResult(folder=run.path, summary=summary, found=found)
+    return SearchResult(folder=run.path, summary=summary, found=found, storage=without_password(study.url))
 
 
 def _write_best(run: RunFolder, study: Study, found: Findings, summary: Summary, *, shared: bool) -> str:
@@ -194,7 +205,7 @@ def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None)
     confirmation = read_confirmed(run.path)
     summary = summarize(found, folder=str(run.path), budget=budget, ended=ended, confirmation=confirmation)
     write_run_page(run, study, found, summary, refresh=refresh)
-    return SearchResult(folder=run.path, summary=summary, found=found)
+    return SearchResult(folder=run.path, summary=summary, found=found, storage=without_password(study.url))
 
 
 def report_again(folder: Path, *, figures: Path | None = None, storage: str | None = None) -> SearchResult:

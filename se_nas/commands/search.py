@@ -27,13 +27,14 @@ from se_nas.engine.kept_start import start_of, study_of
 from se_nas.engine.opening import open_proposer, open_study
 from se_nas.engine.problem import prepare
 from se_nas.engine.run_folder import RunFolder, clear_errors, default_folder
-from se_nas.report.terminal import View
+from se_nas.report.view import Progress, View
 
 
 def search(
     config: SearchConfig | None = None,
     *,
     on_trial: Callable[[Trial], object] | None = None,
+    progress: bool | Progress = "auto",
     view: View | None = None,
     **settings: Unpack[SearchSettings],
 ) -> SearchResult:
@@ -47,6 +48,12 @@ def search(
     on_trial:
         Is called with every trial when it has ended. If it returns ``"stop"``, nothing new is trained.
 
+    progress:
+        ``auto``: drawn below the cell of a notebook and on a terminal, nothing elsewhere; ``plain``: lines on standard
+        error; True: drawn where it can be, else lines; False: nothing.
+    view:
+        What shows it instead.
+
     Raises
     ------
     SeNasError
@@ -54,13 +61,16 @@ def search(
     """
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))
-    with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
-        problem = prepare(config, run.path, init=start_of(study_of(config, run)))
+    with run.locked(), view or View.of(progress) as shown, clear_errors(run.path):
+        problem = prepare(config, run.path, init=start_of(study_of(config, run)), stage=shown.stage)
         shown.say(*problem.notes)
         study = open_study(problem, run, shown)
-        shown.say(*problem.costs.to_measure)
+        if lines := problem.costs.to_measure:
+            shown.say(*lines)
+            shown.stage("measuring latency or memory")
         proposer = open_proposer(problem, run, study)
         shown.say(*(fit.text for fit in problem.costs.fits.values()))
         before = None if shown.quiet else announced(problem, run, study, proposer, shown)
         ended = Driver(problem, run, study, shown, proposer, on_trial).drive(before)
+        shown.stage("writing the report")
         return conclude(run, study, ended)

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from se_nas.core.overrides import target_of
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
+from se_nas.report.view import Progress, View
 
 if TYPE_CHECKING:
     from se_nas.commands.describe import Catalogue
@@ -56,8 +57,20 @@ def settings_of(given: Namespace, kind: type) -> dict[str, Any]:
 
 def add_display(parser: ArgumentParser) -> None:
     """How much is shown."""
+    parser.add_argument(
+        "--progress", type=Progress, default="auto",
+        help="live: drawn again and again; plain: a line for each epoch, and one every 30 s; none; auto: live in a "
+        "terminal, plain elsewhere",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show only errors and the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+
+
+def view_of(given: Namespace, first: str) -> View:
+    """What shows progress, after its first word: what follows takes seconds to load."""
+    view = View(quiet=given.quiet or given.json, progress=given.progress)
+    view.say(first)
+    return view
 
 
 def add_storage(parser: ArgumentParser) -> None:

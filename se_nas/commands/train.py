@@ -30,7 +30,7 @@ from se_nas.engine.run_folder import FINAL, RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
 from se_nas.engine.trusted import names_in
 from se_nas.executors.build import open_executor
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 TEST = "test.json"
 
@@ -80,7 +80,8 @@ def train_placement(
     run = RunFolder(Path(config.out))
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
         begun = study_of(config.search(), run, name=FINAL)
-        problem = prepare(config.search(), run.path, include_val=config.include_val, init=start_of(begun))
+        problem = prepare(config.search(), run.path, include_val=config.include_val, init=start_of(begun),
+                          stage=shown.stage)  # fmt: skip
         shown.say(*problem.notes)
         placement = problem.space.parse(config.placement)
         study = _study(problem, run, placement)
@@ -89,6 +90,7 @@ def train_placement(
         if ended == "interrupted":
             shown.say("interrupted; repeat the command to continue")
             raise KeyboardInterrupt
+        shown.stage("writing the report")
         conclude(run, study, ended)
         return _tested(problem, run, job.done(), shown)
 
@@ -159,6 +161,7 @@ def _tested(problem: Problem, run: RunFolder, trial: Trial, view: View) -> Train
         openings = open_test(run.path, purpose=f"train {trial.placement.key} {trial.identity.epochs} epochs")
         if not exam_file(run.path, trial.number).is_file():
             view.say(f"test set evaluated (evaluation {openings} in this folder)")
+            view.stage("evaluating the network on the test set")
             executor = open_executor(problem.config.executor, problem.devices)
             try:
                 future = executor.submit(examine, problem.request(trial, run.path), lambda *_: "continue")

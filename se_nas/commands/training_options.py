@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from jsonargparse import ArgumentParser, Namespace
 
 from se_nas.commands.shared_options import (
@@ -12,12 +10,16 @@ from se_nas.commands.shared_options import (
     add_trust,
     settings_of,
     shown,
+    view_of,
 )
 from se_nas.core.config import SearchConfig, TrainConfig, first_line
 from se_nas.core.overrides import build, configured, grouped, target_of
 from se_nas.core.plain_text import visible
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
+
+LOADING = "loading PyTorch and Lightning"
+"""What takes the first seconds of a command that trains."""
 
 
 def add_search(parser: ArgumentParser) -> None:
@@ -36,20 +38,25 @@ def run_search(given: Namespace) -> int:
     from se_nas.executors.local import warm_up  # the workers load their libraries while we load ours
 
     config = configured(None, settings_of(given, SearchConfig))
-    if not (given.quiet or given.json):  # what follows takes seconds to load
-        print(first_line(config), file=sys.stderr, flush=True)
-    if config.executor.target == "local":
-        warm_up()
+    with view_of(given, first_line(config)) as view:
+        view.stage(LOADING)
+        if config.executor.target == "local":
+            warm_up()
+        if given.plan:
+            from se_nas.commands.plan import plan
+
+            found = plan(config, view=view)
+        else:
+            from se_nas.commands.search import search
+
+            result = search(config, view=view)
     if given.plan:
-        from se_nas.commands.plan import plan
         from se_nas.report.plan_text import plan_lines
 
-        return shown(given, plan(config), lambda found: print("\n".join(plan_lines(found))))
-    from se_nas.commands.search import search
-    from se_nas.report.terminal import View, show_result
+        return shown(given, found, lambda content: print("\n".join(plan_lines(content))))
+    from se_nas.report.terminal import show_result
 
-    result = search(config, view=View(quiet=given.quiet or given.json))
-    shown(given, result, lambda found: show_result(found.summary))
+    shown(given, result, lambda content: show_result(content.summary, content.dashboard))
     return 130 if result.ended == "interrupted" else 0
 
 
@@ -80,24 +87,27 @@ def run_confirm(given: Namespace) -> int:
     """``se-nas confirm``; the exit code."""
     from se_nas.executors.local import warm_up
 
-    warm_up()
-    from se_nas.commands.confirm import confirm
-    from se_nas.report.terminal import View, show_confirmed
+    with view_of(given, f"Confirm: the finalists of {given.run}, trained again with fresh seeds") as view:
+        view.stage(LOADING)
+        warm_up()
+        from se_nas.commands.confirm import confirm
 
-    result = confirm(
-        given.run,
-        top=given.top,
-        seeds=given.seeds,
-        max_seeds=given.max_seeds,
-        margin=given.margin,
-        epochs=given.epochs,
-        workers=given.workers,
-        device=given.device,
-        executor=None if given.executor is None else target_of("executor", given.executor.as_dict()),
-        trust=given.trust,
-        storage=given.storage,
-        view=View(quiet=given.quiet or given.json),
-    )
+        result = confirm(
+            given.run,
+            top=given.top,
+            seeds=given.seeds,
+            max_seeds=given.max_seeds,
+            margin=given.margin,
+            epochs=given.epochs,
+            workers=given.workers,
+            device=given.device,
+            executor=None if given.executor is None else target_of("executor", given.executor.as_dict()),
+            trust=given.trust,
+            storage=given.storage,
+            view=view,
+        )
+    from se_nas.report.terminal import show_confirmed
+
     return shown(given, to_plain(result), lambda _: show_confirmed(result, given.run))
 
 
@@ -111,11 +121,17 @@ def add_train(parser: ArgumentParser) -> None:
 
 def run_train(given: Namespace) -> int:
     """``se-nas train``; the exit code."""
-    config = build(grouped(settings_of(given, TrainConfig), TrainConfig), TrainConfig)
-    from se_nas.commands.train import train_placement
-    from se_nas.report.terminal import View
+    from se_nas.executors.local import warm_up
 
-    result = train_placement(config, view=View(quiet=given.quiet or given.json))
+    config = build(grouped(settings_of(given, TrainConfig), TrainConfig), TrainConfig)
+    epochs = f"{config.train.epochs:,} epoch{'s' * (config.train.epochs != 1)}"
+    with view_of(given, f"Train: {config.placement} of {config.backbone.target}, {epochs}, in {config.out}") as view:
+        view.stage(LOADING)
+        if config.executor.target == "local":
+            warm_up()
+        from se_nas.commands.train import train_placement
+
+        result = train_placement(config, view=view)
     placement = result.trial.placement
     content = {
         "out": str(result.folder), "placement": placement.label, "key": placement.key,

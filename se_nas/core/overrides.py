@@ -41,7 +41,7 @@ SHORT = {f.name: ("train", f.name) for f in dataclasses.fields(Recipe)} | {
 }
 """Settings that may be given without their group -> (group, name in it)."""
 
-FLAGS = ("plan", "quiet", "json")
+FLAGS = ("plan", "progress", "quiet", "json")
 """Options that a configuration file may have, too, since ``--print_config`` prints them."""
 
 ELSEWHERE = ("local", "ray")

@@ -185,6 +185,31 @@ def cost_text(value: float, name: str) -> str:
     return f"{int(value):,}" if cost_facts(name).whole else f"{value:.5g}"
 
 
+def flops_told_apart(gflops: Sequence[float]) -> tuple[str, list[str]]:
+    """A unit for these, and each in it with four digits or as many more as tell all of them apart, up to seven.
+
+    >>> flops_told_apart([0.002533, 0.002541]), flops_told_apart([4.089184, 4.08925])
+    (('MFLOPs', ['2.533', '2.541']), ('GFLOPs', ['4.08918', '4.08925']))
+    >>> flops_told_apart([0.0025]), flops_told_apart([])
+    (('MFLOPs', ['2.500']), ('GFLOPs', []))
+    """
+    largest = max(map(abs, gflops), default=0.0)
+    unit, factor = next(
+        ((unit, factor) for unit, factor in _FLOPS if largest * factor >= 1), _FLOPS[-1 if largest else 0]
+    )
+    values = [value * factor for value in gflops]
+    before = math.floor(math.log10(largest * factor)) + 1 if largest else 1
+    for places in range(max(0, 4 - before), max(0, 7 - before) + 1):
+        texts = [f"{value:,.{places}f}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return unit, texts
+
+
+_FLOPS = (("GFLOPs", 1.0), ("MFLOPs", 1e3), ("kFLOPs", 1e6))
+"""Unit -> how many GFLOPs are one, largest first."""
+
+
 def level_text(setting: str, level: str) -> str:
     """A level in words: ``r = 16``, ``any r``, ``position: pre``."""
     if setting != "reduction":

@@ -26,7 +26,7 @@ from se_nas.engine.problem import Problem
 from se_nas.engine.run_folder import RunFolder, differences
 from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.samplers.features import Array
 
 CONFIRM = "confirm"
@@ -77,14 +77,17 @@ class Confirming:
         each = self.problem.recipe.epochs * float(np.mean(times)) if times else 0.0
         return self.missing(jobs) * each / len(self.problem.devices) / 60
 
-    def train(self, jobs: Sequence[Job]) -> list[Trial]:
-        """Train what is missing; all complete trainings of these jobs. KeyboardInterrupt if the user ends it."""
+    def train(self, jobs: Sequence[Job], *, beyond: int = 0) -> list[Trial]:
+        """Train what is missing; all complete trainings of these jobs. KeyboardInterrupt if the user ends it.
+
+        So many trainings may follow `beyond` these.
+        """
         plan = self._plan(jobs)
         if missing := len(plan.missing()):
             spent = sum(t.counts for t in self.study.trials())
             config = replace(self.problem.config, budget=spent + missing, max_time=None, early_stopping=False)
             paid = replace(self.problem, config=config)
-            if Driver(paid, self.run, self.study, self.view, plan).drive() == "interrupted":
+            if Driver(paid, self.run, self.study, self.view, plan, beyond=beyond).drive() == "interrupted":
                 self.view.say("interrupted; repeat the command to continue")
                 raise KeyboardInterrupt
         wanted = {(network.placement.key, seed) for network, seed in jobs}
@@ -112,6 +115,7 @@ class Confirming:
         work, done = functools.partial(examine, part=part), False
         try:
             requests = [self.problem.request(trial, self.run.path) for trial in waiting]
+            self.view.stage(f"examining {len(requests)} trained networks on the {part} part")
             futures: list[Future[Result]] = [executor.submit(work, r, lambda *_: "continue") for r in requests]
             patience = Patience(self.problem.config, self.study.trials())
             wait_for(executor, futures, math.inf if patience.off else len(futures) * patience.limit, "its exam")

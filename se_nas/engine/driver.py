@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
+from se_nas.analysis.findings import Findings
+from se_nas.analysis.summary import summarize
 from se_nas.core.errors import RunError, WorkerLostError, reason_of
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import from_json
@@ -23,7 +25,9 @@ from se_nas.engine.proposer import Proposals
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.study import Study
 from se_nas.executors.build import open_executor
-from se_nas.report.terminal import Status, View
+from se_nas.report.front_table import front_display
+from se_nas.report.progress import Status
+from se_nas.report.view import View
 from se_nas.training.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.training.evaluate import evaluate, result_file
 from se_nas.training.provenance import commit
@@ -46,13 +50,16 @@ class Driver:
 
     def __init__(
         self, problem: Problem, run: RunFolder, study: Study, view: View, proposer: Proposals,
-        on_trial: Callable[[Trial], object] | None = None,
+        on_trial: Callable[[Trial], object] | None = None, *, beyond: int = 0,
     ) -> None:  # fmt: skip
+        self.beyond = beyond
+        """Trainings that may follow when this budget is spent."""
         self.problem, self.run, self.study, self.view, self.proposer = problem, run, study, view, proposer
         self.on_trial = on_trial
         config = problem.config
         self.running: dict[Future[Result], Trial] = {}
-        self.epochs: dict[int, int] = {}
+        self._drawn = -1
+        """Ended trials of the front that is shown."""
         searches = config.early_stopping and proposer.phase == "search"
         self.stopping = EarlyStopping(problem.objective, problem.space) if searches else None
         self.stopped: dict[int, str] = {}
@@ -78,6 +85,8 @@ class Driver:
         self.patience.learn(trials)
         if _spent(trials) >= self.problem.config.budget:
             return self._why(trials)
+        number = len(self.problem.devices)
+        self.view.stage(f"starting {number} worker{'s' * (number > 1)}")
         executor = open_executor(self.problem.config.executor, self.problem.devices)
         if self.problem.config.trial_timeout != "auto" and not hasattr(executor, "end"):
             name = self.problem.config.executor.target
@@ -93,6 +102,7 @@ class Driver:
                 clean = True
         finally:
             executor.shutdown(wait=clean)
+            self.view.over()
         if clean:
             shutil.rmtree(self.run.path / CHECKPOINTS, ignore_errors=True)  # of trials that were given up
             self._drop_weights()
@@ -109,6 +119,7 @@ class Driver:
         found = self.study.findings()
         front = set(found.front.get("trial", []))
         wanted = [t.placement for t in found.trials if t.number in front or (t.role and t.state == "complete")]
+        self.view.stage(f"measuring {len(wanted)} networks")
         if self.problem.costs.fits:
             self.view.say(f"measuring latency of the front and the reference points, {len(wanted)} networks")
         self.study.keep_measured(self.problem.costs.settle(wanted))
@@ -130,10 +141,11 @@ class Driver:
                 trial = None if over else self.proposer.next(trials)
             if trial is None:
                 return others > 0 or (not over and bool(self.running))  # what others train may come back to us
+            self.view.begun(trial, self.problem.objective.metric)
+            self._show(trials)
             future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
             self.running[future] = trial
             self.patience.sign(trial.number)
-            self._show()
         return True
 
     def _collect(self) -> None:
@@ -149,12 +161,13 @@ class Driver:
         if self.ending == "interrupted" and not self._said:
             self._said = True
             self.view.say("finishing what is running; press Ctrl-C again to stop at once")
+            self._show(self.study.trials())
         if time.monotonic() - self._renewed > self.study.lease / 3:
             self._renewed = time.monotonic()
             for trial in self.running.values():
                 self.study.renew(trial)
             self._take_over()
-        self._show()
+            self._show(self.study.trials())  # with what other drivers have done
 
     def _end_what_hangs(self, executor: Executor) -> None:
         """End trainings without a sign of life, and at the end of max_time all that do not end by themselves."""
@@ -268,14 +281,14 @@ class Driver:
                 self.proposer.retry(record)
 
     def _reporter(self, trial: Trial) -> Callable[[int, Mapping[str, float]], Verdict]:
-        """What to answer after each epoch of a trial; called in a thread of the executor. Epoch 0: it lives."""
+        """What to answer after each epoch of a trial; called in a thread of the executor. Epoch 0: a sign of life."""
         curve: list[Epoch] = []
 
         def report(epoch: int, metrics: Mapping[str, float]) -> Verdict:
             self.patience.sign(trial.number)
+            self.view.told(trial.number, epoch, metrics)
             if epoch == 0:
                 return "continue"
-            self.epochs[trial.number] = epoch
             curve.append(Epoch(epoch=epoch, metrics=dict(metrics)))
             judgement = None if self.stopping is None else self.stopping(trial, curve)
             if judgement is None or not judgement.stop or epoch >= trial.identity.epochs:
@@ -316,17 +329,22 @@ class Driver:
     def _status(self, trials: list[Trial]) -> Status:
         return Status(
             trials=[t for t in trials if t.state != "running"],
-            running=list(self.running.values()),
-            epochs=self.epochs,
             budget=self.problem.config.budget,
             slots=len(self.problem.devices),
             objective=self.problem.objective,
             ending=self.ending,
+            beyond=self.beyond,
         )
 
-    def _show(self) -> None:
-        if self.view.live:  # reading the study four times a second would take time from the trainings
-            self.view.update(self._status(self.study.trials()))
+    def _show(self, trials: list[Trial]) -> None:
+        """How far the search is; with the front where that is drawn, which takes time, and only when it may be new."""
+        status, front = self._status(trials), None
+        if self.view.live and len(status.trials) > self._drawn:
+            self._drawn = len(status.trials)
+            found = Findings(trials=status.trials, objective=status.objective)
+            summary = summarize(found, folder="", budget=status.budget, ended="")
+            front = front_display(summary, title="front so far (single runs)") if summary.front else None
+        self.view.update(status, front)
 
 
 def _spent(trials: list[Trial]) -> int:

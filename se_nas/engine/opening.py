@@ -20,7 +20,7 @@ from se_nas.engine.run_folder import STUDY, RunFolder, differences, kept
 from se_nas.engine.storage import reading, turn
 from se_nas.engine.study import Study
 from se_nas.engine.trusted import names_in
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.samplers.build import open_sampler
 
 LOOK = 0.5

@@ -152,11 +152,14 @@ class Problem:
         )
 
 
-def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, init: str | None = None) -> Problem:
+def prepare(
+    config: SearchConfig, folder: Path, *, include_val: bool = False, init: str | None = None,
+    stage: Callable[[str], object] = lambda _: None,
+) -> Problem:  # fmt: skip
     """Data (cached in the folder), backbone, units, space and exact costs of a configuration.
 
     With `include_val` the training set has the images of the validation set, too. `init` is how the SE blocks of the
-    run that goes on started when it began (`se_nas.engine.kept_start`).
+    run that goes on started when it began (`se_nas.engine.kept_start`). `stage` is told what is being done.
     """
     config = replace(
         config,
@@ -188,12 +191,14 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
     devices = elsewhere or choose_devices(config)
     here = torch.device(devices_of((choose_devices(replace(config, device="auto")) if elsewhere else devices)[0])[0])
     task = loop or open_task(config.task, metric=config.metric, direction=config.direction)
+    stage("reading the data")
     if loop is not None and brings_data(config, loop):
         config = replace(config, data=Target(target=OWN_DATA))
         data = own_data(config, loop, folder, include_val=include_val)
     else:
         data = prepare_data(config.data, folder, include_val=include_val)
     getattr(task, "check", lambda _: None)(data)
+    stage(f"building the backbone {config.backbone.target}")
     backbone = build_backbone(
         config.backbone, num_classes=len(data.classes) or None, input_shape=data.input_shape, seed=config.seed
     )
@@ -217,6 +222,7 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
     elif init == PLAIN and spec.start != PLAIN and spec.init is None:
         spec = replace(spec, init=PLAIN)
         notes += ("SE blocks start as in the SE paper (init: plain), as they did when this run began",)
+    stage("finding the sites of SE blocks")
     units = units_of(backbone, data.input_shape, spec.units)
     space = Space(spec, units)
     if loop is None and (
@@ -225,10 +231,12 @@ def prepare(config: SearchConfig, folder: Path, *, include_val: bool = False, in
         or logits_of(run_once(backbone, data.input_shape)) is None
     ):
         own = open_task(config.task, metric=config.metric, direction=config.direction)
+        stage("trying out a step of training")
         rehearse(copy.deepcopy(backbone), task=own, recipe=config.train, data=data, folder=folder)
     precision = _precision(config, elsewhere[0] if elsewhere else None, here)
     if not elsewhere and config.executor.target != "inline" and loop is None:
         devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
+    stage(f"pricing {space.size:,} placements")
     return Problem(
         config=config,
         data=data,

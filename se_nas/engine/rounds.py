@@ -48,9 +48,8 @@ def train_in_rounds(
     planned = dict.fromkeys((n.placement.key for n in networks), looks.seeds[0])
     trials: list[Trial] = []
     for look in looks.seeds:
-        trials = confirming.train(
-            [(n, s) for k, s in enumerate(seeds) for n in networks if k < planned[n.placement.key]]
-        )
+        jobs = [(n, s) for k, s in enumerate(seeds) for n in networks if k < planned[n.placement.key]]
+        trials = confirming.train(jobs, beyond=len(every) - len(jobs))
         found = _judged(confirming, trials, planned, looks, margin)
         confirming.view.say(_in_words(confirming, found, look))
         if found.end:

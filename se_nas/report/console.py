@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +12,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from se_nas.core.plain_text import visible
+
+WIDTH = 100
+"""Characters of a line where the output is not a terminal and the variable COLUMNS is not set."""
 
 
 class PlainConsole(Console):
@@ -26,8 +30,9 @@ class PlainConsole(Console):
 
 
 def console(
-    *, stderr: bool = False, soft_wrap: bool | None = None, width: int | None = None, highlight: bool = True
-) -> Console:
+    *, stderr: bool = False, soft_wrap: bool | None = None, width: int | None = None, highlight: bool = True,
+    force: bool = False,
+) -> Console:  # fmt: skip
     """A console whose texts have no markup.
 
     Parameters
@@ -35,13 +40,16 @@ def console(
     soft_wrap:
         Whether long lines are left to the terminal; default where the stream is none.
     width:
-        In characters, where the stream is not a terminal; default as rich finds it.
+        In characters, where the stream is not a terminal and the variable COLUMNS is not set; default as rich finds it.
+    force:
+        Treat the stream as a terminal.
     """
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return PlainConsole(
         stderr=stderr,
         soft_wrap=not terminal if soft_wrap is None else soft_wrap,
-        width=None if terminal else width,
+        width=None if terminal or os.environ.get("COLUMNS", "").isdigit() else width,
+        force_terminal=True if force else None,
         highlight=highlight,
         markup=False,
         emoji=False,

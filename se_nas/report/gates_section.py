@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table as Display
 
 from se_nas.analysis.excitation import Change, Excitation
 from se_nas.analysis.explanation import Explanation
 from se_nas.core.words import amount, gain_span, in_words, scale_of
+from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.gates_figure import Panel, panels, subset_text
 from se_nas.report.page import SERIES, Block, Chart, Head, Section, Table, View, escaped
 
@@ -138,20 +138,24 @@ def _change(change: Change | None, unit: str) -> list[str]:
     return [amount(paired.difference, unit, name=False), gain_span(paired.low, paired.high, unit)]
 
 
-def gates_display(found: Explanation) -> Display:
-    """The blocks as a table that fits 80 columns."""
-    title = f"SE blocks on {found.images:,} {'validation images' if found.real else 'images of noise'}"
-    table = Display(title=title, title_justify="left", width=80, box=SIMPLE_HEAD, caption=_note(found),
-                    caption_justify="left")  # fmt: skip
-    table.add_column("block", overflow="fold")
-    table.add_column("it is", no_wrap=True)
-    for name in ("gate", "vary %", "class %", "frozen", "out", "params"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for block in found.blocks:
-        share = "" if block.between is None else f"{100 * block.between.share:.0f}"
-        table.add_row(
-            block.block, block.does, f"{block.mean_gate:.2f}", f"{100 * block.variation:.1f}", share,
-            *(_change(change, found.unit)[0] for change in (block.frozen, block.removed)),
-            "" if block.params is None else f"{block.params:,}",
-        )  # fmt: skip
-    return table
+def gates_display(found: Explanation) -> FittedTable:
+    """The blocks as a table of the terminal."""
+    blocks = found.blocks
+    changes = [[_change(change, found.unit)[0] for change in (b.frozen, b.removed)] for b in blocks]
+    return FittedTable(
+        title=f"SE blocks on {found.images:,} {'validation images' if found.real else 'images of noise'}",
+        columns=[
+            Column(head="block", text=True, cells=[b.block for b in blocks]),
+            Column(head="it is", text=True, cells=[b.does for b in blocks]),
+            Column(head="gate", rank=1, cells=[f"{b.mean_gate:.2f}" for b in blocks]),
+            Column(head="vary %", rank=1, cells=[f"{100 * b.variation:.1f}" for b in blocks]),
+            Column(head="class %", rank=2, cells=["" if b.between is None else f"{100 * b.between.share:.0f}"
+                                                  for b in blocks]),
+            Column(head="frozen", rank=1, cells=[frozen for frozen, _ in changes]),
+            Column(head="out", rank=1, cells=[out for _, out in changes]),
+            Column(head="params", rank=3, cells=["" if b.params is None else f"{b.params:,}" for b in blocks]),
+        ],
+        note=_note(found),
+        box=SIMPLE_HEAD,
+        elsewhere="all of it: blocks.csv",
+    )  # fmt: skip

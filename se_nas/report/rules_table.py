@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from rich.table import Table as Display
-
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.analysis.summary import Network, Summary
 from se_nas.core.words import CHANCES_HEAD, amount, chances_cell, chances_note, cost_name, gain_span, in_words
+from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.page import Head, Section, Table
 
 TITLE = "Rules that need no search"
 COSTS = ("params", "macs")
 HEADS = ("rule", "placement", "trial", "gain", "90 % interval", CHANCES_HEAD,
          *(f"{cost_name(name)} added" for name in COSTS))  # fmt: skip
+RANKS = (0, 4, 6, 0, 3, 1, 5, 2)
+"""Of the columns, in a terminal: those of a lower rank stay longer."""
 
 
 def rules_section(summary: Summary) -> Section | None:
@@ -32,16 +33,18 @@ def rules_section(summary: Summary) -> Section | None:
     return Section(id="rules", title=TITLE, short="Rules", text=text, tables=[table])
 
 
-def rules_display(summary: Summary) -> Display | None:
+def rules_display(summary: Summary) -> FittedTable | None:
     """The rules as a table of the terminal; None where there is nothing to compare."""
     if not (cells := _cells(summary)):
         return None
-    table = Display(title=f"{TITLE} (model estimate from {summary.complete} trainings)", title_justify="left")
-    for i, name in enumerate(HEADS):
-        table.add_column(name.replace(" / worse", "\n/ worse"), justify="left" if i < 2 else "right", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    return table
+    return FittedTable(
+        title=f"{TITLE} (model estimate from {summary.complete} trainings)",
+        columns=[
+            Column(head=head, cells=column, rank=rank, text=i < 2)
+            for i, (head, rank, column) in enumerate(zip(HEADS, RANKS, zip(*cells, strict=True), strict=True))
+        ],
+        elsewhere="all of it: report.html",
+    )
 
 
 def _cells(summary: Summary) -> list[list[str]]:

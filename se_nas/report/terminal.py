@@ -1,145 +1,31 @@
-"""What the person sees while a search runs: a live table in a terminal, plain lines elsewhere."""
+"""What a command says at its end: tables as wide as the terminal, sentences, and where the files are."""
 
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
-
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.explanation import Explanation
-from se_nas.analysis.findings import Findings
-from se_nas.analysis.summary import Summary, recommended_by, summarize
-from se_nas.core.trial import BLAMELESS, Objective, Trial
-from se_nas.core.words import amount, duration, in_words, level_of
+from se_nas.analysis.summary import Summary, recommended_by
+from se_nas.core.words import amount, cost_with_unit, flops_told_apart, in_words, level_of
 from se_nas.report.compare_page import Comparison
-from se_nas.report.console import console
+from se_nas.report.console import WIDTH, console
+from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.front_table import front_display
 from se_nas.report.gates_section import GATE_FILES, OPEN_ROWS, gates_display
 from se_nas.report.rules_table import rules_display
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """A moment of a search."""
+def show_result(summary: Summary, dashboard: str = "") -> None:
+    """Print the end of a search: why it ended, the front, rules beside it, what was gained, and where the files are.
 
-    trials: Sequence[Trial]
-    running: Sequence[Trial]
-    epochs: dict[int, int]
-    """Trial -> epochs that it has behind it."""
-    budget: int
-    slots: int
-    objective: Objective
-    ending: str = ""
-
-    @property
-    def trained(self) -> int:
-        return sum(trial.counts for trial in self.trials)
-
-    @property
-    def failed(self) -> int:
-        return sum(trial.state == "failed" and trial.reason not in BLAMELESS for trial in self.trials)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """From the mean time of a training, or None before the first."""
-        times = [trial.seconds for trial in self.trials if trial.counts]
-        if not times:
-            return None
-        return max(0, self.budget - self.trained) * sum(times) / len(times) / self.slots
-
-
-class View:
-    """Shows a search on standard error, so that standard output stays free for results.
-
-    Parameters
-    ----------
-    quiet:
-        Show nothing but warnings.
+    `dashboard` is the command that shows the study in optuna-dashboard.
     """
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.console = console(stderr=True)
-        self._live: Live | None = None
-        self._start = time.monotonic()
-
-    def __enter__(self) -> View:
-        if not self.quiet and self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    @property
-    def live(self) -> bool:
-        """Whether there is a table that is drawn again and again."""
-        return self._live is not None
-
-    def say(self, *lines: str) -> None:
-        """News, each in a line."""
-        for line in () if self.quiet else lines:
-            self.console.print(line, highlight=False, markup=False)
-
-    def finished(self, trial: Trial, status: Status) -> None:
-        """A trial ended: a line of its own where there is no live table."""
-        if self._live is not None or self.quiet:
-            return
-        if trial.state == "complete":
-            value = trial.metrics[status.objective.metric].value
-            outcome = f"{status.objective.metric} {value:.4f}"
-        else:
-            outcome = f"{trial.state}: {trial.reason}"
-        left = status.seconds_left
-        eta = "" if left is None else f", about {duration(left)} left"
-        self.say(
-            f"[{status.trained}/{status.budget}] trial {trial.number} {trial.placement.label}: {outcome} "
-            f"({trial.seconds:.1f} s{eta})"
-        )
-
-    def update(self, status: Status) -> None:
-        """Draw the moment."""
-        if self._live is not None:
-            self._live.update(self._draw(status))
-
-    def _draw(self, status: Status) -> Group:
-        progress = Progress(
-            TextColumn("{task.completed:.0f}/{task.total:.0f} trained"), BarColumn(), TextColumn("{task.description}")
-        )
-        left = status.seconds_left
-        parts = [f"{len(status.running)} running", f"{status.failed} failed"]
-        parts.append(f"{duration(time.monotonic() - self._start)} elapsed")
-        parts.append("" if left is None else f"about {duration(left)} left")
-        progress.add_task(", ".join(p for p in parts if p), total=status.budget, completed=status.trained)
-        running = [
-            f"  trial {t.number} {t.placement.label}: epoch {status.epochs.get(t.number, 0)}/{t.identity.epochs}"
-            for t in status.running
-        ]
-        rows: list[object] = [progress, *running]
-        found = Findings(trials=status.trials, objective=status.objective)
-        summary = summarize(found, folder="", budget=status.budget, ended="")
-        if summary.front:
-            rows.append(front_display(summary, title="front so far (single runs)"))
-        if status.ending:
-            rows.append(status.ending)
-        return Group(*rows)  # type: ignore[arg-type]  # rich's protocol is structural
-
-
-def show_result(summary: Summary) -> None:
-    """Print the end of a search: why it ended, the front, rules beside it, what was gained, and where the files are."""
-    out = console(width=180)
+    out = console(width=WIDTH)
     say = functools.partial(out.print, highlight=False, markup=False)
     failed = f", {summary.failed} trainings failed" if summary.failed else ""
     say(f"Ended: {summary.ended} ({summary.trained} trained{failed}).")
@@ -149,40 +35,52 @@ def show_result(summary: Summary) -> None:
             if summary.estimated
             else "single runs"
         )
-        out.print(front_display(summary, title=f"Pareto front ({what})"))
+        elsewhere = "all of it: report.html, front.csv"
+        out.print(front_display(summary, title=f"Pareto front ({what})", elsewhere=elsewhere))
     if (rules := rules_display(summary)) is not None:
         out.print(rules)
     for line in summary.lines:
         say(line)
     best = ", best/" if (Path(summary.folder) / "best").is_dir() else ""  # a replayed search has no weights
     say(f"Files: {summary.folder} (report.html, trials.csv, curves.csv, front.csv, front.png, study.db{best})")
+    if dashboard:
+        needs = "" if find_spec("optuna_dashboard") else " (pip install 'se-nas[dashboard]')"
+        out.print(f"Dashboard{needs}: {dashboard}", highlight=False, markup=False, soft_wrap=True)  # to be copied
 
 
 def show_export(folder: str, proofs: Sequence[dict[str, Any]], folded: Sequence[str] = ()) -> None:
     """Print what was folded, the proof of each exported file, and the folder as the last line."""
-    out = console(width=180)
+    out = console(width=WIDTH)
     for sentence in folded:
         out.print(sentence, highlight=False, markup=False)
     first = proofs[0]
-    table = Table(title=f"Proven on {first['images']} validation images, each file in a process of its own",
-                  title_justify="left")  # fmt: skip
-    for name in ("file", "KiB", "largest difference", "same predictions", "accuracy", "latency, ms (90 % interval)"):
-        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
-    for proof in proofs:
-        latency = proof["latency"]
-        table.add_row(
-            proof["file"],
-            f"{proof['bytes'] / 1024:,.0f}",
-            f"{proof['difference']:.2g} of {proof['scale']:.3g}",
-            f"{100 * proof['agreement']:.2f} %",
-            "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
-            f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
-        )
+    heads = ("file", "KiB", "largest difference", "same predictions", "accuracy", "latency, ms (90 % interval)")
+    rows = [_proof_cells(proof) for proof in proofs]
+    table = FittedTable(
+        title=f"Proven on {first['images']} validation images, each file in a process of its own",
+        columns=[
+            Column(head=head, cells=[row[i] for row in rows], text=i == 0, rank=rank)
+            for i, (head, rank) in enumerate(zip(heads, (0, 5, 1, 2, 3, 4), strict=True))
+        ],
+        elsewhere="all of it: proof.json",
+    )
     out.print(table)
     if first["trained_accuracy"] is not None:
         out.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
                       highlight=False)  # fmt: skip
     out.print(folder, highlight=False, markup=False)
+
+
+def _proof_cells(proof: dict[str, Any]) -> list[str]:
+    latency = proof["latency"]
+    return [
+        proof["file"],
+        f"{proof['bytes'] / 1024:,.0f}",
+        f"{proof['difference']:.2g} of {proof['scale']:.3g}",
+        f"{100 * proof['agreement']:.2f} %",
+        "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
+        f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
+    ]
 
 
 def show_explained(found: Explanation, folder: str) -> None:
@@ -199,21 +97,30 @@ def show_explained(found: Explanation, folder: str) -> None:
     say(f"Files: {folder} ({GATE_FILES})", soft_wrap=True)
 
 
+CONFIRMED_RANKS = (0, 7, 5, 1, 6, 0, 2, 3, 4, 8, 9, 10)
+"""Of the columns of `show_confirmed`: those of a lower rank stay longer."""
+
+
 def show_confirmed(result: Confirmation, run: str) -> None:
     """Print what a confirm found: the table of networks, the verdict, and where the files are."""
-    out = console(width=180)
+    out = console(width=WIDTH)
     say = functools.partial(out.print, highlight=False, markup=False)
     images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
     up_to = "" if result.rounds is None else "up to "
     title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
-    table = Table(title=title, title_justify="left")
-    names = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "to no SE", "90 % interval", "p",
-             "to SE everywhere", "p", "promised", "overestimated by")  # fmt: skip
-    for name in names:
-        table.add_column(name, justify="left" if name == "placement" else "right", overflow="fold")
-    for network in result.networks:
-        table.add_row(*_confirmed_cells(network, result))
-    out.print(table)
+    heads = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "vs. no SE", "90 % interval", "p",
+             "vs. SE everywhere", "p", "promised", "overestimated by")  # fmt: skip
+    rows = [_confirmed_cells(network, result) for network in result.networks]
+    out.print(
+        FittedTable(
+            title=title,
+            columns=[
+                Column(head=head, cells=[row[i] for row in rows], text=i == 0, rank=rank)
+                for i, (head, rank) in enumerate(zip(heads, CONFIRMED_RANKS, strict=True))
+            ],
+            elsewhere="all of it: report.html, confirm.json",
+        )
+    )
     if result.noise is not None:
         finite = result.noise.image_sd
         by_images = "unknown" if finite is None else amount(finite, result.unit, signed=False)
@@ -260,16 +167,25 @@ def _range(interval: tuple[float, float] | None, unit: str) -> str:
 
 def show_comparison(found: Comparison) -> None:
     """Print what `se_nas.commands.compare.compare` found."""
-    out = console(width=180)
-    table = Table(title=f"{found.metric} against {found.cost}", title_justify="left")
-    values = (found.metric, found.cost, "hypervolume")
-    for name in ("run", "backbone", "data", "sampler", "trained", "best network", *values):
-        table.add_column(name, justify="right" if name == "trained" or name in values else "left", overflow="fold")
-    for row in found.runs:
-        table.add_row(
-            row.run, row.backbone, row.data, row.sampler, str(row.trained), row.best.replace(",", " "),
-            f"{row.value:.4f}", f"{row.cost:.5g}", f"{row.hypervolume:.4f}",
-        )  # fmt: skip
+    out = console(width=WIDTH)
+    flops = found.cost == "gflops"
+    unit, texts = flops_told_apart([row.cost for row in found.runs]) if flops else (
+        cost_with_unit(found.cost), [f"{row.cost:.5g}" for row in found.runs])  # fmt: skip
+    table = FittedTable(
+        title=f"{found.metric} against {found.cost}",
+        columns=[
+            Column(head="run", cells=[row.run for row in found.runs], text=True),
+            Column(head="backbone", cells=[row.backbone for row in found.runs], text=True, rank=3),
+            Column(head="data", cells=[row.data for row in found.runs], text=True, rank=4),
+            Column(head="sampler", cells=[row.sampler for row in found.runs], text=True, rank=6),
+            Column(head="trained", cells=[str(row.trained) for row in found.runs], rank=5),
+            Column(head="best network", cells=[row.best.replace(",", " ") for row in found.runs], text=True, rank=1),
+            Column(head=found.metric, cells=[f"{row.value:.4f}" for row in found.runs]),
+            Column(head=unit, cells=texts),
+            Column(head="hypervolume", cells=[f"{row.hypervolume:.4f}" for row in found.runs], rank=2),
+        ],
+        elsewhere="all of it: compare.html",
+    )
     out.print(table)
     for note in found.notes:
         out.print(note, highlight=False, markup=False)

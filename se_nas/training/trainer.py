@@ -105,8 +105,9 @@ class Watch(pl.Callback):
             place = _place(trainer, batch_idx, trainer.num_training_batches)
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
             # Lightning has divided it by the number of pieces that a batch is cut into.
-            known = isinstance(loss, torch.Tensor) and loss.numel() == 1
-            return place | ({"loss": float(loss) * trainer.accumulate_grad_batches} if known else {})
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+                return place
+            return place | {"loss": float(loss) * trainer.accumulate_grad_batches}
 
         self.pulse(seen)
 

@@ -25,7 +25,7 @@ from se_nas.data.decoding import reading
 from se_nas.data.pixels import Kind, Pixels
 from se_nas.data.sealed import open_test
 from se_nas.data.store import open_part, prepare_data
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 
 def prepared(target: str, folder: Path, **args: Any) -> tuple[DataInfo, Part]:

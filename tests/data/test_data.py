@@ -26,7 +26,7 @@ from se_nas.data.arrays import Arrays
 from se_nas.data.base import PARTS, DataInfo
 from se_nas.data.sealed import open_test, openings
 from se_nas.data.store import cut_note, open_part, prepare_data, read_info
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 
 def prepare(target: str, folder: Path, **args: Any) -> DataInfo:

@@ -24,7 +24,7 @@ from se_nas.core.trial import Recipe, Target
 from se_nas.data import module_seals
 from se_nas.data.module_seals import Seal, seal_changed, seal_module
 from se_nas.data.store import open_source, prepare_data, read_info
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 MODULE = """
 import random

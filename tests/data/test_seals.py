@@ -24,7 +24,7 @@ from se_nas.data.base import PARTS, PartName, Rows
 from se_nas.data.sealed import open_test, openings
 from se_nas.data.seals import source_checksum
 from se_nas.data.store import open_part, open_source, prepare_data
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 SIZES = {"train": 24, "val": 12, "test": 12}
 Change = Callable[[dict[str, np.ndarray]], object]

@@ -28,7 +28,7 @@ from se_nas.engine.leases import Leases
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.study import SET_BACK, Study
 from se_nas.executors.remote import _Tray
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 

@@ -24,7 +24,7 @@ from se_nas.engine.kept_start import start_of, study_of
 from se_nas.engine.problem import prepare
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.study import Study
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.training.evaluate import evaluate
 
 SETTINGS: dict[str, Any] = {

@@ -25,7 +25,7 @@ from se_nas.engine import patience
 from se_nas.engine.patience import FIRST, Patience, end, wait_for
 from se_nas.executors.inline import InlineExecutor
 from se_nas.executors.local import LocalExecutor
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 
 SLOW = """
 import time

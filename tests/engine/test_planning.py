@@ -219,7 +219,7 @@ class TestCommand:
         assert places == sorted(places)
 
     def test_it_trains_as_if_there_had_been_no_plan(self, tmp_path: Path) -> None:
-        from se_nas.report.terminal import View
+        from se_nas.report.view import View
 
         def values(name: str, view: View | None) -> list[float]:
             config: SearchConfig = tiny(tmp_path, budget=3, out=str(tmp_path / name))

@@ -40,7 +40,7 @@ from se_nas.report.figures import write_paper
 from se_nas.report.metric import Metric
 from se_nas.report.page import DARK, LIGHT, Page, Section, render, write_page
 from se_nas.report.run_page import RunFacts, run_page
-from se_nas.report.terminal import View
+from se_nas.report.view import View
 from se_nas.samplers.pareto import hypervolume
 from se_nas.space.space import Space
 from se_nas.training.loggers import check_logs, log_names

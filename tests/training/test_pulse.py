@@ -136,7 +136,8 @@ def test_batches_of_training_and_of_validation(tmp_path: Path, monkeypatch: pyte
     info = problem.data
     steps, looks = info.train // 256, -(-info.val // 256)
     places = [(seen["epoch"], seen["batch"], seen["batches"], seen.get("validating", 0)) for seen in channel.seen]
-    assert places == [*((1, n, steps, 0) for n in range(1, steps + 1)), *((1, n, looks, 1) for n in range(1, looks + 1))]
+    trained, looked = ([(1, n, of, part) for n in range(1, of + 1)] for of, part in ((steps, 0), (looks, 1)))
+    assert places == trained + looked
     losses = [seen["loss"] for seen in channel.seen if "validating" not in seen]
     assert sum(losses) / steps == pytest.approx(channel.reports[0][1]["train_loss"], rel=1e-5)
 
