@@ -106,7 +106,8 @@ class SearchConfig:
         storage: Optuna storage URL, such as postgresql://USER@HOST/DATABASE, that several drivers may share; default an
             SQLite file in the run folder.
         keep_weights: all, front (of networks on the front only), or auto: all while they take less than 1 GiB.
-        logs: Logs of each training in RUN/logs: csv, tensorboard, or both with a comma between; default none.
+        logs: Logs of each training, one or several with commas between: csv and tensorboard (in RUN/logs), wandb,
+            mlflow (in RUN/logs/mlflow.db, or where MLFLOW_TRACKING_URI says); default none.
     """
 
     backbone: Target = field(default_factory=lambda: Target(target="resnet20"))
@@ -215,6 +216,7 @@ class TrainConfig:
         device: auto, cpu, an accelerator of torch (cuda, mps, xpu, ...), or one of several such as cuda:1.
         seed: Seed of everything random.
         out: The folder; an existing training goes on where it stopped.
+        logs: Logs of the training, as for a search.
     """
 
     placement: str
@@ -235,6 +237,7 @@ class TrainConfig:
     device: str = "auto"
     seed: int = 0
     out: str = "runs/train"
+    logs: str = ""
 
     def search(self) -> SearchConfig:
         """The same as a search of one training."""
@@ -246,7 +249,7 @@ class TrainConfig:
 
 
 SHARED = ("backbone", "data", "task", "trainer", "input_shape", "num_classes", "metric", "direction", "weights",
-          "space", "train", "executor", "trial_timeout", "device", "seed", "out")  # fmt: skip
+          "space", "train", "executor", "trial_timeout", "device", "seed", "out", "logs")  # fmt: skip
 """Settings that a training has in common with a search."""
 
 

@@ -144,6 +144,10 @@ class Request:
     channels_last: bool = False
     logs: tuple[str, ...] = ()
     """Which logs the training writes, see `se_nas.training.loggers`."""
+    search: str = ""
+    """The search that it is of, by which logs are grouped."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Costs of the placement, for logs."""
     metric: str | None = None
     """What is compared instead of the task's own metric."""
     direction: Direction | None = None

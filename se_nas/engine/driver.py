@@ -30,6 +30,7 @@ from se_nas.report.progress import Status
 from se_nas.report.view import View
 from se_nas.training.checkpoint import FOLDER as CHECKPOINTS
 from se_nas.training.evaluate import evaluate, result_file
+from se_nas.training.loggers import begin_logs, log_names
 from se_nas.training.provenance import commit
 
 KEPT_BYTES = 2**30
@@ -85,6 +86,7 @@ class Driver:
         self.patience.learn(trials)
         if _spent(trials) >= self.problem.config.budget:
             return self._why(trials)
+        begin_logs(log_names(self.problem.config.logs), self.run.path)
         number = len(self.problem.devices)
         self.view.stage(f"starting {number} worker{'s' * (number > 1)}")
         executor = open_executor(self.problem.config.executor, self.problem.devices)

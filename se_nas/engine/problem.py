@@ -145,6 +145,8 @@ class Problem:
             direction=self.config.direction,
             device=self.devices[0],
             logs=log_names(self.config.logs),
+            search=folder.name,
+            costs={name: cost.value for name, cost in trial.costs.items()} if self.config.logs else {},
             channels_last=wants_channels_last(self.precision, torch.device(devices_of(self.devices[0])[0])),
             checkpoint_minutes=self.config.checkpoint_minutes,
             graph=self.config.graph,
@@ -172,10 +174,10 @@ def prepare(
         weights=None if config.weights is None else str(user_path(config.weights).resolve()),
         latency_table=",".join(str(user_path(f).resolve()) for f in table_files(config.latency_table).values()) or None,
     )
-    check_logs(log_names(config.logs))
     loop = open_loop(config.trainer, metric=config.metric, direction=config.direction)
     check_trainer(config, loop)
     elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
+    check_logs(log_names(config.logs), elsewhere=elsewhere is not None)
     if elsewhere and config.devices_per_trial > 1:
         raise ConfigError(
             f"devices_per_trial is {config.devices_per_trial}, but the executor {config.executor.target!r} gives one "

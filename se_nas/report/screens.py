@@ -21,7 +21,7 @@ Draw = Callable[[], Sequence[RenderableType]]
 
 
 class Screen(Protocol):
-    """What all have; `moves` is whether the picture is drawn at all."""
+    """What all have; `moves` is whether the picture is drawn at all, `redraw` says that it is another one."""
 
     moves: bool
 
@@ -30,6 +30,8 @@ class Screen(Protocol):
     def stop(self) -> None: ...
 
     def say(self, line: str) -> None: ...
+
+    def redraw(self) -> None: ...
 
 
 class Nowhere:
@@ -42,6 +44,8 @@ class Nowhere:
     def stop(self) -> None: ...
 
     def say(self, line: str) -> None: ...
+
+    def redraw(self) -> None: ...
 
 
 class Terminal:
@@ -73,6 +77,8 @@ class Terminal:
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False)
 
+    def redraw(self) -> None: ...
+
 
 class Lines:
     """Lines on standard error; `tick` is called each second, for those that are said at their time."""
@@ -93,6 +99,8 @@ class Lines:
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False)
+
+    def redraw(self) -> None: ...
 
 
 class Notebook:
@@ -117,20 +125,20 @@ class Notebook:
 
         self._draw = draw
         self._handle = display(HTML(""), display_id=True)
-        self._clock = _Clock(1.0, self._update)
+        self._clock = _Clock(1.0, self.redraw)
 
     def stop(self) -> None:
         if self._clock is not None:
             self._clock.stop()
             self._clock = None
             self._draw = list
-            self._update()
+            self.redraw()
 
     def say(self, line: str) -> None:
         self._lines.append(line)
-        self._update()
+        self.redraw()
 
-    def _update(self) -> None:
+    def redraw(self) -> None:
         from IPython.display import HTML
 
         with self._drawing:

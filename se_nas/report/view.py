@@ -87,7 +87,9 @@ class View:
         """What is being done now, until the next stage or the first training."""
         with self._lock:
             self._stage, self._stage_since = what, time.monotonic()
-            if what and not self._screen.moves:
+            if self._screen.moves:
+                self._screen.redraw()
+            elif what:
                 self.say(f"{what} ...")
 
     def begun(self, trial: Trial, metric: str) -> None:

@@ -28,7 +28,7 @@ from se_nas.training.checkpoint import Checkpoints
 from se_nas.training.ddp import Ranks, synchronized
 from se_nas.training.devices import threads
 from se_nas.training.execution import Prepared, forget_network, prepare_network
-from se_nas.training.loggers import open_logs
+from se_nas.training.loggers import opened_logs
 from se_nas.training.loop_run import train_own
 from se_nas.training.provenance import commit, device_name, versions
 from se_nas.training.tasks import loss_rule, open_task
@@ -194,8 +194,11 @@ def train_candidate(
         limit=steps,
         rank=rank,
     )
-    loggers = () if steps else open_logs(request, job.task.metric)
-    curve, stopped = train(prepared.network, job, settings, channel=channel, checkpoints=checkpoints, loggers=loggers)
+    quiet = replace(request, logs=()) if steps else request
+    with opened_logs(quiet, task.metric) as loggers:
+        curve, stopped = train(
+            prepared.network, job, settings, channel=channel, checkpoints=checkpoints, loggers=loggers
+        )
     if not curve and not steps:
         raise TrainingError("the training ended before its first validation")
     prepared.finish()

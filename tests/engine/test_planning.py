@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import REPOSITORY, run_python, tiny, write_space
+from helpers import REPOSITORY, tiny, write_space
 
 import se_nas
 from se_nas.analysis.search_plan import SearchPlan, guessed_noise
@@ -186,22 +186,6 @@ class TestCommand:
         assert found["effect"] == pytest.approx(found["noise"]["sd"] * found["effect_in_sd"])
         assert said.err == ""
         assert not Path(out).exists()
-
-    def test_the_first_line_comes_before_torch_is_loaded(self, tmp_path: Path) -> None:
-        code = (
-            "import sys\n"
-            "class Watched:\n"
-            "    def write(self, text):\n"
-            "        if text.startswith('Plan:'):\n"
-            "            print(sorted({'torch', 'optuna', 'numpy'} & set(sys.modules)), text)\n"
-            "            raise SystemExit(0)\n"
-            "    def flush(self): pass\n"
-            "sys.stderr = Watched()\n"
-            "from se_nas.cli import main\n"
-            f"main(['search', '--budget', '8', '--epochs', '3', '--out', {str(tmp_path / 'run')!r}])\n"
-        )
-        done = run_python("-c", code)
-        assert done.stdout.startswith("[] Plan: resnet20 on digits, at most 8 trainings of 3 epochs")
 
     def test_a_search_says_its_plan_before_its_first_training(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
