@@ -186,7 +186,7 @@ def cost_text(value: float, name: str) -> str:
 
 
 def flops_told_apart(gflops: Sequence[float]) -> tuple[str, list[str]]:
-    """A unit for these, and each in it with four digits or as many more as tell all of them apart, up to seven.
+    """GFLOPs or MFLOPs, and each value in it with four digits, or with up to seven where that tells all of them apart.
 
     >>> flops_told_apart([0.002533, 0.002541]), flops_told_apart([4.089184, 4.08925])
     (('MFLOPs', ['2.533', '2.541']), ('GFLOPs', ['4.08918', '4.08925']))
@@ -206,8 +206,8 @@ def flops_told_apart(gflops: Sequence[float]) -> tuple[str, list[str]]:
     return unit, texts
 
 
-_FLOPS = (("GFLOPs", 1.0), ("MFLOPs", 1e3), ("kFLOPs", 1e6))
-"""Unit -> how many GFLOPs are one, largest first."""
+_FLOPS = (("GFLOPs", 1.0), ("MFLOPs", 1e3))
+"""Unit and how many of it are one GFLOPs, largest first."""
 
 
 def level_text(setting: str, level: str) -> str:

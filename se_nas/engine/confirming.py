@@ -115,7 +115,8 @@ class Confirming:
         work, done = functools.partial(examine, part=part), False
         try:
             requests = [self.problem.request(trial, self.run.path) for trial in waiting]
-            self.view.stage(f"examining {len(requests)} trained networks on the {part} part")
+            where = "test set" if part == "test" else "validation set"
+            self.view.stage(f"evaluating {len(requests)} trained networks on the {where}")
             futures: list[Future[Result]] = [executor.submit(work, r, lambda *_: "continue") for r in requests]
             patience = Patience(self.problem.config, self.study.trials())
             wait_for(executor, futures, math.inf if patience.off else len(futures) * patience.limit, "its exam")

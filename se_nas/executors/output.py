@@ -34,6 +34,7 @@ class Output:
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._kept: deque[bytes] = deque([b""], maxlen=KEPT)
+        self._line = b""
         self._thread = threading.Thread(target=self._pass_on, name="output of a worker", daemon=True)
         self._thread.start()
 
@@ -44,8 +45,18 @@ class Output:
                 kept = self._kept
                 kept[-1] = (kept[-1] + first)[-1000:]
                 kept.extend(others)
-                with contextlib.suppress(OSError):  # nobody looks
-                    os.write(2, data)
+                self._show(data)
+            self._show(b"\n" if self._line else b"")
+
+    def _show(self, data: bytes) -> None:
+        """Write to the terminal; in whole lines where a picture is drawn in it, or where it is a notebook."""
+        with contextlib.suppress(OSError, ValueError):  # nobody looks
+            if sys.stderr is sys.__stderr__ or sys.stderr is None:
+                os.write(2, data)
+                return
+            lines, end, rest = (self._line + data).rpartition(b"\n")
+            self._line = rest
+            sys.stderr.write((lines + end).decode(errors="replace"))
 
     def forget(self) -> None:
         """Another evaluation begins: what was printed so far is not of it."""

@@ -1,4 +1,4 @@
-"""Where a search under way is shown: drawn again and again in a terminal or a notebook, as lines in a log, nowhere.
+"""Where a running search is shown: drawn again and again in a terminal or a notebook, as lines in a log, nowhere.
 
 Each of them is told lines that stay, and draws the picture that it was made with at moments of its own choice.
 """
@@ -54,7 +54,7 @@ class Terminal:
     Parameters
     ----------
     force:
-        Draw although it is no terminal.
+        Draw even if it is not a terminal.
     """
 
     moves = True

@@ -109,7 +109,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     up_to = "" if result.rounds is None else "up to "
     title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
     heads = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "vs. no SE", "90 % interval", "p",
-             "vs. SE everywhere", "p", "promised", "overestimated by")  # fmt: skip
+             "vs. SE everywhere", "p", "predicted", "overestimated by")  # fmt: skip
     rows = [_confirmed_cells(network, result) for network in result.networks]
     out.print(
         FittedTable(

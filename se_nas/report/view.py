@@ -24,7 +24,7 @@ SILENCE = 30.0
 """Seconds after which a line is said, whatever there is to say."""
 
 EPOCHS = 2.0
-"""Seconds between the epochs of all trainings together that are lines of their own."""
+"""Least seconds between two lines for ends of epochs, over all running trainings."""
 
 
 class View:

@@ -51,7 +51,7 @@ FAST = ["--backbone", "resnet8", "--executor", "inline", "--batch-size", "256"]
 
 
 class TestLog:
-    """Standard error is no terminal."""
+    """Standard error is not a terminal."""
 
     def test_a_training_says_each_epoch(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = str(tmp_path / "run")
@@ -61,8 +61,8 @@ class TestLog:
             "Train: all:16 of resnet8, 3 epochs", "loading PyTorch and Lightning ...", "reading the data ...",
             "building the backbone resnet8 ...", "finding the sites of SE blocks ...", "pricing 64 placements ...",
             "starting 1 worker ...", "[0/1] trial 0 all:16: epoch 1/3", "[0/1] trial 0 all:16: epoch 2/3",
-            "[1/1] trial 0 all:16: val_accuracy", "writing the report ...", "test part opened",
-            "examining the network on the test part ...",
+            "[1/1] trial 0 all:16: val_accuracy", "writing the report ...", "test set evaluated",
+            "evaluating the network on the test set ...",
         ]  # fmt: skip
         missing = [step for step in steps if not any(line.startswith(step) for line in said)]
         assert missing == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator, Mapping
 
 import helpers
@@ -84,6 +86,23 @@ def test_all_of_it_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> No
     executor.submit(helpers.evaluate_exit, request(), go_on).exception(PATIENCE)
     in_time(executor.shutdown, PATIENCE, "the end of the executor")
     assert "reading the images\nthe licence server says no\n" in capfd.readouterr().err
+
+
+def test_where_a_picture_is_drawn_it_is_written_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Drawn(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Drawn())
+    executor = LocalExecutor(("cpu",))
+    executor.submit(helpers.evaluate_exit, request(), go_on).exception(PATIENCE)
+    in_time(executor.shutdown, PATIENCE, "the end of the executor")
+    said = [text for text in written if text]
+    assert "reading the images\nthe licence server says no\n" in "".join(said)
+    assert all(text.endswith("\n") for text in said)
 
 
 def test_lines_of_a_users_own_log_are_kept_and_those_of_ray_are_not() -> None:

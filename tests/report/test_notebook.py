@@ -108,6 +108,6 @@ def test_progress_false_silences(cells: tuple[list[list[str]], Outputs]) -> None
 
 def test_a_confirm_says_where_it_is(cells: tuple[list[list[str]], Outputs]) -> None:
     versions = cells[0][3]
-    steps = ["2 networks .* x 2 fresh seeds|3 networks .* x 2 fresh seeds", r"0/\d trained", "examining"]
+    steps = ["2 networks .* x 2 fresh seeds|3 networks .* x 2 fresh seeds", r"0/\d trained", "evaluating"]
     places = [place(versions, step) for step in steps]
     assert places == sorted(places)
