@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from se_nas.core.errors import RunError
 from se_nas.core.files import clear_parts, weights_file
 from se_nas.core.plain_text import visible
 from se_nas.core.serialization import from_plain
-from se_nas.core.storage_url import offer, without_password
+from se_nas.core.storage_url import dashboard_command, offer, without_password
 from se_nas.core.trial import Objective, Trial
 from se_nas.core.words import CHANCES_HEAD, chances_cell, chances_note
 from se_nas.data.base import DataInfo
@@ -57,16 +56,8 @@ class SearchResult:
     folder: Path
     summary: Summary
     found: Findings
-    storage: str = ""
-    """The URL of the study, without a password."""
-
-    @property
-    def dashboard(self) -> str:
-        """The command that shows the study in optuna-dashboard, quoted for a shell; empty if there is no study.
-
-        A password is left to the variables of the database, such as ``PGPASSWORD``.
-        """
-        return shlex.join(["optuna-dashboard", self.storage]) if self.storage else ""
+    dashboard: str = ""
+    """The command that opens the study in optuna-dashboard."""
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -161,7 +152,7 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
     if note := _write_best(run, study, found, summary, shared=config.storage is not None):
         summary = replace(summary, gained=(*summary.gained, note))
     write_run_page(run, study, found, summary)
-    return SearchResult(folder=run.path, summary=summary, found=found, storage=without_password(study.url))
+    return SearchResult(folder=run.path, summary=summary, found=found, dashboard=dashboard_command(study.url))
 
 
 def _write_best(run: RunFolder, study: Study, found: Findings, summary: Summary, *, shared: bool) -> str:
@@ -205,7 +196,7 @@ def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None)
     confirmation = read_confirmed(run.path)
     summary = summarize(found, folder=str(run.path), budget=budget, ended=ended, confirmation=confirmation)
     write_run_page(run, study, found, summary, refresh=refresh)
-    return SearchResult(folder=run.path, summary=summary, found=found, storage=without_password(study.url))
+    return SearchResult(folder=run.path, summary=summary, found=found, dashboard=dashboard_command(study.url))
 
 
 def report_again(folder: Path, *, figures: Path | None = None, storage: str | None = None) -> SearchResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
@@ -33,6 +34,17 @@ def with_password(url: URL) -> URL:
 def without_password(url: str) -> str:
     """The URL as it may be kept: no password, and no parameter that is named like one."""
     return _rendered(url, hidden=False)
+
+
+def dashboard_command(url: str) -> str:
+    """The command that opens a study in optuna-dashboard, quoted for a shell.
+
+    It has no password, which the database takes from its own variables, such as ``PGPASSWORD``.
+
+    >>> dashboard_command("postgresql://me:secret@host/studies"), dashboard_command("sqlite:///a run/study.db")
+    ('optuna-dashboard postgresql://me@host/studies', "optuna-dashboard 'sqlite:///a run/study.db'")
+    """
+    return shlex.join(["optuna-dashboard", without_password(url)])
 
 
 def shown(url: str) -> str:

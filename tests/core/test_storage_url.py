@@ -8,6 +8,7 @@ from sqlalchemy import make_url
 from se_nas.core.errors import RunError
 from se_nas.core.storage_url import (
     PASSWORD,
+    dashboard_command,
     offer,
     offered,
     shown,
@@ -73,3 +74,17 @@ def test_what_was_given_in_this_process_is_found_again() -> None:
     offer("postgresql://me:geheim@host-of-this-test/d")
     assert offered("postgresql://me@host-of-this-test/d") == "postgresql://me:geheim@host-of-this-test/d"
     assert offered("postgresql://you@host-of-this-test/d") is None
+
+
+class TestDashboard:
+    @pytest.mark.parametrize(
+        ("url", "command"),
+        [
+            ("postgresql://me:se%20cret@host:5432/studies", "optuna-dashboard postgresql://me@host:5432/studies"),
+            ("postgresql://host/studies?password=x&sslmode=require",
+             "optuna-dashboard 'postgresql://host/studies?sslmode=require'"),
+            ("sqlite:////a run/it's/study.db", "optuna-dashboard 'sqlite:////a run/it'\"'\"'s/study.db'"),
+        ],
+    )  # fmt: skip
+    def test_is_quoted_and_has_no_password(self, url: str, command: str) -> None:
+        assert dashboard_command(url) == command
