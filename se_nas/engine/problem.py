@@ -176,6 +176,8 @@ def prepare(
     )
     loop = open_loop(config.trainer, metric=config.metric, direction=config.direction)
     check_trainer(config, loop)
+    if config.executor.target not in ("local", "inline"):
+        stage(f"connecting to the executor {config.executor.target}")
     elsewhere = slots_elsewhere(config.executor, device=config.device, workers=config.workers)
     check_logs(log_names(config.logs), elsewhere=elsewhere is not None)
     if elsewhere and config.devices_per_trial > 1:
@@ -237,7 +239,7 @@ def prepare(
         rehearse(copy.deepcopy(backbone), task=own, recipe=config.train, data=data, folder=folder)
     precision = _precision(config, elsewhere[0] if elsewhere else None, here)
     if not elsewhere and config.executor.target != "inline" and loop is None:
-        devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision))
+        devices = choose_devices(config, _trainings_at_once(config, data, space, folder, precision, stage))
     stage(f"pricing {space.size:,} placements")
     return Problem(
         config=config,
@@ -260,14 +262,16 @@ def initialisation(config: SearchConfig) -> str:
 
 
 def _trainings_at_once(
-    config: SearchConfig, data: DataInfo, space: Space, folder: Path, precision: Precision
-) -> Callable[[str], int]:
+    config: SearchConfig, data: DataInfo, space: Space, folder: Path, precision: Precision,
+    stage: Callable[[str], object],
+) -> Callable[[str], int]:  # fmt: skip
     """How many trainings a GPU takes, measured with the reference placement, which has SE everywhere."""
 
     def at_once(gpu: str) -> int:
         device = torch.device(gpu)
         if device.type != "cuda":  # others do not tell what a training needs
             return 1
+        stage(f"measuring what a training needs on {gpu}")
         placement = space.reference
         request = Request(
             trial=-1, placement=placement, units=space.units, backbone=config.backbone, folder=str(folder), device=gpu,
