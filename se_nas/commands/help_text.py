@@ -28,7 +28,7 @@ HEADINGS: dict[str, str] = {
     "Where it runs": "executor workers device trials_per_device devices_per_trial graph trial_timeout "
     "checkpoint_minutes",
     "Files": "config out to force storage keep_weights logs trust figures diagram",
-    "What is shown": "classes plan watch every probe_lr quiet json print_config help",
+    "What is shown": "classes plan progress watch every probe_lr quiet json print_config help",
 }
 """Heading -> the options below it, in this order."""
 

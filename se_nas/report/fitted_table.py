@@ -10,6 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from se_nas.core.plain_text import visible
+
 TEXT = 18
 """Characters that a column of text has at least, if it has as many: its words wrap, and are not broken."""
 
@@ -36,16 +38,21 @@ class Column:
     @property
     def least(self) -> int:
         """Its smallest width."""
-        words = max(map(cell_len, self.head.split()), default=0)
+        words = max(map(_length, self.head.split()), default=0)
         if not self.text:
-            return max(words, *map(cell_len, self.cells), 0)
-        longest = max((cell_len(word) for cell in self.cells for word in cell.split()), default=0)
+            return max(words, *map(_length, self.cells), 0)
+        longest = max((_length(word) for cell in self.cells for word in cell.split()), default=0)
         return max(words, longest, min(self.whole, TEXT))
 
     @property
     def whole(self) -> int:
         """The width at which nothing wraps."""
-        return max(cell_len(self.head), *map(cell_len, self.cells), 0)
+        return max(_length(self.head), *map(_length, self.cells), 0)
+
+
+def _length(text: str) -> int:
+    """Cells of a terminal, with each control character shown as ``?``."""
+    return cell_len(visible(text))
 
 
 @dataclass(frozen=True, kw_only=True)
