@@ -16,6 +16,10 @@ TEXT = 18
 """Characters that a column of text has at least, if it has as many: its words wrap, and are not broken."""
 
 
+EXTRA, COMFORT = 5, 36
+"""The first rank of columns that are not worth a line break in a text, and the width up to which a text has none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column.
@@ -25,7 +29,8 @@ class Column:
     head:
         Wraps at spaces.
     rank:
-        Columns of a lower rank stay longer; of equal ones the left one.
+        Columns of a lower rank stay longer; of equal ones the left one. Those from `EXTRA` on come only where no text
+        has to wrap for them.
     text:
         Whether it is text, which wraps at spaces and stands left; numbers are never broken.
     """
@@ -88,9 +93,11 @@ class FittedTable:
         own = 1 if self.box else 0  # lines between columns
         room, chosen = width - own, dict[int, int]()
         for i in sorted(range(len(self.columns)), key=lambda i: self.columns[i].rank):
-            need = self.columns[i].least + 2 + own
-            if need <= room or not chosen:
-                chosen[i] = self.columns[i].least
+            column = self.columns[i]
+            need = column.least + 2 + own
+            kept = [self.columns[j] for j in chosen if self.columns[j].text] if column.rank >= EXTRA else []
+            if need + sum(max(0, min(text.whole, COMFORT) - text.least) for text in kept) <= room or not chosen:
+                chosen[i] = column.least
                 room -= need
         for i in sorted(chosen, key=lambda i: not self.columns[i].text):
             more = self.columns[i].whole - chosen[i]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from se_nas.analysis.summary import Summary, summarize
 from se_nas.core.words import flops_told_apart
-from se_nas.report.fitted_table import Column, FittedTable
+from se_nas.report.fitted_table import COMFORT, EXTRA, Column, FittedTable
 from se_nas.report.front_table import front_display
 from se_nas.report.rules_table import rules_display
 from se_nas.space.space import Space
@@ -41,7 +41,7 @@ def tables(draw: st.DrawFn) -> FittedTable:
         Column(
             head=draw(CELL),
             cells=draw(st.lists(CELL, min_size=rows, max_size=rows)),
-            rank=draw(st.integers(0, 5)),
+            rank=draw(st.integers(0, 7)),
             text=draw(st.booleans()),
         )
         for _ in range(draw(st.integers(1, 8)))
@@ -63,8 +63,10 @@ def test_no_line_is_too_long_and_no_word_is_cut(table: FittedTable, width: int) 
     own = 1 if table.box else 0
     used = own + sum(table.columns[i].least + 2 + own for i in shown)
     for i in hidden:
-        kept = [j for j in shown if table.columns[j].rank <= table.columns[i].rank]
-        needed = own + sum(table.columns[j].least + 2 + own for j in kept)
+        kept = [table.columns[j] for j in shown if table.columns[j].rank <= table.columns[i].rank]
+        needed = own + sum(column.least + 2 + own for column in kept)
+        if table.columns[i].rank >= EXTRA:
+            needed += sum(max(0, min(c.whole, COMFORT) - c.least) for c in kept if c.text)
         assert needed + table.columns[i].least + 2 + own > width, "there was room for it before those of a higher rank"
     assert used <= width
 
