@@ -50,6 +50,7 @@ EPOCH = Epoch(epoch=1, metrics={"val_accuracy": 0.5, "val_loss": 1.25})
 REQUEST = Request(
     trial=4, attempt=2, placement=PLACEMENT, units=(UNIT,), identity=IDENTITY, backbone=TARGET, folder="/run",
     device="cuda:1", threads=2, channels_last=True, logs=("csv",), metric="val_loss", direction="minimize",
+    search="run", costs={"params": 80_442, "latency": 12.5},
 )  # fmt: skip
 OUTCOME: dict[str, Any] = {
     "attempt": 2, "state": "stopped", "reason": "stopped early", "metrics": {"val_accuracy": METRIC},
