@@ -29,7 +29,7 @@ MARGINS = (0.1, 0.5, 2.0)
 DIGITS = ["--data", "digits"]
 CONTEXT = [
     "--data", str(HERE.parent / "controls" / "context.py") + ":context", "--backbone", "bagnet8", "--epochs", "16",
-    "--optimizer", "adamw", "--lr", "0.005", "--weight-decay", "0.01",
+    "--batch-size", "32", "--augment", "none", "--optimizer", "adamw", "--lr", "0.005", "--weight-decay", "0.01",
 ]  # fmt: skip
 NETWORKS: dict[str, list[str]] = {
     "digits resnet20 identity": [*DIGITS, "--backbone", "resnet20", "--epochs", "30"],
