@@ -19,13 +19,16 @@ import numpy as np
 import torch
 
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.summary import summarize
 from se_nas.backbones.build import build_backbone
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError
 from se_nas.core.placement import Choice, Placement, Site, Unit
 from se_nas.core.protocols import Channel
 from se_nas.core.trial import Metric, Objective, Recipe, Request, Result, RunIdentity, Target, Trial
+from se_nas.data.base import DataInfo
 from se_nas.insertion.discover import find_units
+from se_nas.report.reading import RunFacts, RunReading
 from se_nas.space.exact_cost import Cost
 from se_nas.space.space import Space
 
@@ -332,6 +335,20 @@ def searched(space: Space, n: int, *, sign: int = 1, effect: float = 0.03) -> li
 
 def findings(trials: Sequence[Trial], objective: Objective = OBJECTIVE, space: Space | None = None) -> Findings:
     return Findings(trials=trials, objective=objective, space=space)
+
+
+INFO = DataInfo(
+    target=Target(target="digits"), classes=("0", "1"), input_shape=(1, 8, 8), train=10, val=5, test=5,
+    fingerprint="f", checksum="c", split="s",
+)  # fmt: skip
+
+
+def reading_of(found: Findings, **facts: Any) -> RunReading:
+    """What a page of these findings is made of; `facts` are those of `RunFacts`."""
+    known = {"folder": Path("runs/x"), "config": SearchConfig(), "data": INFO, "times": ("", ""), **facts}
+    summary = summarize(found, folder="runs/x", budget=50, ended="the budget is spent",
+                        confirmation=known.get("confirmation"))  # fmt: skip
+    return RunReading.of(found, summary, RunFacts(**known))
 
 
 # Evaluations that end their process, or try to.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from se_nas.analysis.by_class import ByClass
 from se_nas.analysis.looks import Looks
 from se_nas.core.errors import RunError
 from se_nas.core.files import write_atomically
@@ -158,6 +159,8 @@ class Confirmation:
     noise: Noise | None = None
     networks: tuple[Confirmed, ...]
     verdict: Verdict
+    by_class: ByClass | None = None
+    """Where SE helps, class by class; None where that is not known."""
     seconds: float = 0.0
     started: str = ""
     command: str = ""

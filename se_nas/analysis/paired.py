@@ -33,14 +33,14 @@ def losses_of(scores: Array) -> Differences:
     shares = bool(((scores == 0) | (scores == 1)).all())
     images = np.cov(scores) / m
     if shares:
-        images = images + np.diag(_more_noise(scores, images))
+        images = images + np.diag(more_noise(scores, images))
     none = SeedNoise(total=0.0, total_degrees=m - 1, interaction=0.0, degrees=m - 1, correlation=0.0)
     noise = Variances(by_seeds=none, images=images, image_terms=(images, np.zeros((n, n))), shape=(n, 1, m))
     found = differences(scores[:, None], noise, [(0, k) for k in range(1, n)])
     return _with_score_intervals(found, scores) if shares else found
 
 
-def _more_noise(scores: Array, images: Array) -> Array:
+def more_noise(scores: Array, images: Array) -> Array:
     """What two more images add to the variance of the difference from the first network: ``n``, 0 for the first."""
     m = scores.shape[1]
     apart = scores[0] - scores

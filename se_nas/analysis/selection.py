@@ -89,21 +89,50 @@ def _within(found: Findings, cost: str, value: str) -> pd.Series:
     except ValueError as error:
         allowed = ["a number", "5ms", "0.005s"] if is_latency(cost) else ["a number"]
         raise RunError(f"the limit of {cost} is {value!r}", allowed=allowed) from error
-    table = found.complete
-    known = [str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
-    costs = [name for name in known if name in _costs(found)]
+    table, costs = found.complete, limited_costs(found)
     if cost not in costs:
         raise RunError(f"no trial of the run has the cost {cost!r}", allowed=costs, hint=did_you_mean(cost, costs))
-    upper = table[f"{cost}_high"].fillna(table[cost]) if f"{cost}_high" in table else table[cost]
+    upper = _upper(table, cost)
     row = best_row(table[upper <= limit], found.objective)
     if row is None:
         raise RunError(f"no trained network has {cost} of at most {limit:g}", hint=f"the smallest has {upper.min():g}")
     return row
 
 
-def _costs(found: Findings) -> set[str]:
-    measured = {str(name)[:-5] for name in found.complete.columns if str(name).endswith("_kind")}
-    return {*EXACT, *found.axes, *measured}
+def limited_costs(found: Findings) -> list[str]:
+    """The costs that ``max-COST=X`` takes, in the order of the table."""
+    table = found.complete
+    measured = {str(name)[:-5] for name in table.columns if str(name).endswith("_kind")}
+    return [
+        str(name)
+        for name in table.columns
+        if name in {*EXACT, *found.axes, *measured} and pd.api.types.is_numeric_dtype(table[name])
+    ]
+
+
+def _upper(table: pd.DataFrame, cost: str) -> pd.Series:
+    """What a network costs at most: the upper end of its interval where the cost is measured."""
+    return table[f"{cost}_high"].fillna(table[cost]) if f"{cost}_high" in table else table[cost]
+
+
+def budget_steps(found: Findings, cost: str) -> tuple[list[tuple[float, int]], float]:
+    """What ``max-COST=X`` selects for every X: from which limit on which trial, by rising limit; the highest cost.
+
+    Below the first limit no trained network is cheap enough.
+    """
+    table, objective = found.complete, found.objective
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+    known = table["mean"].notna()
+    # As `best_row`: the model estimate where there is one in reach, else single runs; of equal ones the cheapest.
+    values = sign * table["mean"].where(known, table["metric"])
+    ranks = list(zip(~known, values, table[objective.cost], range(len(table)), strict=True))
+    upper = _upper(table, cost).to_numpy(float)
+    steps: dict[float, int] = {}
+    best = None
+    for row in np.argsort(upper, kind="stable")[: int(np.isfinite(upper).sum())]:
+        if best is None or ranks[row] < best:
+            best, steps[float(upper[row])] = ranks[row], int(table["trial"].iloc[row])
+    return list(steps.items()), float(np.nanmax(upper)) if steps else 0.0
 
 
 def knee_row(front: pd.DataFrame, objective: Objective) -> pd.Series | None:

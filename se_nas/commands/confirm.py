@@ -40,6 +40,7 @@ from se_nas.core.storage_url import words_shown
 from se_nas.core.trial import Target, Trial
 from se_nas.data.base import DataInfo
 from se_nas.data.sealed import check_test_part, open_test
+from se_nas.engine.confirmed_classes import by_class
 from se_nas.engine.confirming import Confirming, without_schedule
 from se_nas.engine.exam import exam_file
 from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
@@ -140,6 +141,7 @@ def confirm(
         result = _assembled(confirming, study, done, openings)
         result = _judged(result, margin, run=str(run))
         result = replace(result, verdict=replace(result.verdict, cautions=_cautions(problem, done.trials, result)))
+        result = replace(result, by_class=by_class(folder.path, result, problem.data.classes))
         result = replace(result, seconds=round(time.monotonic() - started, 1))
         write_confirmed(folder.path, result)
         concluded = conclude(folder, study, "confirmed")

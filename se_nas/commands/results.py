@@ -14,13 +14,12 @@ import pandas as pd
 from torch import nn
 
 from se_nas.analysis.confirmation import read_confirmed
-from se_nas.analysis.explanation import read_explanation
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.folded_points import read_folded
 from se_nas.analysis.selection import select as select_trial
 from se_nas.analysis.summary import Network, Summary, as_json, summarize
 from se_nas.analysis.tables import best_row
 from se_nas.commands.diagnosis import explained
+from se_nas.commands.page_facts import page_facts
 from se_nas.core.config import SearchConfig, of_before
 from se_nas.core.errors import RunError
 from se_nas.core.files import clear_parts, weights_file
@@ -37,7 +36,7 @@ from se_nas.exports.bundle import export_trial, load
 from se_nas.report.figures import draw_front, write_paper, write_views
 from se_nas.report.notebook import front_figure
 from se_nas.report.page import write_page
-from se_nas.report.run_page import RunFacts, run_page
+from se_nas.report.run_page import run_page
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -99,7 +98,7 @@ class SearchResult:
         Over the cost that was searched for, or another that the trials have. ``front.png`` and ``front.svg`` in the run
         folder are the same for papers; ``write_html`` of the figure makes a page of it.
         """
-        return front_figure(self.found, self.summary, cost=cost)
+        return front_figure(self.found, self.summary, cost=cost, confirmation=read_confirmed(self.folder))
 
     def network(self, select: str = "recommended", *, trust: bool = False) -> nn.Module:
         """A trained network, in eval mode on the CPU; which, as `se_nas.analysis.selection.select` says.
@@ -177,15 +176,7 @@ def write_run_page(
     run: RunFolder, study: Study, found: Findings, summary: Summary, *, refresh: float | None = None
 ) -> Path:
     """Write ``report.html`` into a run folder: the page of a study, with the confirm of the run if there is one."""
-    facts = RunFacts(
-        folder=run.path,
-        config=stored(study, "config", SearchConfig),
-        data=stored(study, "data", DataInfo),
-        times=study.times(),
-        confirmation=read_confirmed(run.path),
-        explanation=read_explanation(run.path),
-        folded=read_folded(run.path),
-    )
+    facts = page_facts(run, study, found, stored(study, "config", SearchConfig), stored(study, "data", DataInfo))
     return write_page(run_page(found, summary, facts, refresh=refresh), run.path / "report.html")
 
 

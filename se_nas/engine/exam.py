@@ -5,7 +5,7 @@ Only `confirm` opens the test set, once, at its end; what it looks at before tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -26,6 +26,7 @@ from se_nas.data.shards import devices_of
 from se_nas.data.store import open_part, open_source, read_info
 from se_nas.insertion.insert import build_candidate
 from se_nas.training.answer import answer
+from se_nas.training.classification import PREDICTED, TRUE
 from se_nas.training.loop_run import examine_own
 from se_nas.training.tasks import open_task
 from se_nas.training.trainer import DeviceSettings, make_trainer, quiet, validation_batch
@@ -38,7 +39,8 @@ GROUPS = 20
 def exam_file(folder: Path, trial: int, part: PartName = "test") -> Path:
     """Where the exam of a confirmed training lies: its ``scores``, and the ``names`` and ``values`` of its metrics.
 
-    Of a data module also the ``content``: the checksum of the batches that it gave.
+    Where the network gives classes, also the ``predicted_class`` and the ``true_class`` of each image. Of a data module
+    also the ``content``: the checksum of the batches that it gave.
     """
     return folder / "confirm" / f"{part}-{trial}.npz"
 
@@ -55,6 +57,14 @@ def read_exam(file: Path) -> tuple[np.ndarray, dict[str, float]]:
         ) from error
 
 
+def read_classes(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predicted and true class numbers (images,) of an exam; None where it has none."""
+    with np.load(file, allow_pickle=False) as archive:
+        if not {PREDICTED, TRUE} <= set(archive.files):
+            return None
+        return archive[PREDICTED], archive[TRUE]
+
+
 def exam_content(file: Path) -> str:
     """The checksum of what a network was examined on; empty where that was compared before, or is not known."""
     with np.load(file, allow_pickle=False) as archive:
@@ -67,18 +77,17 @@ def examine(request: Request, channel: Channel, *, part: PartName = "test") -> R
     The scores are one number for each image of the part, whose mean is the metric; for a metric that is no mean over
     images, pseudo-values of `GROUPS` groups of images (Kott, "The delete-a-group jackknife", Journal of Official
     Statistics 17, 2001). A module says what an image contributes by a method ``image_scores(batch)`` that returns
-    tensors (batch,) by metric.
+    tensors (batch,) by metric; under ``predicted_class`` and ``true_class`` it may give class numbers.
     """
     folder = Path(request.folder)
 
     def work(result: Result) -> Result:
         found = examined(request, folder, part)
-        scores, metrics, content = found.scores, found.metrics, found.content
+        names, values = np.array(list(found.metrics), dtype=str), np.array(list(found.metrics.values()), dtype=float)
+        arrays: dict[str, Any] = {"scores": found.scores, "names": names, "values": values, **found.classes}
+        if found.content:
+            arrays["content"] = np.array(found.content)
         with atomically(exam_file(folder, request.trial, part)) as temporary:
-            names, values = np.array(list(metrics), dtype=str), np.array(list(metrics.values()), dtype=np.float64)
-            arrays: dict[str, Any] = {"scores": scores, "names": names, "values": values}
-            if content:
-                arrays["content"] = np.array(content)
             np.savez_compressed(temporary, **arrays)
         return result
 
@@ -90,13 +99,15 @@ class Examined:
     """What a network is worth on a part: ``scores`` as `examine` says, and all ``metrics`` that its task logs.
 
     ``each`` says whether there is a score for each image, and no pseudo-value of a group; ``content`` is the checksum
-    of the batches that a data module gave.
+    of the batches that a data module gave; ``classes`` are class numbers (images,) by name, where the network gives
+    classes.
     """
 
     scores: np.ndarray
     metrics: dict[str, float]
     content: str = ""
     each: bool = True
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def examined(request: Request, folder: Path, name: PartName) -> Examined:
@@ -124,10 +135,10 @@ def examined(request: Request, folder: Path, name: PartName) -> Examined:
             f"the task did not log {task.metric!r} on the {'test' if name == 'test' else 'validation'} set",
             allowed=sorted(metrics),
         )
-    if per_image.found:
-        return Examined(scores=np.concatenate(per_image.found), metrics=metrics, content=content)
-    scores = _jackknife(module, task, part, request, metrics[task.metric])
-    return Examined(scores=scores, metrics=metrics, content=content, each=False)
+    classes = {name: found for name in (PREDICTED, TRUE) if (found := per_image.joined(name)) is not None}
+    own = per_image.joined(task.metric)
+    scores = _jackknife(module, task, part, request, metrics[task.metric]) if own is None else own
+    return Examined(scores=scores, metrics=metrics, content=content, each=own is not None, classes=classes)
 
 
 def task_facts(info: DataInfo) -> dict[str, Any]:
@@ -145,11 +156,14 @@ def _jackknife(module: pl.LightningModule, task: Task, part: _ExamPart, request:
 
 
 class PerImage(pl.Callback):
-    """Collects what each image contributes to a metric, where the module can say."""
+    """Collects what each image contributes to a metric, and its classes, where the module can say."""
 
     def __init__(self, metric: str) -> None:
-        self.metric = metric
-        self.found: list[np.ndarray] = []
+        self.found: dict[str, list[np.ndarray]] = {name: [] for name in (metric, PREDICTED, TRUE)}
+
+    def joined(self, name: str) -> np.ndarray | None:
+        """What all images have under a name, (images,); None where the module did not say."""
+        return np.concatenate(self.found[name]) if self.found[name] else None
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -159,8 +173,10 @@ class PerImage(pl.Callback):
             return
         with trainer.precision_plugin.forward_context():
             values = scores(batch)
-        if self.metric in values:
-            self.found.append(values[self.metric].detach().double().cpu().numpy())
+        for name, found in self.found.items():
+            if name in values:
+                value = values[name].detach().cpu()
+                found.append((value.double() if value.is_floating_point() else value).numpy())
 
 
 class _ExamPart(pl.LightningDataModule):

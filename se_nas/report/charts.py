@@ -65,8 +65,8 @@ def effects_chart(effects: pd.DataFrame, metric: Metric) -> Chart:
         ],
         height=90 + 26 * len(shown),
         alt="Effects of each stage and reduction with 90 % intervals. The table below has the numbers.",
-        caption="Points: effect against no SE there; bars: 90 % interval. A bar across zero is no proof of an effect, "
-        "and one that ends at zero may have none at all.",
+        caption="Points: effect vs. no SE there; bars: 90 % interval. A bar across zero does not prove an effect, and "
+        "one that ends at zero may mean none at all.",
     )
 
 
@@ -86,8 +86,8 @@ def effects_rows(effects: pd.DataFrame, metric: Metric, *, everywhere: bool) -> 
     names = [] if everywhere else [Head(label="decision")]
     what, than = ("Each stage, averaged over the others", "no SE there")
     if everywhere:
-        what, than = ("One reduction in all stages, against no SE anywhere", "no SE")
-    numbers = (f"effect{unit}", "90 % interval", CHANCES_HEAD, "parameters added", "trainings")
+        what, than = ("One reduction in all stages, vs. no SE anywhere", "no SE")
+    numbers = (f"effect{unit}", "90 % interval", CHANCES_HEAD, "parameters added", "number of trainings")
     return Table(
         caption=f"{what}. {metric.chances_note(against=than)}.",
         heads=[*names, Head(label="level"), *(Head(label=name, number=True) for name in numbers)],
@@ -177,7 +177,7 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
     costs = done[list(axes)].to_numpy(float)
     lines = {"single runs": -metric.sign * done["metric"].to_numpy(float)}
     if done["mean"].notna().all():
-        lines["the model estimate"] = -metric.sign * done["mean"].to_numpy(float)
+        lines["model estimate"] = -metric.sign * done["mean"].to_numpy(float)
     raw = np.column_stack([lines["single runs"], costs])
     worst, best = raw.max(axis=0), raw.min(axis=0)
     if len(done) < 2 or not np.isfinite(raw).all() or not (worst > best).all():
@@ -195,7 +195,7 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
                        "y": share[kept].tolist(), "line": {"shape": "hv", "color": color, "width": 2}})  # fmt: skip
     rows_at = np.unique(np.linspace(0, len(count) - 1, min(len(count), TABLE_ROWS)).astype(int))
     rows = [[str(count[i]), *(f"{share[i]:.4f}" for share in shares.values())] for i in rows_at]
-    heads = [Head(label=name, number=True) for name in ("trainings", *shares)]
+    heads = [Head(label=name, number=True) for name in ("number of trainings", *shares)]
     corner = ", ".join(f"{cost_name(n)} {cost_text(v, n)}" for n, v in zip(axes, worst[1:], strict=True))
     text = (
         f"Reference point: the worst {metric.name} of a training ({metric.value(-metric.sign * worst[0])}"
@@ -204,11 +204,11 @@ def progress_chart(done: pd.DataFrame, axes: Sequence[str], metric: Metric) -> t
     )
     chart = Chart(
         views=[View(traces=traces, layout={
-            "xaxis": {"title": {"text": "trainings"}},
+            "xaxis": {"title": {"text": "number of trainings"}},
             "yaxis": {"title": {"text": "hypervolume (share of the box)"}, "rangemode": "tozero"}})],
         alt="Hypervolume of the front against the number of trainings. The folded table below has the numbers.",
         caption="How much of the box between the reference point and the best corner the front dominates.",
         height=360,
     )  # fmt: skip
-    table = Table(caption="Hypervolume by trainings", heads=heads, rows=rows, closed="Hypervolume as a table")
+    table = Table(caption="Hypervolume by number of trainings", heads=heads, rows=rows, closed="Hypervolume as a table")
     return chart, table, text

@@ -112,14 +112,14 @@ def paper_front(found: Findings) -> pd.DataFrame:
     table = pd.DataFrame({"placement": rows["placement"].astype(str)})
     table[f"{head}, one run"] = [f"{factor * v:.2f}" for v in rows["metric"]]
     if believed:
-        table[f"{head}, all runs"] = [f"{factor * v:.2f}" for v in rows["mean"]]
+        table[f"{head}, model estimate"] = [f"{factor * v:.2f}" for v in rows["mean"]]
         table["90 % interval"] = [
             f"{factor * a:.2f} to {factor * b:.2f}" for a, b in zip(rows["lower"], rows["upper"], strict=True)
         ]
     if "metric_gain" in rows:
         base = front.loc[front["role"] == "baseline", "mean" if believed else "metric"]
         gain = rows["mean"] - base.iloc[0] if believed and len(base) else rows["metric_gain"]
-        table[f"vs. no SE ({difference})" if difference else "to no SE"] = [f"{factor * v:+.2f}" for v in gain]
+        table[f"vs. no SE ({difference})" if difference else "vs. no SE"] = [f"{factor * v:+.2f}" for v in gain]
     for name in cost_columns(front, found.axes):
         table[cost_with_unit(name)] = [cost_text(v, name) for v in rows[name]]
     return table.reset_index(drop=True)

@@ -1,19 +1,22 @@
-"""The charts of single trainings: the front over each cost, and single runs against the model of all."""
+"""The charts of single trainings: the front over each cost, and single runs against the model estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from se_nas.analysis.confirmation import Confirmed
 from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.core.costs import cost_facts
 from se_nas.core.words import CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
 from se_nas.report.metric import Metric
 from se_nas.report.page import MANY_POINTS, Chart, Head, Table, View, escaped
+from se_nas.report.reading import Reading
 from se_nas.samplers.pareto import Index, rising_front
 
 MARKERS = {"baseline": "square-open", "reference": "triangle-up-open", "given": "diamond-open"}
@@ -33,62 +36,50 @@ def cloud(table: pd.DataFrame, color: str) -> dict[str, Any]:
     return {"color": color, "size": 4 if many else 7, "opacity": 0.35 if many else 0.75}
 
 
-def front_chart(
-    done: pd.DataFrame,
-    rows: Index,
-    costs: Sequence[str],
-    metric: Metric,
-    *,
-    recommended: int | None,
-    rules: Sequence[RuleEstimate] = (),
-    folded: Sequence[FoldedPoint] = (),
-) -> Chart:
-    """The front over each cost: single runs, what all runs together say with intervals, and the reference points.
+def front_chart(reading: Reading, rows: Index, costs: Sequence[str]) -> Chart:
+    """The front over each cost: single runs, the model estimate with intervals, confirmed values, reference points.
 
     Parameters
     ----------
-    done:
-        The complete trials, as `complete_table` gives them.
     rows:
-        Their positions in the columns of the page.
-    recommended:
-        The trial to point at.
-    rules:
-        Reference points that need no search, shown where the model of all trainings says something of them.
-    folded:
-        Networks whose SE blocks were folded away: the accuracy of their training at the cost of what is left.
+        Positions of the complete trials in the columns of the page.
     """
-    believed = bool(done["mean"].notna().any())
-    views = [_front_view(done, rows, name, costs, metric, recommended=recommended) for name in costs]
-    if believed:
-        for view, name in zip(views, costs, strict=True):
-            view.traces.extend(_rule_marks(done, name, metric, rules))
-    for view, name in zip(views, costs, strict=True):
-        view.traces.extend(_folded_marks(done, name, metric, folded, believed=believed))
-    what = "model estimate with 90 % intervals" if believed else "of single trainings"
+    done, metric = reading.found.complete, reading.metric
+    believed = reading.found.estimated
+    views = []
+    for name in costs:
+        view = _front_view(reading, rows, name, costs)
+        view.traces.extend(_confirmed_marks(reading, name))
+        if believed:
+            view.traces.extend(_rule_marks(done, name, metric, reading.summary.rules))
+        view.traces.extend(_folded_marks(done, name, metric, reading.folded, believed=believed))
+        views.append(view)
+    what = "by the model estimate, with 90 % intervals" if believed else "of single trainings"
+    confirmed = " Filled diamonds: confirmed with fresh seeds." if reading.confirmed else ""
     return Chart(
         views=views,
         choose="Cost axis",
         height=480,
         alt=f"Scatter plot of {metric.name} against cost with the Pareto front {what}. The table has its numbers.",
         caption=(
-            "Grey: one training each. Green: the model estimate of the networks on the front, with the "
-            "90 % interval of the true value. Drag to zoom, double-click to reset; hover over a point for its numbers."
+            f"Validation set. Grey: one training each. Green: the model estimate from {reading.estimated_from}, for "
+            f"the networks on the front, with the 90 % interval of the true value.{confirmed} Drag to zoom, "
+            "double-click to reset; hover over a mark for its numbers."
             if believed
-            else "Grey: one training each; blue: the front of these single runs. There are too few trainings to judge "
-            "them together."
+            else "Validation set. Grey: one training each; blue: the front of these single runs. There are too few "
+            f"trainings for a model estimate.{confirmed}"
         ),
     )
 
 
-def _front_view(
-    done: pd.DataFrame, rows: Index, cost: str, costs: Sequence[str], metric: Metric, *, recommended: int | None
-) -> View:
+def _front_view(reading: Reading, rows: Index, cost: str, costs: Sequence[str]) -> View:
+    done, metric = reading.found.complete, reading.metric
+    recommended = None if reading.recommended is None else reading.recommended.trial
     base, (zero, factor) = done[done["role"] == "baseline"], _origin(done, cost)
     x = {"name": cost, "zero": zero, "factor": factor} if zero else cost
     has = done[cost].notna().to_numpy()
     kind = points(done)  # one kind for all: marks of the graphics card lie above the others
-    believed = bool(done["mean"].notna().any())
+    believed = reading.found.estimated
     hover = _hover(costs, metric, believed=believed, compared=bool(done["p_better"].notna().any()))
 
     def trace(where: Index, name: str, y: str, **more: Any) -> dict[str, Any]:
@@ -96,6 +87,15 @@ def _front_view(
             "type": kind, "mode": "markers", "name": name, "rows": rows[where].tolist(),
             "columns": {"x": x, "y": y, "customdata": hover["columns"]}, "hovertemplate": hover["template"], **more,
         }  # fmt: skip
+
+    def mark(where: Index, name: str, marker: dict[str, Any]) -> dict[str, Any]:
+        """A single network, at its confirmed value where it has one."""
+        found = trace(where, name, "mean" if believed else "metric", marker=marker)
+        network = reading.confirmed.get(str(done["key"].iloc[where[0]]))
+        if network is not None:
+            found["columns"] = {name: source for name, source in found["columns"].items() if name != "y"}
+            found["y"] = [metric.factor * network.validation.mean]
+        return found
 
     every = np.flatnonzero(has)
     traces = [trace(every, f"one training ({len(every):,})", "metric", marker=cloud(done, "@raw"))]
@@ -127,19 +127,42 @@ def _front_view(
         where = every[(done["role"].to_numpy() == role)[every]][:1]
         if len(where):
             style = {"color": "@mark", "symbol": symbol, "size": 13, "line": {"width": 2}}
-            name = reference_name(role, str(done["placement"].iloc[where[0]]))
-            traces.append(trace(where, name, "mean" if believed else "metric", marker=style))
+            traces.append(mark(where, reference_name(role, str(done["placement"].iloc[where[0]])), style))
     where = every[(done["trial"].to_numpy() == recommended)[every]]
     if len(where):
         style = {"color": "@best", "symbol": "circle-open", "size": 20, "line": {"width": 2.5}}
-        traces.append(trace(where, "recommended", "mean" if believed else "metric", marker=style))
-    title = f"{cost_name(cost)} vs. no SE (%)" if zero else cost_name(cost)
+        traces.append(mark(where, "recommended", style))
+    title = f"{cost_facts(cost).word} added vs. no SE (%)" if zero else cost_name(cost)
     return View(
         label=cost_name(cost),
         traces=traces,
         layout={"xaxis": {"title": {"text": escaped(title)}}, "yaxis": {"title": {"text": escaped(metric.head)}}},
-        table=front_rows(done.iloc[members], base, costs, metric, recommended=recommended, cost=cost),
-    )
+        table=front_rows(done.iloc[members], base, costs, metric, recommended=recommended, cost=cost,
+                         confirmed=reading.confirmed),
+    )  # fmt: skip
+
+
+def _confirmed_marks(reading: Reading, cost: str) -> list[dict[str, Any]]:
+    """The confirmed networks at their means on the validation set, with 90 % intervals."""
+    metric, done = reading.metric, reading.found.complete
+    known = [network for network in reading.confirmed.values() if cost in network.costs]
+    if not known:
+        return []
+    zero, factor = _origin(done, cost)
+    ends = [n.validation.interval or (n.validation.mean, n.validation.mean) for n in known]
+    return [{
+        "type": points(done), "mode": "markers", "name": "confirmed with fresh seeds",
+        "x": [factor * (n.costs[cost].value - zero) for n in known],
+        "y": [metric.factor * n.validation.mean for n in known],
+        "error_y": {
+            "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": "@confirmed",
+            "array": [metric.factor * (high - n.validation.mean) for n, (_, high) in zip(known, ends, strict=True)],
+            "arrayminus": [metric.factor * (n.validation.mean - low) for n, (low, _) in zip(known, ends, strict=True)],
+        },
+        "text": [f"<b>{escaped(_spaced(n.label))}</b><br>{escaped(metric.confirmed_text(n))}" for n in known],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": "@confirmed", "symbol": "diamond", "size": 10},
+    }]  # fmt: skip
 
 
 def _rule_marks(done: pd.DataFrame, cost: str, metric: Metric, rules: Sequence[RuleEstimate]) -> list[dict[str, Any]]:
@@ -153,7 +176,7 @@ def _rule_marks(done: pd.DataFrame, cost: str, metric: Metric, rules: Sequence[R
             *(f"<b>{escaped(name)}</b>" for name in rule.rules),
             escaped(_spaced(rule.placement)),
             "not trained" if rule.trial is None else f"trial {rule.trial}",
-            f"all trainings: {escaped(f'{metric.value(rule.mean)} {metric.unit}'.strip())}",
+            f"model estimate: {escaped(f'{metric.value(rule.mean)} {metric.unit}'.strip())}",
         ])
         for rule in known
     ]  # fmt: skip
@@ -162,14 +185,14 @@ def _rule_marks(done: pd.DataFrame, cost: str, metric: Metric, rules: Sequence[R
         "x": [factor * (rule.costs[cost] - zero) for rule in known],
         "y": [metric.factor * rule.mean for rule in known if rule.mean is not None],
         "text": texts, "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": "@confirmed", "symbol": "star-open", "size": 11, "line": {"width": 1.5}},
+        "marker": {"color": "@series4", "symbol": "star-open", "size": 11, "line": {"width": 1.5}},
     }]  # fmt: skip
 
 
 def _folded_marks(
     done: pd.DataFrame, cost: str, metric: Metric, folded: Sequence[FoldedPoint], *, believed: bool
 ) -> list[dict[str, Any]]:
-    """One mark for each folded network: what is said of its training, and what folding changed, at its own cost."""
+    """One mark for each folded network: the estimate of its training and what folding changed, at its own cost."""
     values = done.set_index("trial")["mean" if believed else "metric"]
     known = [point for point in folded if point.trial in values.index and cost in point.costs]
     if not known:
@@ -211,7 +234,7 @@ def _hover(costs: Sequence[str], metric: Metric, *, believed: bool, compared: bo
         lines.append(f"model estimate: %{{customdata[3]{number}}}{escaped(unit)}")
         lines.append(f"90 % interval: %{{customdata[4]{number}}} to %{{customdata[5]{number}}}")
     if compared:
-        lines.append("against no SE: " + ", ".join(f"{n} %{{customdata[{len(columns) + k}]}} %"
+        lines.append("vs. no SE: " + ", ".join(f"{n} %{{customdata[{len(columns) + k}]}} %"
                                                    for k, n in enumerate(CHANCES)))  # fmt: skip
         columns += ["better", "same", "worse"]
     for name in costs:
@@ -224,18 +247,28 @@ def _hover(costs: Sequence[str], metric: Metric, *, believed: bool, compared: bo
 
 
 def front_rows(
-    front: pd.DataFrame, base: pd.DataFrame, costs: Sequence[str], metric: Metric, *, recommended: int | None, cost: str
+    front: pd.DataFrame,
+    base: pd.DataFrame,
+    costs: Sequence[str],
+    metric: Metric,
+    *,
+    recommended: int | None,
+    cost: str,
+    confirmed: Mapping[str, Confirmed] = MappingProxyType({}),
 ) -> Table:
-    """The members of a front as a table, each cost with what it adds to no SE."""
+    """The members of a front as a table, each cost with what it adds to no SE, and `confirmed` values by key."""
     believed = bool(front["mean"].notna().any())
     value = "mean" if believed else "metric"
     zero = None if base.empty else base.iloc[0]
     unit = f" ({metric.unit})" if metric.unit else ""
     heads = [Head(label="placement"), Head(label="trial", number=True), Head(label=f"one training{unit}", number=True)]
     if believed:
-        heads += [Head(label=f"all trainings{unit}", number=True), Head(label="90 % interval", number=True)]
+        heads.append(Head(label=f"model estimate{unit}, 90 % interval", number=True))
+    if confirmed:
+        heads.append(Head(label=f"confirmed{unit}, 90 % interval", number=True))
+    if believed:
         heads.append(Head(label="P(front)", number=True))
-    heads.append(Head(label=metric.gain_head, number=True))
+    heads.append(Head(label=f"{metric.gain_head}, {'model estimate' if believed else 'one training'}", number=True))
     chances = believed and zero is not None
     heads += [Head(label=CHANCES_HEAD, number=True)] if chances else []
     heads += [Head(label=cost_name(name), number=True) for name in costs]
@@ -243,15 +276,19 @@ def front_rows(
     for _, row in front.iterrows():
         cells = [_spaced(row["placement"]), str(row["trial"]), metric.value(row["metric"])]
         if believed:
-            chance = "" if pd.isna(row["p_front"]) else f"{row['p_front']:.2f}"
-            cells += [metric.value(row["mean"]), metric.span(row["lower"], row["upper"]), chance]
+            cells.append(f"{metric.value(row['mean'])}\n{metric.span(row['lower'], row['upper'])}".rstrip())
+        if confirmed:
+            network = confirmed.get(row["key"])
+            cells.append("" if network is None else metric.estimate(network.validation))
+        if believed:
+            cells.append("" if pd.isna(row["p_front"]) else f"{row['p_front']:.2f}")
         cells.append("" if zero is None else metric.gain(row[value] - zero[value]))
         cells += ["" if row["role"] == "baseline" else metric.chances(row)] if chances else []
         rows.append([*cells, *(_cost_cell(row, zero, name) for name in costs)])
     marked = tuple(np.flatnonzero(front["trial"].to_numpy() == recommended).tolist())
     what = "by the model estimate" if believed else "of single trainings"
     note = "; the recommended network is highlighted" if marked else ""
-    caption = f"The front over {cost_name(cost)} {what}; gains and percents against no SE{note}."
+    caption = f"The front over {cost_name(cost)} {what}, on the validation set; gains and percents vs. no SE{note}."
     caption += f" {metric.chances_note()}." if chances else ""
     closed = f"The {len(rows)} networks of the front as a table" if len(rows) > OPEN_ROWS else ""
     return Table(caption=caption, heads=heads, rows=rows, marked=marked, closed=closed)
@@ -267,11 +304,11 @@ def _cost_cell(row: pd.Series, zero: pd.Series | None, name: str) -> str:
     text = cost_text(row[name], name)
     if zero is None or not zero[name] or pd.isna(zero[name]):
         return text
-    return f"{text} ({100 * (row[name] / zero[name] - 1):+.2f} %)"
+    return f"{text}\n{100 * (row[name] / zero[name] - 1):+.2f} %"
 
 
 def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
-    """Single runs against what all runs together say: how much of the raw spread is noise."""
+    """Single runs against the model estimate: how much of the raw spread is noise."""
     columns = ["shown", "trial", "metric", "mean", "lower", "upper"]
     known = done["mean"].notna().to_numpy()
     values = metric.factor * done.loc[known, ["metric", "mean"]].to_numpy(float)
@@ -292,7 +329,7 @@ def runs_chart(done: pd.DataFrame, rows: Index, metric: Metric) -> Chart:
                 ],
                 layout={
                     "xaxis": {"title": {"text": f"one training, {escaped(metric.head)}"}},
-                    "yaxis": {"title": {"text": f"all trainings, {escaped(metric.head)}"}},
+                    "yaxis": {"title": {"text": f"model estimate, {escaped(metric.head)}"}},
                 },
             )
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from se_nas.analysis.confirmation import Confirmed, Estimate
 from se_nas.analysis.findings import Findings
 from se_nas.core.words import chances_cell, chances_note, chances_text, gain_span, scale_of
 
@@ -20,15 +21,46 @@ class Metric:
     def value(self, value: float | None) -> str:
         return "" if value is None or pd.isna(value) else f"{self.factor * value:.{self.digits}f}"
 
+    def with_unit(self, value: float | None) -> str:
+        return f"{self.value(value)} {self.unit}".strip()
+
     def gain(self, value: float | None) -> str:
         return "" if value is None or pd.isna(value) else f"{self.factor * value:+.{self.digits}f}"
 
+    def gain_text(self, value: float | None) -> str:
+        return f"{self.gain(value)} {self.difference}".strip()
+
+    def size_text(self, value: float) -> str:
+        """The size of a difference, with its unit."""
+        return f"{self.value(value)} {self.difference}".strip()
+
     def span(self, low: float | None, high: float | None) -> str:
-        return f"{self.value(low)} to {self.value(high)}" if low is not None and not pd.isna(low) else ""
+        """An interval of values; of shares it ends at 0 and 1."""
+        if low is None or high is None or pd.isna(low) or pd.isna(high):
+            return ""
+        if self.factor == 100.0:
+            low, high = max(low, 0.0), min(high, 1.0)
+        return f"{self.value(low)} to {self.value(high)}"
 
     def gain_span(self, low: float, high: float) -> str:
         """An interval of gains; an end at the point mass of the model says so."""
         return gain_span(low, high, self._raw)
+
+    def estimate(self, estimate: Estimate | None) -> str:
+        """A confirmed value, its 90 % interval in a second line."""
+        if estimate is None:
+            return ""
+        span = "" if estimate.interval is None else f"\n{self.span(*estimate.interval)}"
+        return f"{self.value(estimate.mean)}{span}"
+
+    def confirmed_text(self, network: Confirmed) -> str:
+        """The confirmed values of a network."""
+        seeds = len(network.validation.values)
+        tested = "" if network.test is None else f", {self.with_unit(network.test.mean)} on the test set"
+        fresh = f"mean of {seeds} fresh seeds" if seeds > 1 else "one fresh seed"
+        return (
+            f"{self.name} {self.with_unit(network.validation.mean)} on the validation set{tested} (confirmed: {fresh})"
+        )
 
     def chances(self, row: pd.Series) -> str:
         """Better, same, worse, empty where there is no posterior."""

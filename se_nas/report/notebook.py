@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary
 from se_nas.core.errors import ConfigError, did_you_mean
 from se_nas.report.front_chart import front_chart
-from se_nas.report.metric import Metric
 from se_nas.report.page import LIGHT, View
+from se_nas.report.reading import Reading
 from se_nas.report.trial_rows import trial_columns
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 Columns = Mapping[str, list[Any]]
 
 
-def front_figure(found: Findings, summary: Summary, *, cost: str | None = None) -> Figure:
+def front_figure(
+    found: Findings, summary: Summary, *, cost: str | None = None, confirmation: Confirmation | None = None
+) -> Figure:
     """The front over a cost, by default the one that was searched for.
 
     ConfigError for a cost that no trial has, or while no training is complete.
@@ -33,11 +36,10 @@ def front_figure(found: Findings, summary: Summary, *, cost: str | None = None) 
     known = [name for name in {name: None for trial in found.trials for name in trial.costs} if name in done]
     if cost not in known:
         raise ConfigError(f"cost is {cost!r}", allowed=known, hint=did_you_mean(cost, known))
-    metric = Metric(found)
-    columns = trial_columns(found, [cost], metric)
+    reading = Reading(found=found, summary=summary, confirmation=confirmation)
+    columns = trial_columns(found, [cost], reading.metric)
     rows = np.flatnonzero([trial.state == "complete" for trial in found.trials])
-    recommended = None if summary.recommended is None else summary.recommended.trial
-    chart = front_chart(done, rows, [cost], metric, recommended=recommended, rules=summary.rules)
+    chart = front_chart(reading, rows, [cost])
     (view,) = chart.views
     figure = Figure(data=traces_of(view, columns), layout=_painted(view.layout))
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}

@@ -54,7 +54,10 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text. `closed` is the line that opens it where it is folded; `marked` rows stand out."""
+    """A table of text. `closed` is the line that opens it where it is folded; `marked` rows are highlighted.
+
+    A cell of a number may have a second line.
+    """
 
     caption: str
     heads: list[Head]
@@ -78,14 +81,51 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A network that one would take under a budget.
+
+    In its `command`, ``RUN`` stands for the run folder, which the page finds out from where it lies.
+    """
+
+    title: str
+    placement: str
+    facts: list[str]
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A slider for one cost: from each limit on an offer, by its index. All limits are in the unit of the cost.
+
+    ``whole``: a count; ``start``: where the slider stands at first; ``(limit - zero) * factor`` is the place of a limit
+    on the axis of the chart.
+    """
+
+    name: str
+    unit: str
+    whole: bool
+    low: float
+    high: float
+    start: float
+    zero: float
+    factor: float
+    steps: list[tuple[float, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart with a choice of views. `alt` says to those who cannot see it what it shows."""
+    """A chart with a choice of views. `alt` says to those who cannot see it what it shows.
+
+    With `budgets`, one for each view, a slider below it names one of the `offers`.
+    """
 
     views: list[View]
     alt: str
     caption: str
     choose: str = ""
     height: int = 420
+    budgets: list[Budget | None] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +148,14 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Link:
+    """A file beside the page: `path` is relative to it."""
+
+    path: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """A part of the page under a heading. `picture` is an SVG element, with `seen` for those who cannot see it."""
 
@@ -121,18 +169,22 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     paged: list[Column] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """A whole page. `columns` hold the rows that charts and the paged table share.
 
-    With `refresh` the page loads itself again after so many seconds, which a button pauses.
+    With `refresh` the page loads itself again after so many seconds, which a button pauses. `brief` are the sentences
+    above all else; `folder` is the name of the folder that the page lies in, as commands name it.
     """
 
     title: str
     lead: str
     sections: list[Section]
+    brief: tuple[str, ...] = ()
+    folder: str = ""
     figures: list[tuple[str, str, str]] = field(default_factory=list)
     """Name, value and note of the numbers on top."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -162,6 +214,8 @@ def render(page: Page) -> str:
         section.id: {
             "height": section.chart.height,
             "views": [{"traces": view.traces, "layout": view.layout} for view in section.chart.views],
+            "budgets": section.chart.budgets,
+            "offers": section.chart.offers,
         }
         for section in page.sections
         if section.chart is not None
@@ -180,7 +234,7 @@ def render(page: Page) -> str:
     }
     data = {
         "charts": charts, "paged": paged, "columns": page.columns, "refresh": page.refresh,
-        "light": LIGHT, "dark": DARK,
+        "light": LIGHT, "dark": DARK, "folder": page.folder,
     }  # fmt: skip
     return environment.get_template("page.html").render(
         page=page,

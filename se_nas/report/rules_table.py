@@ -26,7 +26,7 @@ def rules_section(summary: Summary) -> Section | None:
         "space that is nearest to 16. Gains are model estimates, also for networks that were not trained."
     ]
     table = Table(
-        caption=f"{TITLE}, against no SE. {chances_note(summary.margin, summary.unit)}.",
+        caption=f"{TITLE}, vs. no SE. {chances_note(summary.margin, summary.unit)}.",
         heads=[Head(label=rule), Head(label=placement), *(Head(label=name, number=True) for name in numbers)],
         rows=rows,
     )

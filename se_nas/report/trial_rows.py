@@ -45,7 +45,7 @@ def failures_section(trials: Sequence[Trial]) -> Section:
     heads = [
         Head(label="reason"),
         Head(label="state"),
-        Head(label="how often", number=True),
+        Head(label="count", number=True),
         Head(label="trials"),
         Head(label="first placement"),
     ]
@@ -103,7 +103,7 @@ def trial_heads(costs: Sequence[str], metric: Metric, columns: dict[str, list[An
         Column(key="metric", label=f"one training, {metric.head}", digits=metric.digits),
     ]
     if believed:
-        heads.append(Column(key="mean", label=f"all trainings, {metric.head}", digits=metric.digits))
+        heads.append(Column(key="mean", label=f"model estimate, {metric.head}", digits=metric.digits))
         heads.append(Column(key="lower", label="from (90 %)", digits=metric.digits))
         heads.append(Column(key="upper", label="to (90 %)", digits=metric.digits))
     heads += [Column(key=name, label=cost_name(name), digits=_digits(columns[name])) for name in costs]

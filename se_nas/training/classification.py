@@ -21,6 +21,9 @@ from se_nas.data.base import DataInfo
 
 TOP = 5
 
+PREDICTED, TRUE = "predicted_class", "true_class"
+"""What ``image_scores(batch)`` of a module may give beside metrics: class numbers (batch,), for confusions."""
+
 
 class Classification:
     """One class for each image. The metric is the share of validation images whose class is found.
@@ -118,10 +121,12 @@ class ClassificationModule(pl.LightningModule):
         self._classes = logits.shape[1]
 
     def image_scores(self, batch: Any) -> dict[str, Tensor]:
-        """What each image contributes to the metrics that are means over images: tensors (batch,)."""
+        """What each image contributes to the metrics that are means over images, and its class: tensors (batch,)."""
         images, labels = batch[:2]
         logits = self(images).float()
         return {
+            PREDICTED: logits.argmax(1),
+            TRUE: labels,
             "val_accuracy": (logits.argmax(1) == labels).float(),
             "val_top5": _in_top5(logits, labels).float(),
             "val_loss": functional.cross_entropy(logits, labels, reduction="none"),

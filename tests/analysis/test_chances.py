@@ -12,21 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import OBJECTIVE, findings, searched
+from helpers import OBJECTIVE, findings, reading_of, searched
 from rich.console import Console
 
 from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import as_json, summarize
 from se_nas.commands.results import SearchResult
-from se_nas.core.config import SearchConfig
-from se_nas.core.trial import Target
 from se_nas.core.words import percents
-from se_nas.data.base import DataInfo
 from se_nas.report.figures import paper_effects
 from se_nas.report.front_table import front_display
 from se_nas.report.page import render
-from se_nas.report.run_page import RunFacts, run_page
+from se_nas.report.run_page import run_page
 from se_nas.samplers import posterior
 from se_nas.space.space import Space
 
@@ -87,12 +84,7 @@ def test_wherever_they_are_shown_they_add_up(found: Findings, tmp_path: Path) ->
     summary = summarize(found, folder="runs/x", budget=24, ended="e")
     rows = {int(row["trial"]): row for row in as_json(summary, found)["front"]}
     assert all(sum(row[name] for name in CHANCES) == pytest.approx(1.0) for row in rows.values())
-    data = DataInfo(
-        target=Target(target="digits"), classes=("0", "1"), input_shape=(1, 8, 8), train=10, val=5, test=5,
-        fingerprint="f", checksum="c", split="s",
-    )  # fmt: skip
-    facts = RunFacts(folder=Path("runs/x"), config=SearchConfig(), data=data, times=("", ""))
-    page = render(run_page(found, summary, facts))
+    page = render(run_page(found, summary, reading_of(found).facts))
     terminal = io.StringIO()
     Console(file=terminal, width=200).print(front_display(summary, title="t"))
     notebook = SearchResult(folder=tmp_path, summary=summary, found=found)._repr_html_()
@@ -110,7 +102,7 @@ def test_wherever_they_are_shown_they_add_up(found: Findings, tmp_path: Path) ->
     columns = store["columns"]
     assert {a + b + c for a, b, c in zip(columns["better"], columns["same"], columns["worse"], strict=True)} == {100}
     hover = next(t["hovertemplate"] for t in store["charts"]["front"]["views"][0]["traces"])
-    assert "against no SE: better %{customdata[6]} %, no relevant difference %{customdata[7]} %" in hover
+    assert "vs. no SE: better %{customdata[6]} %, no relevant difference %{customdata[7]} %" in hover
     assert store["charts"]["front"]["views"][0]["traces"][0]["columns"]["customdata"][6:9] == [
         "better", "same", "worse",
     ]  # fmt: skip

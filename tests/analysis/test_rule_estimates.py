@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DIGITS, OBJECTIVE, backbone_of, findings, result_of, searched, trial, units_of
+from helpers import DIGITS, OBJECTIVE, backbone_of, findings, reading_of, result_of, searched, trial, units_of
 from rich.console import Console
 
 from se_nas.analysis.findings import Findings
@@ -148,8 +148,8 @@ def test_few_trainings_show_no_table(space8: Space) -> None:
 @pytest.mark.parametrize("cost", ["gflops", "params"])
 def test_marks_lie_at_cost_and_mean_of_each_rule(space8: Space, cost: str) -> None:
     found = findings(trained(space8, 20), OBJECTIVE, space8)
-    rows = np.arange(len(found.complete))
-    view = front_chart(found.complete, rows, [cost], Metric(found), recommended=None, rules=found.rules).views[0]
+    reading = reading_of(found)
+    view = front_chart(reading, np.arange(len(found.complete)), reading.costs).views[reading.costs.index(cost)]
     (mark,) = (t for t in view.traces if t["name"] == "rules that need no search")
     zero = float(found.complete[cost].iloc[0])
     assert mark["x"] == pytest.approx([100 * (rule.costs[cost] / zero - 1) for rule in found.rules])
@@ -161,17 +161,19 @@ def test_marks_only_where_cost_and_mean_are_known(space8: Space) -> None:
     trials = trained(space8, 20)
     for few in (trials[:3], trials):
         found = findings(few, OBJECTIVE, space8)
-        done = found.complete.assign(latency=1.0)
-        chart = front_chart(done, np.arange(len(done)), ["latency"], Metric(found), recommended=0, rules=found.rules)
-        assert "rules that need no search" not in [t["name"] for t in chart.views[0].traces]
+        found.__dict__["complete"] = found.complete.assign(latency=1.0)  # of the trained networks alone
+        reading = reading_of(found)
+        chart = front_chart(reading, np.arange(len(few)), reading.costs)
+        view = chart.views[reading.costs.index("latency")]
+        assert "rules that need no search" not in [t["name"] for t in view.traces]
 
 
 def test_names_of_a_users_modules_are_no_markup(space8: Space) -> None:
     found = findings(trained(space8, 20), OBJECTIVE, space8)
-    evil = [replace(rule, placement="<img src=x>") for rule in found.rules]
-    chart = front_chart(
-        found.complete, np.arange(len(found.complete)), ["params"], Metric(found), recommended=0, rules=evil
-    )
+    reading = reading_of(found)
+    evil = tuple(replace(rule, placement="<img src=x>") for rule in found.rules)
+    reading = replace(reading, summary=replace(reading.summary, rules=evil))
+    chart = front_chart(reading, np.arange(len(found.complete)), reading.costs)
     (mark,) = (t for t in chart.views[0].traces if t["name"] == "rules that need no search")
     assert all("<img" not in text and "&lt;img" in text for text in mark["text"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from se_nas.analysis.findings import Findings
-from se_nas.analysis.selection import knee_row, select
+from se_nas.analysis.selection import budget_steps, knee_row, limited_costs, select
 from se_nas.analysis.summary import summarize
 from se_nas.core.errors import RunError
 from se_nas.core.placement import Placement
@@ -228,3 +229,37 @@ class TestKnee:
         else:
             with pytest.raises(RunError, match="knee"):
                 chosen(found, "knee")
+
+
+class TestBudgets:
+    """What the slider of the report names is what an export with that limit takes."""
+
+    def check(self, found: Findings) -> None:
+        for cost in limited_costs(found):
+            steps, highest = budget_steps(found, cost)
+            limits = [limit for limit, _ in steps]
+            assert limits == sorted(set(limits))
+            for (limit, number), (end, _) in pairwise([*steps, (highest, -1)]):
+                for within in (limit, (limit + end) / 2, np.nextafter(end, -np.inf)):
+                    if limit <= within < end:
+                        assert chosen(found, f"max-{cost}={float(within)!r}") == number
+            assert chosen(found, f"max-{cost}={highest!r}") == steps[-1][1]
+
+    def test_of_every_cost_and_limit(self, found: Findings) -> None:
+        self.check(found)
+        assert any(len(budget_steps(found, cost)[0]) > 1 for cost in limited_costs(found))
+
+    def test_of_measured_costs_and_losses(self) -> None:
+        latency = [{"latency": v} for v in (slow(1.0, 0.5, 1.5), slow(3.0, 1.0, 5.0), slow(4.0, 3.9, 4.1), slow(2.5))]
+        found = with_costs(*latency, values=(0.5, 0.9, 0.7, 0.6))
+        self.check(found)
+        assert budget_steps(found, "latency") == ([(1.5, 0), (2.5, 3), (4.1, 2), (5.0, 1)], 5.0)
+        self.check(replace(found, objective=replace(found.objective, direction="minimize")))
+
+    def test_a_cost_that_only_some_have(self) -> None:
+        found = with_costs({}, {"latency": slow(3.0, 2.0, 4.0)}, values=(0.5, 0.6))
+        assert budget_steps(found, "latency") == ([(4.0, 1)], 4.0)
+
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+    def test_of_any_trials(self, rows: list[tuple[int, int]]) -> None:
+        self.check(findings(trials_of(*((value / 10, 10 + macs, "complete") for value, macs in rows))))

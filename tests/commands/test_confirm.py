@@ -25,7 +25,7 @@ from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Target
 from se_nas.core.words import in_words
 from se_nas.data.sealed import OPENINGS, openings
-from se_nas.engine.exam import exam_file, read_exam
+from se_nas.engine.exam import exam_file, read_classes, read_exam
 from se_nas.engine.finalists import fresh_seeds
 from se_nas.engine.study import Study
 
@@ -83,6 +83,24 @@ class TestConfirm:
         assert set(np.unique(scores)) <= {0.0, 1.0}
         assert scores.mean() == pytest.approx(network.test.values[seed]) == pytest.approx(metrics["val_accuracy"])
         assert len(scores) == confirmed.test_images == 18
+
+    def test_classes_are_compared_on_the_images_of_the_exams(self, run, confirmed):
+        base, found = confirmed.of_role("baseline"), confirmed.by_class
+        network = confirmed.network(found.network)
+        assert network.role != "baseline"
+        for shift in found.classes:
+            shares = {}
+            for one in (base, network):
+                right = []
+                for trial in one.trials.values():
+                    predicted, true = read_classes(exam_file(run, trial))
+                    scores, _ = read_exam(exam_file(run, trial))
+                    assert ((predicted == true) == scores).all()
+                    right.append(scores[true == int(shift.true)].mean())
+                shares[one.key] = np.mean(right)
+            assert shift.without == pytest.approx(shares[base.key])
+            assert shift.value == pytest.approx(shares[network.key])
+        assert sum(shift.images for shift in found.classes) <= confirmed.test_images
 
     def test_test_values_reach_no_study(self, run, confirmed):
         connection = sqlite3.connect(run / "study.db")

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import OBJECTIVE, findings, searched, tiny, trial, trials_of
+from browsers import chromium
+from helpers import INFO, OBJECTIVE, findings, searched, tiny, trial, trials_of
 
 from se_nas.analysis.effects import ANY, EVERYWHERE
 from se_nas.analysis.summary import summarize
@@ -32,25 +33,20 @@ from se_nas.core.overrides import configured
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Metric as Value
 from se_nas.core.trial import Recipe, Target, Trial
-from se_nas.data.base import DataInfo
 from se_nas.engine import storage
 from se_nas.engine.run_folder import RunFolder
 from se_nas.report.charts import hypervolume_progress
 from se_nas.report.figures import write_paper
 from se_nas.report.metric import Metric
 from se_nas.report.page import DARK, LIGHT, Page, Section, render, write_page
-from se_nas.report.run_page import RunFacts, run_page
+from se_nas.report.reading import RunFacts
+from se_nas.report.run_page import run_page
 from se_nas.report.view import View
 from se_nas.samplers.pareto import hypervolume
 from se_nas.space.space import Space
 from se_nas.training.loggers import check_logs, log_names
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-INFO = DataInfo(
-    target=Target(target="digits"), classes=("0", "1"), input_shape=(1, 8, 8), train=10, val=5, test=5,
-    fingerprint="f", checksum="c", split="s",
-)  # fmt: skip
 
 
 def page_of(trials: list[Trial], space: Space, *, refresh: float | None = None, evil: bool = False) -> Page:
@@ -88,21 +84,9 @@ class TestPage:
         outline = Outline(text)
         headings = [attrs["id"] for tag, attrs in outline.tags if tag == "section"]
         assert headings == [
-            "verdict",
-            "network",
-            "front",
-            "rules",
-            "effects",
-            "runs",
-            "curves",
-            "progress",
-            "failures",
-            "trials",
+            "verdict", "network", "front", "rules", "classes", "effects", "runs", "progress", "failures", "trials",
             "run",
-        ] or (
-            headings
-            == ["verdict", "network", "front", "rules", "effects", "runs", "progress", "failures", "trials", "run"]
-        )
+        ]  # fmt: skip
         links = [attrs.get(name) for _, attrs in outline.tags for name in ("src", "href") if attrs.get(name)]
         assert all(str(link).startswith("#") for link in links)
         assert ("html", {"lang": "en"}) in outline.tags
@@ -144,6 +128,17 @@ class TestPage:
             assert "trainings are too few to say whether SE helps here" in text
         if "failed" in states:
             assert "failed" in text
+
+    @pytest.mark.parametrize("trials", [1, 4])
+    def test_nothing_is_recommended_while_nothing_can_be_said(self, trials: int, space8: Space) -> None:
+        page = page_of(searched(space8, trials), space8)
+        assert [name for name, _, _ in page.figures] == ["Number of trainings"]
+        assert "network" not in [section.id for section in page.sections]
+        front = next(section for section in page.sections if section.id == "front")
+        assert front.chart is not None
+        assert "recommended" not in [trace["name"] for view in front.chart.views for trace in view.traces]
+        assert "ecommended" not in render(page).split("<script", 1)[0]
+        assert page.brief[0] == f"It is too early to say whether SE helps here: {trials} of 50 trainings are complete."
 
     def test_a_loss_is_no_percentage(self) -> None:
         objective = replace(OBJECTIVE, metric="val_loss", direction="minimize")
@@ -444,15 +439,9 @@ class TestCompare:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Any:
-    """A headless Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -500,6 +489,17 @@ class TestInABrowser:
         assert page.evaluate("getComputedStyle(document.activeElement).outlineColor") == "rgb(0, 114, 178)"
         assert page.get_by_label("Share chart").count() == 0  # would send the data away
         assert page.evaluate("window.hacked") is None
+        assert errors == []
+
+    def test_the_slider_changes_the_network(self, browser: Any, hostile_page: Path) -> None:
+        page, errors = self.open(browser, hostile_page)
+        offer, named = page.locator("[data-budget=front] .offer"), []
+        for key in ("Home", "End"):
+            page.focus("#front-budget")
+            page.keyboard.press(key)
+            named.append(offer.text_content())
+        assert named[0].startswith("Take no SE (trial 0)")
+        assert "SE with r=" in named[1]
         assert errors == []
 
     @pytest.mark.parametrize("width", [390, 1280])
