@@ -498,7 +498,7 @@ class TestInABrowser:
             page.focus("#front-budget")
             page.keyboard.press(key)
             named.append(offer.text_content())
-        assert named[0].startswith("Take no SE (trial 0)")
+        assert named[0].startswith("Best within this budget: no SE (trial 0)")
         assert "SE with r=" in named[1]
         assert errors == []
 

@@ -132,7 +132,7 @@
       slider.setAttribute("aria-valuetext", text);
       const within = budget.steps.filter(([from]) => from <= limit * (1 + 1e-12));
       const offer = data.charts[name].offers[within[within.length - 1][1]];
-      title.replaceChildren("Take ", element("strong", { textContent: offer.title }), `: ${offer.placement}`);
+      title.replaceChildren("Best within this budget: ", element("strong", { textContent: offer.title }), `, ${offer.placement}`);
       facts.replaceChildren(...offer.facts.map((fact) => element("li", { textContent: fact })));
       line.textContent = command(offer.command);
     };
