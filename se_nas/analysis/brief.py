@@ -25,7 +25,7 @@ def _searched(summary: Summary) -> tuple[str, str]:
     if verdict.claim == "unknown" or chosen is None:
         count = f"{summary.complete:,} of {summary.budget:,}" if summary.budget else f"{summary.complete:,}"
         return (
-            f"It is too early to say whether SE helps here: {count} trainings are complete.",
+            f"It is too early to say whether SE helps here: {count} trainings complete.",
             "Differences between single trainings are mostly luck, so more of them are needed.",
         )
     if verdict.claim == "use":

@@ -107,7 +107,7 @@ def _beside(network: Network, reading: RunReading) -> str:
     """How it stands to the recommended network, so that the page never seems to disagree with itself."""
     recommended = reading.recommended
     if recommended is None:
-        return ""
+        return "Single trainings differ by luck: nothing can be recommended yet"
     if recommended.trial == network.trial:
         return "This is the recommended network"
     name = f"{in_words(recommended.placement)} (trial {recommended.trial})"

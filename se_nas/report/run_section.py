@@ -53,7 +53,7 @@ def run_section(reading: RunReading) -> Section:
         "versions": counted([", ".join(f"{k} {v}" for k, v in t.versions.items()) for t in trials]),
         "commit": counted([t.commit for t in trials]),
     }
-    table = Table(caption="Facts of the run", heads=[Head(label="what"), Head(label="value")],
+    table = Table(caption="Run details", heads=[Head(label="what"), Head(label="value")],
                   rows=[[name, value] for name, value in rows.items()])  # fmt: skip
     command = shlex.join(as_command(config, out=f"runs/{facts.folder.name}-again"))
     return Section(

@@ -68,7 +68,7 @@ def test_a_search_only_says_what_it_looks_like(space8: Space) -> None:
 def test_few_trainings_recommend_nothing() -> None:
     summary = summarize(findings(trials_of((0.5, 10, "complete"), (0.6, 20, "complete"))), folder="x", budget=50)
     first, _ = in_brief(summary)
-    assert first == "It is too early to say whether SE helps here: 2 of 50 trainings are complete."
+    assert first == "It is too early to say whether SE helps here: 2 of 50 trainings complete."
 
 
 @pytest.mark.parametrize("claim", ["use", "without", "undecided"])

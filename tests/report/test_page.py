@@ -138,7 +138,7 @@ class TestPage:
         assert front.chart is not None
         assert "recommended" not in [trace["name"] for view in front.chart.views for trace in view.traces]
         assert "ecommended" not in render(page).split("<script", 1)[0]
-        assert page.brief[0] == f"It is too early to say whether SE helps here: {trials} of 50 trainings are complete."
+        assert page.brief[0] == f"It is too early to say whether SE helps here: {trials} of 50 trainings complete."
 
     def test_a_loss_is_no_percentage(self) -> None:
         objective = replace(OBJECTIVE, metric="val_loss", direction="minimize")
