@@ -25,7 +25,7 @@ from se_nas.core.costs import EXACT
 from se_nas.core.errors import RunError
 from se_nas.core.trial import Metric
 from se_nas.report.figures import write_views
-from se_nas.report.terminal import front_display
+from se_nas.report.front_table import front_display
 from se_nas.samplers.pareto import non_dominated
 from se_nas.space.space import Space
 
