@@ -31,7 +31,7 @@ def show_result(summary: Summary, dashboard: str = "") -> None:
     say(f"Ended: {summary.ended} ({summary.trained} trained{failed}).")
     if summary.front:
         what = (
-            f"mean: by all {summary.complete} trainings together; beside it: one run"
+            f"mean: model estimate from {summary.complete} trainings; {summary.objective.metric}: single training"
             if summary.estimated
             else "single runs"
         )
