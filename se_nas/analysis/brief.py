@@ -37,7 +37,7 @@ def _searched(summary: Summary) -> tuple[str, str]:
         )
     looks = "looks worth its cost" if verdict.claim == "without" else "is shown to be better than no SE"
     return (
-        f"Keep the backbone without SE for now: no placement {looks}.",
+        f"Keep the plain backbone for now: no placement {looks}.",
         f"This is a model estimate from {summary.complete:,} trainings: {confirm}.",
     )
 
@@ -55,11 +55,11 @@ def _confirmed(summary: Summary, found: Confirmation) -> tuple[str, str]:
     if verdict.claim == "without":
         margin = amount(found.margin, found.unit, signed=False)
         return (
-            f"Ship the backbone without SE: no placement gains {margin} or more, the smallest gain that counts here.",
+            f"Ship the plain backbone: no placement gains {margin} or more, the smallest gain that counts here.",
             f"Confirmed {basis}.",
         )
     if verdict.claim == "undecided":
-        first = "Ship the backbone without SE for now: no placement is shown to be better, nor is a gain ruled out."
+        first = "Ship the plain backbone for now: no placement is shown to be better, nor is a gain ruled out."
         return first, _what_decides(summary)
     why = verdict.sentences[0].text if verdict.sentences else ""
     seeds = "One seed gives no estimate of the noise: give --seeds 3 or more."

@@ -1,4 +1,4 @@
-"""The classes of a confirmed network beside those of the backbone without SE, from the exams of both."""
+"""The classes of a confirmed network beside those of the plain backbone, from the exams of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from se_nas.engine.exam import exam_file, read_classes
 
 
 def network_with_se(result: Confirmation) -> Confirmed | None:
-    """The network that the verdict names, or the best on validation where that is the backbone without SE."""
+    """The network that the verdict names, or the best on validation where that is the plain backbone."""
     named = result.network(result.verdict.network)
     return result.network(result.winner) if named is None or named.role == "baseline" else named
 

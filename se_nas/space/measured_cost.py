@@ -51,7 +51,7 @@ class Measured:
 
 
 class Measurer:
-    """Measures the candidates of one space against its backbone without SE, and predicts the others.
+    """Measures the candidates of one space against the plain backbone, and predicts the others.
 
     Parameters
     ----------

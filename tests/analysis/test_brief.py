@@ -37,7 +37,7 @@ def test_of_a_loss_more_is_better_here() -> None:
 
 def test_not_worth_it_says_by_what_margin() -> None:
     first, second = in_brief(*confirmed(confirmation((0.6, 1100, against(0.0, 0.01, beats=False))), margin=0.02))
-    assert first.startswith("Ship the backbone without SE: no placement gains 2.00 points or more")
+    assert first.startswith("Ship the plain backbone: no placement gains 2.00 points or more")
     assert "3 fresh seeds" in second
 
 
@@ -45,7 +45,7 @@ def test_undecided_says_what_would_decide() -> None:
     seeds = replace(against(0.006, 0.02, beats=False), error=0.012, image_error=0.001)
     known = replace(confirmation((0.6, 1100, seeds)), seed_seconds=60.0)
     first, second = in_brief(*confirmed(known))
-    assert first.startswith("Ship the backbone without SE for now")
+    assert first.startswith("Ship the plain backbone for now")
     assert second.startswith("About ")
     assert "more minutes of training" in second
     images = replace(seeds, image_error=0.0119)
@@ -62,7 +62,7 @@ def test_a_search_only_says_what_it_looks_like(space8: Space) -> None:
     assert "the best of many runs is optimistic" in second
     nothing = summarize(findings(searched(space8, 40, effect=0.0), OBJECTIVE, space8), folder="x", budget=40)
     assert nothing.verdict.claim in ("without", "undecided")
-    assert in_brief(nothing)[0].startswith("Keep the backbone without SE for now: no placement ")
+    assert in_brief(nothing)[0].startswith("Keep the plain backbone for now: no placement ")
 
 
 def test_few_trainings_recommend_nothing() -> None:
