@@ -22,4 +22,5 @@ from .samplers.known_cost import KnownCostSampler as KnownCostSampler
 from .space.exact_cost import CostModel as CostModel
 from .space.exact_cost import cost as cost
 from .space.search_space import SearchSpace as SearchSpace
+from .space.search_space import insert as insert
 from .space.search_space import insert_se as insert_se

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from se_nas.backbones.build import BACKBONES, build_backbone
+from se_nas.core.blocks import SE
 from se_nas.core.config import shape_of
 from se_nas.core.errors import ConfigError, CostError, SpaceError
 from se_nas.core.files import user_path, write_atomically
@@ -82,8 +83,11 @@ class Catalogue:
             "key": placement.key,
             **{name: getattr(cost, name) for name in ("params", "macs", "gflops", "activations")},
             "squeeze_channels": {
-                name: choice.squeeze_channels for name, choice in placement.choices.items() if choice.kind == "se"
+                name: choice.squeeze_channels
+                for name, choice in placement.choices.items()
+                if choice.kind == "se" and choice.of.width
             },
+            **_other_blocks(placement),
             "without_se": {name: getattr(base, name) for name in COUNTS},
             "added": {name: getattr(added, name) for name in COUNTS},
         }
@@ -242,6 +246,12 @@ def _added(catalogue: Catalogue, unit: Unit, reduction: Reduction) -> str:
     return "-" if params is None else f"{params:+,}"
 
 
+def _other_blocks(placement: Placement) -> dict[str, Any]:
+    """Unit -> block, if any is not SE."""
+    blocks = {name: choice.block for name, choice in placement.choices.items() if choice.kind == "se"}
+    return {"blocks": blocks} if set(blocks.values()) - {SE} else {}
+
+
 def show_cost(content: dict[str, Any]) -> None:
     """Print a cost as people read it, with the difference to the plain backbone."""
     out = console(soft_wrap=True, highlight=False)
@@ -263,3 +273,5 @@ def show_cost(content: dict[str, Any]) -> None:
         out.print(f"    {seen['conditions']}")
     widths = ", ".join(f"{unit} {width}" for unit, width in content["squeeze_channels"].items())
     out.print(f"  squeeze channels: {widths or 'none'}")
+    if "blocks" in content:
+        out.print(f"  blocks: {', '.join(f'{unit} {block}' for unit, block in content['blocks'].items())}")

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from se_nas.core.blocks import BLOCKS, SE, BlockKind
 from se_nas.core.errors import SpaceError
 from se_nas.core.serialization import checksum
 
@@ -27,9 +28,10 @@ IDENTITY = "identity"
 INITS = (IDENTITY, PLAIN)
 """How a new block starts: at a gate of exactly 1, or as in the SE paper (a sigmoid then begins near 0.5)."""
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "position": POSITIONS, "gate": GATES, "squeeze": SQUEEZES, "rounding": ROUNDINGS, "init": INITS,
+    "block": tuple(BLOCKS), "position": POSITIONS, "gate": GATES, "squeeze": SQUEEZES, "rounding": ROUNDINGS,
+    "init": INITS,
 }  # fmt: skip
-"""Settings of an SE block that are one of several words, by name."""
+"""Settings of a block that are one of several words, by name."""
 
 # (scale, offset) that make a gate exactly 1 when the last layer starts at zero (relu: at a bias of 1).
 IDENTITY_GATES: dict[str, tuple[float, float]] = {
@@ -78,6 +80,15 @@ def squeeze_channels(channels: int, reduction: float, rounding: str = "floor") -
     return nearest + 8 if rounding == "mobilenet" and nearest < 0.9 * channels / reduction else nearest
 
 
+def _hidden_width(channels: int, reduction: float, rounding: str) -> int:
+    if (width := squeeze_channels(channels, reduction, rounding)) < 1:
+        raise SpaceError(
+            f"reduction {reduction:g} leaves a hidden width of 0 at {channels} channels",
+            hint=f"choose a reduction of at most {channels}, or the rounding rule multiple_of_8",
+        )
+    return width
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """A unit and a position in it: the very tensor that is rescaled.
@@ -110,7 +121,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A part of the backbone that can carry one SE block, with its sites, the standard one first."""
+    """A part of the backbone that can carry one block, with its sites, the standard one first."""
 
     name: str
     stage: str
@@ -147,10 +158,13 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What one unit gets: no SE block, the one that it had already, or an SE block with all its settings.
+    """What one unit gets: no block, the SE block that it had already, or a new block (kind ``se``) with its settings.
 
-    The gate is ``gate_offset + gate_scale * gate(logit)``. `init` says how the block starts: ``identity`` makes
-    the gate exactly 1 at the start, with the scale and offset of `IDENTITY_GATES`.
+    `block` says which block a new one is. One without a hidden width has no `reduction` and no `squeeze_channels`, and
+    `gate`, `gate_scale`, `gate_offset`, `squeeze` and `bias` are settings of SE alone: what a block has none of keeps
+    its default, so that choices which build the same are equal. The gate of an SE block is
+    ``gate_offset + gate_scale * gate(logit)``. `init` says how the block starts: ``identity`` makes its gate exactly 1
+    at the start, with the scale and offset of `IDENTITY_GATES`.
 
     The defaults of the fields are the paper's block, whatever is the default of a search: they are what a record means
     that does not say. New blocks are made by `Choice.se`, which lets them start as the identity.
@@ -167,6 +181,7 @@ class Choice:
     rounding: str = "floor"
     bias: bool = False
     init: str = PLAIN
+    block: str = SE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "init", start_named(self.init))
@@ -177,23 +192,34 @@ class Choice:
             return
         if not (math.isfinite(self.gate_scale) and math.isfinite(self.gate_offset)):
             raise SpaceError(f"the gate is {self.gate_offset} + {self.gate_scale} * {self.gate}", allowed=["numbers"])
+        if not self.of.width:
+            if self.squeeze_channels is not None:
+                raise SpaceError(f"{self.of.title} has no hidden width, and is given {self.squeeze_channels} channels")
+            return
         if self.reduction is not None and not self.reduction > 0:
             raise SpaceError(f"the reduction is {self.reduction}", allowed=["a number above 0"])
         if self.squeeze_channels is not None and self.squeeze_channels > WIDEST:
             raise SpaceError(f"a hidden width of {self.squeeze_channels:,}", allowed=[f"at most {WIDEST:,}"])
         if self.squeeze_channels is None or self.squeeze_channels < 1:
             raise SpaceError(
-                f"an SE block with reduction {self.reduction} would have a hidden width of {self.squeeze_channels}",
+                f"{self.of.title} with reduction {self.reduction} would have a hidden width of {self.squeeze_channels}",
                 hint="choose a smaller reduction, or the rounding rule multiple_of_8",
             )
-        if self.init == IDENTITY and usual_start(self.gate, bias=self.bias) != IDENTITY:
+        if self.block == SE and self.init == IDENTITY and usual_start(self.gate, bias=self.bias) != IDENTITY:
             raise SpaceError("init: identity with the relu gate needs bias: true, since the gate starts at its bias")
 
     @property
+    def of(self) -> BlockKind:
+        """What is known of its kind of block."""
+        return BLOCKS[self.block]
+
+    @property
     def label(self) -> str:
-        """Short form: ``none``, ``keep`` or the reduction."""
+        """Short form: ``none``, ``keep``, the reduction, or the block if it has no width."""
         if self.kind != "se":
             return self.kind
+        if not self.of.width:
+            return self.block
         return str(self.squeeze_channels) + "ch" if self.reduction is None else f"{self.reduction:g}"
 
     @functools.cached_property
@@ -208,11 +234,16 @@ class Choice:
 
     @classmethod
     def se(cls, channels: int, reduction: float, **settings: Any) -> Choice:  # settings are this class's own fields
-        """An SE block for a site with so many channels; SpaceError when the hidden width would be 0.
+        """A block for a site with so many channels, SE if not named; SpaceError when the hidden width would be 0.
 
-        Where `init` is not given, it starts as the identity if its gate can (`usual_start`); with a scale or an offset
-        of the gate that are given, it is plain.
+        Settings that its kind does not have are left out. Where `init` is not given, it starts as the identity if it
+        can (`usual_start`); with a scale or an offset of the gate that are given, it is plain.
         """
+        if (name := settings.get("block", SE)) not in BLOCKS:
+            raise SpaceError(f"block is {name!r}", allowed=BLOCKS)
+        kind = BLOCKS[name]
+        if name != SE:
+            return cls._other(channels, reduction, kind, settings)
         rounding, gate, bias = (settings.get(name, getattr(cls, name)) for name in ("rounding", "gate", "bias"))
         scaled = not settings.keys().isdisjoint(("gate_scale", "gate_offset"))
         if settings.get("init") is None:
@@ -220,13 +251,19 @@ class Choice:
         if settings["init"] == IDENTITY and "gate_scale" not in settings and gate in IDENTITY_GATES:
             scale, offset = IDENTITY_GATES[gate]
             settings = {**settings, "gate_scale": scale, "gate_offset": offset}
-        width = squeeze_channels(channels, reduction, rounding)
-        if width < 1:
-            raise SpaceError(
-                f"reduction {reduction:g} leaves a hidden width of 0 at {channels} channels",
-                hint=f"choose a reduction of at most {channels}, or the rounding rule multiple_of_8",
-            )
+        width = _hidden_width(channels, reduction, rounding)
         return cls(kind="se", reduction=float(reduction), squeeze_channels=width, **settings)
+
+    @classmethod
+    def _other(cls, channels: int, reduction: float, kind: BlockKind, settings: dict[str, Any]) -> Choice:
+        """A block that is not SE, with those of the settings that it has."""
+        own = {name: value for name, value in settings.items() if name in ("block", "position") or kind.takes(name)}
+        if kind.identity and own.get("init") is None:
+            own["init"] = IDENTITY
+        if not kind.width:
+            return cls(kind="se", **own)
+        width = _hidden_width(channels, reduction, own.get("rounding", cls.rounding))
+        return cls(kind="se", reduction=float(reduction), squeeze_channels=width, **own)
 
 
 NONE = Choice()

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from se_nas.core.blocks import BLOCKS
 from se_nas.core.costs import cost_facts
 
 ANY = "any"
@@ -19,6 +20,8 @@ def in_words(label: str) -> str:
     ('SE with r=16 in stages 1 and 3', 'no SE', 'SE with r=16 everywhere', "the network's own SE")
     >>> in_words("layer1=8:pre,layer2=keep")
     "SE with r=8 (pre) in layer1 and the network's own SE in layer2"
+    >>> in_words("stage1=eca,stage2=8:cbam:pre")
+    'ECA in stage 1 and CBAM with r=8 (pre) in stage 2'
     """
     if label == "none":
         return "no SE"
@@ -38,7 +41,12 @@ def _choice(value: str) -> str:
     reduction, *settings = value.split(":")
     if reduction == "keep":
         return "the network's own SE"
-    return f"SE with r={reduction}" + (f" ({', '.join(settings)})" if settings else "")
+    if reduction in BLOCKS:
+        text = BLOCKS[reduction].title
+    else:
+        block = settings.pop(0) if settings and settings[0] in BLOCKS else "se"
+        text = f"{BLOCKS[block].title} with r={reduction}"
+    return text + (f" ({', '.join(settings)})" if settings else "")
 
 
 def _places(names: Sequence[str]) -> str:

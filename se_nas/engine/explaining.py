@@ -18,6 +18,7 @@ from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.forward import left_alone
 from se_nas.core.errors import BackboneError, CostError, DataError
 from se_nas.engine.knock_outs import FROZEN, REMOVED, Score, Scoring, knock_out, wanted_changes
+from se_nas.insertion.attention.build import Gate
 from se_nas.insertion.block import SEBlock
 from se_nas.insertion.gates import collect_gates, gate_statistics
 from se_nas.insertion.insert import remove_block
@@ -209,5 +210,5 @@ def _costs(network: nn.Module, block: FoundBlock, input_shape: tuple[int, ...]) 
 def _path(network: nn.Module, block: FoundBlock) -> str:
     """The path of a block, without its own name where it was put there."""
     head, _, name = block.path.rpartition(".")
-    ours = not block.layers and isinstance(network.get_submodule(block.path), SEBlock)
+    ours = not block.layers and isinstance(network.get_submodule(block.path), Gate)
     return head if ours and head and name.startswith("se_") else block.path

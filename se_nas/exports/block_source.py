@@ -1,10 +1,17 @@
-"""SE blocks as source: the classes that an exported file needs, and the calls that make its blocks."""
+"""SE blocks and others as source: the classes that an exported file needs, and the calls that make its blocks."""
 
 from __future__ import annotations
 
 import inspect
+from typing import TypeGuard
+
+from torch import nn
 
 from se_nas.backbones.libraries import Logits
+from se_nas.core.blocks import BLOCKS, SE
+from se_nas.core.plugins import load
+from se_nas.insertion.attention.base import Attention, ChannelGate
+from se_nas.insertion.attention.build import gate_only, gives_gates
 from se_nas.insertion.block import OpenGate, SEBlock, SEGate
 
 _GATES = {
@@ -44,18 +51,43 @@ def rescale(module, with_se, **blocks):
 
 '''
 
+_OTHERS: dict[str, type[Attention]] = {
+    made.__name__: made for name, kind in BLOCKS.items() if name != SE for made in [load(kind.made)]
+}
+"""Name of the class -> blocks other than SE."""
+
 HELPERS = {
     "Logits": inspect.getsource(Logits),
     "SEBlock": _BLOCK,
     "SEGate": inspect.getsource(SEGate),
     "OpenGate": inspect.getsource(OpenGate),
     "rescale": _RESCALE,
+    "Attention": inspect.getsource(Attention),
+    "ChannelGate": inspect.getsource(ChannelGate),
+    "gate_only": inspect.getsource(gate_only),
+    **{name: inspect.getsource(made) for name, made in _OTHERS.items()},
 }
 """Name -> source, which uses nothing but ``torch``, ``nn`` and ``Tensor``."""
 
 
-def block_call(block: SEBlock) -> str:
+def is_block(module: nn.Module) -> TypeGuard[SEBlock | Attention]:
+    """Whether a module is a block whose source is here."""
+    return isinstance(module, SEBlock) or type(module) in _OTHERS.values()
+
+
+def needed_for(block: SEBlock | Attention) -> set[str]:
+    """The helpers that the call of a block uses."""
+    if isinstance(block, SEBlock):
+        return {"SEBlock", type(block).__name__}
+    gate = {"ChannelGate"} if isinstance(block, ChannelGate) else set()
+    return {"Attention", type(block).__name__} | gate | ({"gate_only"} if gives_gates(block) else set())
+
+
+def block_call(block: SEBlock | Attention) -> str:
     """The call that makes a block of the settings of another, as source; what is the default is left out."""
+    if isinstance(block, Attention):
+        made = f"{type(block).__name__}({block.extra_repr()})"
+        return f"gate_only({made})" if gives_gates(block) else made
     settings = {
         "squeeze": (repr(block.squeeze), "'avg'"),
         "gate": (_GATES[block.gate], "torch.sigmoid"),

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from se_nas.core.errors import BackboneError
-from se_nas.exports.block_source import HELPERS, block_call
+from se_nas.exports.block_source import HELPERS, block_call, is_block, needed_for
 from se_nas.exports.method_source import method_source, names_in
 from se_nas.exports.plain_call import PlainCall
-from se_nas.insertion.block import OpenGate, SEBlock
+from se_nas.insertion.block import OpenGate
 from se_nas.insertion.rewrite import edited
 
 _TORCH_LAYERS = "torch.nn.modules."
@@ -30,8 +30,7 @@ _TAKEN = {
     "torch": ("torch", ""),
     "nn": ("torch.nn", ""),
     "Tensor": ("torch", "Tensor"),
-    **{name: ("", name) for name in ("Path", "load_file", "sys", "SEBlock", "SEGate", "OpenGate", "Logits", "rescale")},
-    **{name: ("", name) for name in ("build", "load")},
+    **{name: ("", name) for name in ("Path", "load_file", "sys", "build", "load", *HELPERS)},
 }
 
 _END = '''
@@ -57,7 +56,7 @@ class _Writer:
     sources: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    """Helpers that the file needs: SEBlock, SEGate, OpenGate, rescale."""
+    """Names in `HELPERS` that the file needs."""
     done: dict[int, str] = field(default_factory=dict)
     """Modules that were written already -> their path."""
 
@@ -101,7 +100,7 @@ class _Writer:
             return
         blocks = {}
         for name, child in module.named_children():
-            if isinstance(child, SEBlock) and name not in plain._modules:
+            if is_block(child) and name not in plain._modules:
                 blocks[name] = self.constructor(path, child)
             else:
                 self.compare(f"{path}.{name}".lstrip("."), plain._modules.get(name), child)
@@ -113,8 +112,8 @@ class _Writer:
 
     def constructor(self, path: str, module: nn.Module) -> str:
         """The call that makes a module which the plain call does not have."""
-        if isinstance(module, SEBlock):
-            self.used |= {"SEBlock", type(module).__name__}
+        if is_block(module):
+            self.used |= needed_for(module)
             return block_call(module)
         if isinstance(module, OpenGate):
             self.used.add("OpenGate")
@@ -193,7 +192,7 @@ class _Writer:
 
 def _differs(plain: nn.Module, module: nn.Module) -> bool:
     """Whether a module must be made anew; SE blocks inside do not count."""
-    if type(plain).__name__ != type(module).__name__ or isinstance(module, (SEBlock, OpenGate)):
+    if type(plain).__name__ != type(module).__name__ or is_block(module) or isinstance(module, OpenGate):
         return True
     return not module._modules and plain.extra_repr() != module.extra_repr()
 

@@ -2,7 +2,8 @@
 
 A tensor u of shape (batch, channels, *size) is multiplied with something that depends on u only through a global
 pooling of u and at least one layer with weights (Hu et al., arXiv 1709.01507, equations 2 to 4; the variants ECA and
-eSE compute the same kind of gate).
+eSE compute the same kind of gate). Blocks of se-nas are known by their class: those that are a gate for each channel
+are found whatever they compute it from, and a gate that is a part of another block is none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
+from se_nas.insertion.attention.base import Attention, ChannelGate
 from se_nas.insertion.graph import Graph, Node
 
 _POOLINGS = frozenset(
@@ -56,9 +58,11 @@ def is_global_pooling(graph: Graph, node: Node) -> bool:
 
 def find_existing(graph: Graph) -> dict[int, Existing]:
     """The SE blocks of a network, by the node that multiplies. One that runs several times is there several times."""
-    found = {}
+    found = _own_gates(graph)
     for node in graph.operations:
         if node.name != "mul" or len(node.inputs) != 2 or not node.outputs:
+            continue
+        if node.index in found or any(_is_own(graph.calls[call].kind, Attention) for call in graph.stack(node.call)):
             continue
         for u, gate in (graph.inputs(node), graph.inputs(node)[::-1]):
             if len(graph.shapes[u]) < 3 or graph.shapes[u] != graph.shapes[node.outputs[0]]:
@@ -72,6 +76,30 @@ def find_existing(graph: Graph) -> dict[int, Existing]:
     for index, block in found.items():  # a module that also does other things cannot be exchanged
         if block.kind != "inline" and runs[block.path] != graph.executions[block.path, ""]:
             found[index] = replace(block, kind="inline")
+    return found
+
+
+def _is_own(kind: type | None, wanted: type) -> bool:
+    return kind is not None and issubclass(kind, wanted)
+
+
+def _own_gates(graph: Graph) -> dict[int, Existing]:
+    """The blocks of se-nas other than SE that are a gate for each channel, by the node that multiplies."""
+    found: dict[int, Existing] = {}
+    for call in graph.calls:
+        if not _is_own(call.kind, ChannelGate):
+            continue
+        (u,), (given,) = graph.inputs(graph.boundaries["enter", call.index][0]), _given_out(graph, call.index)
+        inside = frozenset(graph.inside[call.index])
+        if graph.shapes[given] == graph.shapes[u]:
+            product, kind = graph.maker(given), "block"
+        else:
+            made = (graph.nodes[index] for index, _ in graph.reach[given] if index >= 0)
+            product = next((node for node in made if node.name == "mul" and u in graph.inputs(node)), None)
+            kind = "gate"
+        if product is not None:
+            gate = inside - {product.index}
+            found[product.index] = Existing(call.path, "block" if kind == "block" else "gate", product.index, u, gate)
     return found
 
 

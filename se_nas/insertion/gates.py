@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from se_nas.core.placement import Placement, Unit
-from se_nas.insertion.block import SEBlock, SEGate
+from se_nas.insertion.attention.build import Gate, gives_gates
 
 Kind = Literal["block", "gate"]
 """Of an SE block that the network had already: its module gives the rescaled tensor, or only the gate."""
@@ -101,7 +101,7 @@ def fixed_gates(
     with ExitStack() as stack:
         for path, each in means.items():
             mean, module = torch.stack(each).mean(0), network.get_submodule(path)
-            only_gate = isinstance(module, SEGate) or (kept or {}).get(path) == "gate"
+            only_gate = gives_gates(module) or (kept or {}).get(path) == "gate"
             stack.callback(module.register_forward_hook(_fixing(mean, only_gate)).remove)
         yield
 
@@ -158,8 +158,8 @@ def _rescaled_by(module: nn.Module, args: tuple[Any, ...]) -> Tensor:
     return u
 
 
-def _own(network: nn.Module) -> Iterator[tuple[str, SEBlock]]:
-    return ((name, module) for name, module in network.named_modules() if isinstance(module, SEBlock))
+def _own(network: nn.Module) -> Iterator[tuple[str, Gate]]:
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, Gate))
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def _watched(
     def seen(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         u = _rescaled_by(module, args)
         known = None if products is None else products.gates(u, output)
-        if isinstance(module, SEBlock):
+        if isinstance(module, Gate):
             gates = module.gates(u)
         elif known is not None:
             gates = known

@@ -1,4 +1,4 @@
-"""How SE blocks get into a network, without changing anything else there."""
+"""How SE blocks, and others at the same sites, get into a network, without changing anything else there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from se_nas.core.errors import SpaceError
 from se_nas.core.placement import NONE, Choice, Placement, Site, Unit
 from se_nas.core.serialization import random_stream
 from se_nas.core.trial import Target
-from se_nas.insertion.block import OpenGate, SEBlock, SEGate
+from se_nas.insertion.attention.build import build_block
+from se_nas.insertion.block import OpenGate
 from se_nas.insertion.lasting import check_copier, check_exchange, statistics
 from se_nas.insertion.rewrite import rewritten, walks_children
 
@@ -114,7 +115,7 @@ def _empty(base: type[nn.Module], hooks: tuple[Hook, ...]) -> nn.Module:
 
 
 def insert_block(model: nn.Module, site: Site, choice: Choice, *, seed: int) -> None:
-    """Put an SE block at a site of the model, in place.
+    """Put the block of a choice at a site of the model, in place; SpaceError if it cannot stand there.
 
     State-dict keys of the model stay; those of the block are new: ``<module>.se_block.*`` for an output,
     ``<module>.se_block_in.*`` for an input, ``<module>.se_<unit>.*`` for an expression. An SE block that the network
@@ -123,7 +124,7 @@ def insert_block(model: nn.Module, site: Site, choice: Choice, *, seed: int) -> 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_stream(seed, "se", site.unit))
-        block = (SEGate if site.edge == "gate" else SEBlock)(site.channels, choice)
+        block = build_block(site, choice)
     place_block(model, site, block)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from se_nas.core.errors import BackboneError, SpaceError
 from se_nas.core.placement import Site
+from se_nas.insertion.attention.base import Attention, ChannelGate
 from se_nas.insertion.existing import Existing, find_existing
 from se_nas.insertion.gates import Kind, Written
 from se_nas.insertion.graph import Shape
@@ -75,16 +76,21 @@ def watchable(network: nn.Module, input_shape: Shape) -> Watchable:
     """
     graph = record(network, input_shape)
     existing = [block for _, block in sorted(find_existing(graph).items())]
+    others = {
+        path: f"it is a {type(module).__name__} block, which does not give one gate for each channel"
+        for path, module in network.named_modules()
+        if isinstance(module, Attention) and not isinstance(module, ChannelGate)
+    }
     if not existing:
+        unseen = f", and {next(iter(others))!r} gives no gate for each channel" if others else ""
         raise BackboneError(
-            f"{type(network).__name__} has no SE block",
+            f"{type(network).__name__} has no SE block{unseen}",
             hint="blocks are recognised by what they compute: a gate from the global pooling of the tensor it rescales",
         )
     runs = Counter(block.path for block in existing)
     written = [block for block in existing if block.kind == "inline"]
     watched = copy.deepcopy(network) if any(block.place for block in written) else network
     blocks: dict[str, FoundBlock] = {}
-    others: dict[str, str] = {}
     for block in existing:
         shape = graph.shapes[block.value]
         if block.kind != "inline":

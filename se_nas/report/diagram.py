@@ -61,8 +61,9 @@ class _Box:
         else:
             cost = block_cost(self.unit, self.choice)
             ratio = "" if self.choice.reduction is None else f"r={self.choice.reduction:g}, "
+            title = {"coord": "Coord"}.get(self.choice.block, self.choice.of.title)
             lines = [
-                f"SE: {ratio}{self.choice.squeeze_channels} ch",
+                f"{title}: {ratio}{self.choice.squeeze_channels} ch" if self.choice.of.width else title,
                 f"+{_counted(cost.params)} params",
                 f"+{_counted(cost.macs)} MACs",
             ]

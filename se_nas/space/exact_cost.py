@@ -32,10 +32,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from se_nas.core.blocks import SE
 from se_nas.core.costs import COSTS, EXACT
 from se_nas.core.errors import CostError
 from se_nas.core.placement import Choice, Placement, Unit
 from se_nas.core.trial import CostValue
+from se_nas.insertion.attention.build import counts_of
 from se_nas.insertion.insert import insert_choices
 from se_nas.space.derived import derived_handles
 from se_nas.space.operations import HANDLES
@@ -87,12 +89,14 @@ NOTHING = Cost(params=0, macs=0, activations=0)
 
 
 def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
-    """What an SE block adds at a site, in closed form; zero for `none`.
+    """What a new block adds at a site, in closed form; zero for `none`.
 
-    With C channels, S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for
-    the squeeze, ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
+    The formulas of blocks other than SE stand beside them (`se_nas.insertion.attention`). For SE, with C channels,
+    S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for the squeeze, ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
     1 and an offset other than 0), ``C P`` for the rescaling.
     """
+    if choice.kind == "se" and choice.block != SE:
+        return Cost(**counts_of(channels, size, choice)._asdict())
     if choice.kind != "se" or choice.squeeze_channels is None:
         return NOTHING
     c, s, positions = channels, choice.squeeze_channels, math.prod(size)
@@ -105,7 +109,7 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
 
 
 def block_cost(unit: Unit, choice: Choice) -> Cost:
-    """What a new SE block, or none, adds to a unit of the plain backbone; of one to `keep` only a trace knows."""
+    """What a new block, or none, adds to a unit of the plain backbone; of one to `keep` only a trace knows."""
     if choice.kind != "se":
         return NOTHING
     site = unit.site(choice.position)

@@ -69,7 +69,7 @@ def fixed_rules(space: Space) -> tuple[FixedRule, ...]:
         if levels is None:
             continue
         placement = space.placement(levels)
-        if placement.key == space.baseline.key:
+        if placement.key == space.baseline.key or not space.contains(placement):
             continue
         known = found.get(placement.key, FixedRule(names=(), placement=placement))
         found[placement.key] = replace(known, names=(*known.names, name))

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from se_nas.core.blocks import SE
 from se_nas.core.placement import Choice, Placement, Unit
 from se_nas.core.serialization import random_stream
+from se_nas.space.exact_cost import block_cost
 from se_nas.space.space import Space
 
 Array = NDArray[np.float64]
@@ -94,7 +96,11 @@ class Terms:
 def _block(unit: Unit, choice: Choice) -> tuple[Class, Class, tuple[float, float]]:
     site = unit.site(choice.position) if choice.kind == "se" else unit.sites[0]
     elements = float(site.channels * math.prod(site.size) * site.uses)
-    kind = (choice.kind, site.position, site.channels, site.width, site.size, site.uses)
+    kind: Class = (choice.kind, site.position, site.channels, site.width, site.size, site.uses)
+    if choice.block != SE:  # whose effect has nothing to do with SE's at this site
+        kind = (*kind, choice.block)
+        weights = block_cost(unit, choice).params
+        return kind, (*kind, choice.squeeze_channels or 0), (elements, float(weights))
     settings = (choice.squeeze_channels or 0, choice.gate, choice.squeeze, choice.bias)
     hidden = choice.squeeze_channels or site.width // 4
     return kind, (*kind, *settings), (elements, float(2 * site.channels * hidden))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from se_nas.core.blocks import BLOCKS, check_site
 from se_nas.core.documents import LARGEST_JSON, UnreadableError, from_json_text, text_of
 from se_nas.core.errors import SeNasError, SpaceError, check_names, did_you_mean
 from se_nas.core.placement import ALLOWED, KEEP, NONE, REDUCTIONS, Choice, Placement, Unit
@@ -96,9 +97,20 @@ class Notation:
         return {unit.name: self._choice(unit, value, where=text) for unit in named}
 
     def _choice(self, unit: Unit, text: str, *, where: str) -> Choice:
-        """A choice as labels have it: a reduction, and after colons the settings that are searched over."""
+        """A choice as labels have it: a reduction, and after colons the settings that are searched over.
+
+        A block without a hidden width stands alone: its reduction would mean nothing.
+        """
         reduction, *values = (part.strip() for part in text.split(":"))
         settings: dict[str, str] = {}
+        if reduction in BLOCKS:
+            if BLOCKS[reduction].width:
+                raise SpaceError(
+                    f"{BLOCKS[reduction].title} has a hidden width, and {text!r} says none",
+                    where=where,
+                    hint=f"give a reduction: 16:{reduction}",
+                )
+            reduction, settings = "1", {"block": reduction}
         for value in values:
             setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
             if setting is None:
@@ -143,7 +155,9 @@ class Notation:
         except SeNasError:
             return False
         pairs = ((named[unit.name], placement.choices.get(unit.name, NONE)) for unit in self.units)
-        return all(one.kind == other.kind and one.reduction == other.reduction for one, other in pairs)
+        return all(
+            (one.kind, one.block, one.reduction) == (other.kind, other.block, other.reduction) for one, other in pairs
+        )
 
     def _check_backbone(self, units: Sequence[Unit], file: Path) -> None:
         theirs, ours = ({u.name: u.sites[0].channels for u in among} for among in (units, self.units))
@@ -162,6 +176,7 @@ def _check_choice(unit: Unit, choice: Choice, *, where: str) -> None:
     if choice.kind == "keep" and unit.existing is None:
         raise SpaceError(f"unit {unit.name!r} has no SE block to keep", where=where)
     if choice.kind == "se":
+        check_site(choice.of, unit.site(choice.position))
         most = int(unit.site(choice.position).width / REDUCTIONS[0])
         if (choice.squeeze_channels or 0) > most:
             raise SpaceError(

@@ -70,7 +70,7 @@ class SearchSpace(Space):
         return self.placement(levels)
 
 
-def insert_se(
+def insert(
     model: nn.Module,
     placement: Placement | str | Mapping[str, Reduction],
     *,
@@ -78,18 +78,19 @@ def insert_se(
     units: tuple[Unit, ...] | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of a network with the SE blocks of a placement; the network itself is left alone.
+    """A copy of a network with the blocks of a placement; the network itself is left alone.
 
     >>> from se_nas.backbones.resnet import resnet
-    >>> network = insert_se(resnet(depth=8), "layer3=16", input_shape=(3, 32, 32))
+    >>> network = insert(resnet(depth=8), "layer3=16", input_shape=(3, 32, 32))
     >>> [name for name, _ in network.named_modules() if name.endswith("se_block")]
     ['layer3.0.bn2.se_block']
 
     Parameters
     ----------
     placement:
-        A placement; text such as ``all:16`` or ``layer3=16,layer4=8`` with names of stages, units or modules around
-        units, as `Space.parse` reads it; or a mapping of such names to reductions. What is not named has no SE.
+        A placement; text such as ``all:16``, ``layer3=16,layer4=8`` or ``layer3=eca,layer4=8:cbam`` with names of
+        stages, units or modules around units, as `Space.parse` reads it; or a mapping of such names to reductions. What
+        is not named has no block.
     input_shape:
         (channels, *size) of one image, for finding the sites.
     units:
@@ -111,3 +112,7 @@ def insert_se(
     candidate = copy.deepcopy(model)
     insert_choices(candidate, units, placement.choices, seed=seed)
     return candidate
+
+
+insert_se = insert
+"""The name of before there were other blocks."""

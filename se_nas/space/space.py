@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from se_nas.core.blocks import BLOCKS, SE, check_site
 from se_nas.core.errors import SpaceError, check_names
 from se_nas.core.placement import DEFAULT, KEEP, NONE, Choice, Placement, Unit
 from se_nas.core.serialization import checksum, to_plain
@@ -66,8 +67,9 @@ class Space:
         groups: dict[str, list[Unit]] = {}
         for unit in self.units:
             groups.setdefault(unit.stage if spec.decide == "stage" else unit.name, []).append(unit)
-        check_names(spec.stages, groups, what="stage", where="the search space, under stages")
-        self._defaults: dict[str, str] = {setting: getattr(spec, setting)[0] for setting in SETTINGS}
+        named = {**spec.stages, **spec.stage_blocks}
+        check_names(named, groups, what="stage", where="the search space, under stages")
+        self._defaults: dict[str, str] = {s: SE if s == "block" else getattr(spec, s)[0] for s in SETTINGS}
         self._searched: dict[str, list[int]] = {}
         self._parts: dict[tuple[Any, ...], Part] = {}
         self._options: dict[tuple[str, bool], dict[tuple[Any, ...], Part]] = {}
@@ -75,6 +77,7 @@ class Space:
         self.decisions = tuple(self._decision(name, tuple(members)) for name, members in groups.items())
         self.parameters = {name: values for d in self.decisions for name, values in d.parameters.items()}
         """Parameter -> values by level, those that only the reference needs included."""
+        self._check_blocks()
         self._check_reductions()
 
     def _wished(self, name: str, units: tuple[Unit, ...]) -> tuple[Reduction, ...]:
@@ -100,9 +103,12 @@ class Space:
         reductions = tuple(sorted(offered, key=_width_order))
         parameters = {f"{name}.reduction": reductions}
         for setting in SETTINGS:
-            if len(values := getattr(self.spec, setting)) > 1:
+            if len(values := self.values(name, setting)) > 1:
                 parameters[f"{name}.{setting}"] = values
         self._searched |= {parameter: list(range(len(values))) for parameter, values in parameters.items()}
+        if (blocks := f"{name}.block") in parameters:
+            wanted = self.spec.blocks_of(name)
+            self._searched[blocks] = [i for i, value in enumerate(parameters[blocks]) if value in wanted]
         self._searched[f"{name}.reduction"] = [i for i, value in enumerate(reductions) if value in wished]
         if not self._searched[f"{name}.reduction"]:
             raise SpaceError(
@@ -113,12 +119,35 @@ class Space:
             )
         return Decision(name=name, units=units, reductions=reductions, parameters=parameters)
 
+    def values(self, decision: str, setting: str) -> tuple[str, ...]:
+        """What a setting may be in a decision, SE among the blocks: the reference needs it."""
+        if setting != "block":
+            allowed: tuple[str, ...] = getattr(self.spec, setting)
+            return allowed
+        blocks = self.spec.blocks_of(decision)
+        return (SE, *(block for block in blocks if block != SE))
+
+    def _check_blocks(self) -> None:
+        for decision in self.decisions:
+            blocks = self.spec.blocks_of(decision.name)
+            for unit, position, block in itertools.product(decision.units, self.spec.position, blocks):
+                try:
+                    check_site(BLOCKS[block], unit.site(position))
+                except SpaceError as error:
+                    raise SpaceError(
+                        error.what,
+                        where=f"the search space, {self.spec.decide} {decision.name!r}",
+                        allowed=error.allowed,
+                        hint=f"give it its own blocks: stages: {{{decision.name}: {{blocks: [se]}}}}",
+                    ) from error
+
     def _check_reductions(self) -> None:
         for decision in self.decisions:
             for level, reduction in enumerate(decision.reductions):
                 if isinstance(reduction, str) or level not in self.searched(f"{decision.name}.reduction"):
                     continue
-                for unit, *values in itertools.product(decision.units, *(getattr(self.spec, s) for s in SETTINGS)):
+                allowed = itertools.product(*(self.values(decision.name, setting) for setting in SETTINGS))
+                for unit, values in itertools.product(decision.units, list(allowed)):
                     try:
                         self.choice(unit, reduction, dict(zip(SETTINGS, values, strict=True)))
                     except SpaceError as error:
@@ -194,7 +223,7 @@ class Space:
             choices = {unit.name: NONE if unit.existing is None else KEEP for unit in decision.units}
         else:
             choices = {unit.name: self.choice(unit, reduction, settings) for unit in decision.units}
-        label = (reduction,) if reduction == "none" else (reduction, *settings.values())
+        label = _label(reduction, settings)
         part = Part(levels={name: int(levels[name]) for name in decision.parameters}, choices=choices, label=label)
         self._parts[decision.name, *own] = part
         return part
@@ -229,6 +258,7 @@ class Space:
         settings = {**self._defaults, **(settings or {})}
         site = unit.site(settings["position"])
         settings["position"] = site.position
+        check_site(BLOCKS[settings["block"]], site)
         try:
             return Choice.se(
                 site.width,
@@ -297,6 +327,9 @@ class Space:
     def to_plain(self) -> dict[str, Any]:
         """The space as plain data: what a study stores and a resumed one is compared with."""
         spec = {**to_plain(self.spec), "init": self.spec.start}
+        for name, default in (("block", [SE]), ("stage_blocks", {})):  # spaces of before have no such key
+            if spec[name] == default:
+                del spec[name]
         return {"spec": spec, "parameters": to_plain(self.parameters), "units": to_plain(self.units)}
 
     @property
@@ -310,6 +343,21 @@ def _resolved(spec: SpaceSpec, units: tuple[Unit, ...]) -> SpaceSpec:
     if any(unit.position != "standard" for unit in units):
         return spec
     return replace(spec, position=tuple(dict.fromkeys("standard" if p == DEFAULT else p for p in spec.position)))
+
+
+def _label(reduction: Reduction, settings: Mapping[str, str]) -> tuple[Reduction, ...]:
+    """What the short form of a placement says of a decision: SE goes without saying, and so does a width where none is.
+
+    >>> _label(16.0, {"block": "eca", "position": "pre"}), _label(16.0, {"block": "se"}), _label("none", {})
+    (('eca', 'pre'), (16.0,), ('none',))
+    """
+    if reduction == "none":
+        return (reduction,)
+    block = settings.get("block", SE)
+    others = tuple(value for name, value in settings.items() if name != "block")
+    if reduction == "keep" or block == SE:
+        return (reduction, *others)
+    return (reduction, block, *others) if BLOCKS[block].width else (block, *others)
 
 
 def _width_order(reduction: Reduction) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from se_nas.core.blocks import SE
 from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import SpaceError, check_names, did_you_mean
 from se_nas.core.files import user_path
@@ -20,8 +21,10 @@ Reduction = float | str
 REFERENCE_REDUCTION = 16.0
 MOST = 64
 """Reductions that a stage may choose from."""
-SETTINGS = ("position", "gate", "squeeze")
+SETTINGS = ("block", "position", "gate", "squeeze")
 """What may be searched over beside the reduction."""
+BLOCKS_KEY = "blocks"
+"""The key of a file for the setting `block`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class SpaceSpec:
 
     `units` names the units by patterns of module paths, stage by stage; without it they are found.
     `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
-    SE block. Each of `position`, `gate` and `squeeze` is one value, or several to search over. The position `default`
+    SE block. `block` are the blocks to choose from (`blocks` in a file), `stage_blocks` those of single stages. Each of
+    `position`, `gate` and `squeeze` is one value, or several to search over. The position `default`
     is `family` for units whose kind of network has SE blocks of its own (`se_nas.insertion.family`), else `standard`.
     `init` None, the default, lets new blocks start as the identity, but for gates that cannot: relu without biases.
     """
@@ -45,10 +49,16 @@ class SpaceSpec:
     rounding: str = "floor"
     bias: bool = False
     init: str | None = None
+    block: tuple[str, ...] = (SE,)
+    stage_blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.init is not None:
             object.__setattr__(self, "init", start_named(self.init))
+
+    def blocks_of(self, decision: str) -> tuple[str, ...]:
+        """The blocks that a stage or a unit may have."""
+        return self.stage_blocks.get(decision, self.block)
 
     @property
     def start(self) -> str | None:
@@ -101,7 +111,10 @@ def _find_file(name: str) -> str:
 
 
 def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
-    check_names(raw, SpaceSpec.__dataclass_fields__, what="key", where=where)
+    keys = [
+        BLOCKS_KEY if name == "block" else name for name in SpaceSpec.__dataclass_fields__ if name != "stage_blocks"
+    ]
+    check_names(raw, keys, what="key", where=where)
     values: dict[str, Any] = dict(raw)
     if values.get("decide", "stage") not in ("stage", "unit"):
         raise SpaceError(f"decide is {values['decide']!r}", where=where, allowed=("stage", "unit"))
@@ -116,9 +129,17 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
             value.get("reductions") if isinstance(value, Mapping) else value, where=f"{where}, under stages.{stage}"
         )
         for stage, value in stages.items()
+        if not isinstance(value, Mapping) or "reductions" in value or BLOCKS_KEY not in value
     }
+    values["stage_blocks"] = {
+        str(stage): read_blocks(value[BLOCKS_KEY], where=f"{where}, under stages.{stage}")
+        for stage, value in stages.items()
+        if isinstance(value, Mapping) and BLOCKS_KEY in value
+    }
+    if BLOCKS_KEY in values:
+        values["block"] = read_blocks(values.pop(BLOCKS_KEY), where=where)
     for name, allowed in ALLOWED.items():
-        if name not in values:
+        if name not in values or name == "block":
             continue
         allowed = (DEFAULT, *allowed) if name == "position" else allowed
         given = values[name] if isinstance(values[name], list) else [values[name]]
@@ -150,6 +171,18 @@ def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
             )
         found[str(stage)] = tuple(given)
     return found
+
+
+def read_blocks(values: Any, *, where: str) -> tuple[str, ...]:
+    given = values if isinstance(values, list | tuple) else [values]
+    for value in given:
+        if value not in ALLOWED["block"]:
+            hint = did_you_mean(str(value), list(ALLOWED["block"]))
+            raise SpaceError(f"{value!r} is not a block", where=f"{where}, under {BLOCKS_KEY}",
+                             allowed=ALLOWED["block"], hint=hint)  # fmt: skip
+    if not given:
+        raise SpaceError(f"{BLOCKS_KEY} is {values!r}, not at least one block", where=where, allowed=ALLOWED["block"])
+    return tuple(dict.fromkeys(given))
 
 
 def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:

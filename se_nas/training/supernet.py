@@ -4,8 +4,8 @@ A placement then is a few numbers in buffers. They and the weights are changed i
 (`torch.compile`, the capture of a CUDA graph) is done once for a search and not once for a candidate.
 
 Which placements a shared network serves: those whose SE blocks are new ones that the space offers, up to the hidden
-width, the position, the gate and the squeeze. A placement that keeps an SE block of the network (`keep`) is trained as
-the network of its own that it is.
+width, the position, the gate and the squeeze. A placement that keeps an SE block of the network (`keep`), or that has a
+block which is not SE, is trained as the network of its own that it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from se_nas.core.blocks import SE
 from se_nas.core.errors import SpaceError
 from se_nas.core.placement import NONE, Choice, Placement, Unit
 from se_nas.insertion.block import GATE_FUNCTIONS, SEBlock
@@ -30,6 +31,10 @@ Offered = Mapping[str, tuple[Choice, ...]]
 """Unit -> the widest SE block for each combination of settings that the space offers."""
 
 
+OF_SE = tuple(setting for setting in SETTINGS if setting != "block")
+"""What may differ between SE blocks, beside their width."""
+
+
 def widest_choices(space: Space) -> dict[str, tuple[Choice, ...]]:
     """Unit -> the widest SE block that the space offers, one for each combination of settings."""
     offered: dict[str, tuple[Choice, ...]] = {}
@@ -39,9 +44,9 @@ def widest_choices(space: Space) -> dict[str, tuple[Choice, ...]]:
             for reduction in decision.reductions:
                 if isinstance(reduction, str):
                     continue
-                for values in itertools.product(*(getattr(space.spec, setting) for setting in SETTINGS)):
+                for values in itertools.product(*(getattr(space.spec, setting) for setting in OF_SE)):
                     try:
-                        choice = space.choice(unit, reduction, dict(zip(SETTINGS, values, strict=True)))
+                        choice = space.choice(unit, reduction, dict(zip(OF_SE, values, strict=True)))
                     except SpaceError:  # of the reference's reduction, which the space need not offer everywhere
                         continue
                     known = widest.setdefault(_settings(choice), choice)
@@ -88,7 +93,7 @@ class SharedSEBlock(SEBlock):
 
     def fits(self, choice: Choice) -> bool:
         """Whether the block can be this one."""
-        return _width(choice) <= self.widest.get(_settings(choice), 0)
+        return choice.block == SE and _width(choice) <= self.widest.get(_settings(choice), 0)
 
     @torch.no_grad()
     def choose(self, choice: Choice | None) -> None:

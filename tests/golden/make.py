@@ -29,7 +29,7 @@ UNIT = Unit(
 )  # fmt: skip
 CHOICE = Choice(
     kind="se", reduction=8.0, squeeze_channels=8, position="pre", gate="tanh", gate_scale=1.0, gate_offset=1.0,
-    squeeze="max", rounding="multiple_of_8", bias=True, init="identity",
+    squeeze="max", rounding="multiple_of_8", bias=True, init="identity", block="se",
 )  # fmt: skip
 PLACEMENT = Placement(choices={"layer1.0": CHOICE, "layer2.0": NONE, "layer3.0": KEEP}, label="stage1=8,stage3=keep")
 TARGET = Target(target="package.module:factory", args={"width": 2, "names": ["a", "b"], "flag": True, "rate": 0.5})

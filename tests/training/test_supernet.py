@@ -180,6 +180,7 @@ class TestBlock:
     CHOICES = (Choice.se(16, 4.0, bias=True), Choice.se(16, 8.0, gate="relu", squeeze="max", bias=True))
 
     def test_masked_weights_get_no_gradient_and_no_effect(self) -> None:
+        torch.manual_seed(0)
         block = SharedSEBlock(16, self.CHOICES[:1])
         block.choose(Choice.se(16, 8.0, bias=True))
         for parameter in block.parameters():
