@@ -79,7 +79,7 @@ class Explanation:
         """The network as a whole: what its blocks are, all of them frozen at once, and early against late ones."""
         together = all_sentence(self.all_frozen, self.all_removed, len(self.blocks), self.terms)
         count = count_sentence(self.blocks) if self.measured else ""
-        others = (f"The SE block in {path} was not looked at: {reason}." for path, reason in self.others)
+        others = (f"The block in {path} was not looked at: {reason}." for path, reason in self.others)
         return (*filter(None, (count, together, trend_sentence(self.trend))), *others)
 
     @property

@@ -92,7 +92,8 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
     """What a new block adds at a site, in closed form; zero for `none`.
 
     The formulas of blocks other than SE stand beside them (`se_nas.insertion.attention`). For SE, with C channels,
-    S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for the squeeze, ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
+    S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for the squeeze,
+    ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
     1 and an offset other than 0), ``C P`` for the rescaling.
     """
     if choice.kind == "se" and choice.block != SE:

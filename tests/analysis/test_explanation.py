@@ -161,7 +161,7 @@ class TestWords:
 
     def test_what_was_not_looked_at(self) -> None:
         assert said(block(), others=(("body", "it is written twice"),))[0] == (
-            "The SE block in body was not looked at: it is written twice."
+            "The block in body was not looked at: it is written twice."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from networks import NETWORKS
 from torch import nn
 
 from se_nas.backbones.build import build_backbone
+from se_nas.core.blocks import BLOCKS
 from se_nas.core.errors import BackboneError
-from se_nas.core.placement import Choice, Unit
+from se_nas.core.placement import Choice, Site, Unit
 from se_nas.core.trial import Target
 from se_nas.exports.plain_call import PlainCall, plain_call, source_files
 from se_nas.exports.python_source import python_source
+from se_nas.insertion.attention.build import build_block
 from se_nas.insertion.discover import find_units
 from se_nas.insertion.insert import insert_choices
 
@@ -71,6 +74,46 @@ def test_gives_the_same_outputs(name: str, tmp_path: Path) -> None:
         assert torch.equal(other(images), model(images))
     other.train()
     assert any(m.training for m in other.modules())
+
+
+@pytest.mark.parametrize("block", [name for name in BLOCKS if name != "se"])
+def test_other_blocks(block: str, tmp_path: Path) -> None:
+    model = NETWORKS["mobilenet2"][0]()
+    shape = shape_of(model)
+    units = find_units(model, shape)
+    choices = {unit.name: Choice.se(unit.chosen.channels, 2, block=block) for unit in units[::2]}
+    insert_choices(model, units, choices, seed=1)
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    source = python_source(model, call_of("mobilenet2"), title="A test.", facts={}, weights="w")
+    other = built(source, tmp_path)
+    other.load_state_dict(model.state_dict())
+    images = torch.randn(2, *shape)
+    with torch.no_grad():
+        assert torch.equal(other(images), model.eval()(images))
+    assert source.count(f"class {BLOCKS[block].made.rpartition(':')[2]}(") == 1
+
+
+def test_a_gate_without_its_multiplication(tmp_path: Path) -> None:
+    target, shape = Target(target="pytorchcv:seresnet10"), (3, 32, 32)
+    model = build_backbone(target, num_classes=7, input_shape=shape, seed=0)
+    call = plain_call(target, model, num_classes=7, input_shape=shape)
+    path = next(name for name, module in model.named_modules() if type(module).__name__ == "SEBlock")
+    site = Site(unit="u", position="standard", module=path, channels=64, size=(8, 8), edge="block")
+    model.set_submodule(path, _Alone(build_block(replace(site, edge="gate"), Choice.se(64, 4, block="eca"))))
+    with pytest.raises(BackboneError, match="is a _Alone"):
+        python_source(model, call, title="A test.", facts={}, weights="w")
+    gate = build_block(replace(site, edge="gate"), Choice.se(64, 4, block="eca"))
+    model.set_submodule(path, gate)
+    source = python_source(model, call, title="A test.", facts={}, weights="w")
+    assert f"network.set_submodule({path!r}, gate_only(ECA(64, dims=2, identity=True)))" in source
+    assert built(source, tmp_path).get_submodule(path)(torch.ones(1, 64, 8, 8)).shape == (1, 64, 1, 1)
+
+
+class _Alone(nn.Module):
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
 
 
 @pytest.mark.parametrize(
