@@ -31,7 +31,7 @@ from peers import PEERS
 from play import ACCURACY, simulate
 
 from se_nas.samplers import known_cost, posterior
-from se_nas.samplers.features import GROUPS, Features
+from se_nas.samplers.features import Features
 from se_nas.samplers.known_cost import KnownCostSampler
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ class Fixed:
     def claims(self, design: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Posterior means of all ``N`` placements for each of ``k`` columns of ``values`` (``n x k``): ``N x k``."""
         rows, z = self.features(design), values - values.mean(axis=0)
-        gram = np.stack([posterior._gram(rows, self.features, g) for g in range(len(GROUPS))])
+        gram = np.stack([posterior._gram(rows, self.features, g) for g in range(self.grid.shape[1])])
         kernel = np.eye(len(z)) + np.tensordot(self.grid, gram, axes=1)
         inverse = np.linalg.inv(kernel)
         solved = inverse @ z  # grid x n x k

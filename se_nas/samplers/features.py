@@ -1,8 +1,9 @@
 """Placements as rows of features, in groups that share one prior variance.
 
 The model of accuracy is linear in these features: an intercept (no SE), an on/off effect of every parameter, a smooth
-deviation between its widths, and products of the two for interactions, in which on and off count as 1 and -1: an
-interaction then averages out over the other decisions, and does not compete with the main effects.
+deviation between its widths, one for each of its names (a block, a position), which stages share in part, and
+products of the two for interactions, in which on and off count as 1 and -1: an interaction then averages out over the
+other decisions, and does not compete with the main effects.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from se_nas.space.levels import Codes, Meaning, pairs_of
 Array = npt.NDArray[np.float64]
 
 #: Groups of features, in the order in which :meth:`Features.group_of` counts them.
-GROUPS = ("intercept", "on", "width", "pair", "pair_width", "higher")
+GROUPS = ("intercept", "on", "width", "pair", "pair_width", "higher", "name")
 #: Larger products are left out above this number of features: a fit must stay well under a second.
 MAX_FEATURES = 320
 #: With more switches, neighbouring ones form runs of equal length, at most so many, and interactions are those of runs.
@@ -41,6 +42,8 @@ class Features:
     scale:
         ``p`` numbers: prior standard deviation of each coefficient when its group has variance 1. They are chosen
         so that the group contributes variance of about 1 to a placement with SE everywhere, whatever ``d`` is.
+    named:
+        Whether there are names, such as blocks or positions, beside widths.
     """
 
     def __init__(self, meanings: Sequence[Sequence[Meaning]]) -> None:
@@ -50,9 +53,15 @@ class Features:
         self._switches = [j for j, on in enumerate(self._on) if on.min() == 0 and on.max() == 1]
         self._pairs = pairs_of(len(self._switches))
         size = -(-len(self._switches) // MAX_RUNS)
+        self._trends = [j for j, levels in enumerate(meanings) if _numeric(levels)]
+        self._alike = _alike(meanings)
+        self.named = any(
+            not _numeric(levels) and table.shape[1] for levels, table in zip(meanings, self._width, strict=True)
+        )
         self._runs = [range(i, min(i + size, len(self._switches))) for i in range(0, len(self._switches), max(1, size))]
         widths = [t.shape[1] for t in self._width]
-        mains = 3 + len(self._switches) + sum(widths) + len(pairs_of(len(self._runs)))
+        shared = sum(widths[group[0]] for group in self._alike)
+        mains = 3 + len(self._switches) + sum(widths) + shared + len(pairs_of(len(self._runs)))
         full = sum((1 + widths[a]) * (1 + widths[b]) - 1 for a, b in pairs_of(len(widths)))
         self._with_widths = mains + full <= MAX_FEATURES
         higher = 2 ** len(self._switches) if len(self._switches) <= 8 else MAX_FEATURES
@@ -73,13 +82,13 @@ class Features:
         sign = 2 * on - 1  # in products: an interaction must not be a main effect in disguise
         q = max(1, len(self._switches))
         count = on.sum(axis=1, keepdims=True)
-        slope = np.sum([w[:, :1] for w in width if w.shape[1]] or [np.zeros((n, 1))], axis=0)
+        slope = np.sum([width[j][:, :1] for j in self._trends] or [np.zeros((n, 1))], axis=0)
         blocks = [
             ("intercept", 1.0, np.ones((n, 1))),
             ("on", 1 / q, count),  # the part that all stages share
             ("on", 1 / math.sqrt(q), on),  # what is peculiar to each
             ("width", 1 / d, slope),
-            ("width", 1 / math.sqrt(d), np.concatenate(width, axis=1)),
+            ("width", 1 / math.sqrt(d), np.concatenate([width[j] for j in self._trends] or [np.zeros((n, 0))], axis=1)),
         ]
         if self._pairs:
             m = len(self._pairs)
@@ -92,6 +101,10 @@ class Features:
             subsets = [s for order in orders for s in itertools.combinations(range(len(self._switches)), order)]
             products = np.stack([sign[:, s].prod(axis=1) for s in subsets], axis=1)
             blocks.append(("higher", 1 / math.sqrt(len(subsets)), products))
+        # What a name means in all stages that offer the same ones, and what in one.
+        blocks += [("name", 1 / len(group), np.sum([width[j] for j in group], axis=0)) for group in self._alike]
+        if named := [width[j] for j in range(d) if j not in self._trends and width[j].shape[1]]:
+            blocks.append(("name", 1 / math.sqrt(len(named)), np.concatenate(named, axis=1)))
         return blocks
 
     def _products(self, sign: Array) -> Array:
@@ -122,6 +135,21 @@ class Features:
     def _sign(self, j: int, codes: Codes) -> Array:
         """1 with SE, -1 without, 0 where a parameter cannot be absent: ``n x 1``."""
         return (2 * self._on[j][codes[:, [j]]] - 1) * (j in self._switches)
+
+
+def _numeric(levels: Sequence[Meaning]) -> bool:
+    """Whether a parameter has a trend: two widths or more, and no names."""
+    present = [m for m in levels if m is not None]
+    return len(present) > 1 and all(isinstance(m, float) for m in present)
+
+
+def _alike(meanings: Sequence[Sequence[Meaning]]) -> list[list[int]]:
+    """The parameters that offer the same names, where there are several; none of those that are numeric."""
+    groups: dict[tuple[Meaning, ...], list[int]] = {}
+    for j, levels in enumerate(meanings):
+        if sum(m is not None for m in levels) > 1 and not _numeric(levels):
+            groups.setdefault(tuple(levels), []).append(j)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _width_table(meanings: Sequence[Meaning]) -> Array:

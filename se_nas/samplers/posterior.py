@@ -37,6 +37,10 @@ WIDTH = (0.1, 0.3, 1.0)
 WIDTH_WEIGHT = (0.5, 0.4, 0.1)
 INTERACTION = (0.0, 0.25, 0.8)
 INTERACTION_WEIGHT = (0.4, 0.45, 0.15)
+#: Size of the differences between names (blocks, gates, positions) against the on/off effects: from little to as large
+#: (SE paper, table of gates: with a ReLU nothing is left of the gain).
+NAME = (0.3, 1.0)
+NAME_WEIGHT = (0.6, 0.4)
 #: Prior standard deviation of the intercept around the mean of the data, in noise standard deviations.
 INTERCEPT = 100.0
 #: Weight of the prior guess of the noise, in trials.
@@ -181,8 +185,8 @@ def _fit(features: Features, phi: Array, y: Array, relative: Array) -> Posterior
     # Without any spread (one trial) the data say nothing about noise: 1 % of the value is a wide guess.
     guess = PRIOR_TRIALS * (float(np.var(y)) / 4 or (0.01 * centre) ** 2 or 1.0)
     degrees = PRIOR_TRIALS + n
-    grid, log_prior = _grid()
-    gram = np.stack([_gram(rows, features, g) for g in range(len(GROUPS))])
+    grid, log_prior = _grid(named=features.named)
+    gram = np.stack([_gram(rows, features, g) for g in range(grid.shape[1])])
     kernel = np.eye(len(z)) + np.tensordot(grid, gram, axes=1)
     chol = np.linalg.cholesky(kernel)
     white = np.stack([_solve(c, z) for c in chol])
@@ -227,22 +231,26 @@ def _gram(rows: Array, features: Features, group: int) -> Array:
     return np.asarray(scaled @ scaled.T)
 
 
-def _grid() -> tuple[Array, Array]:
-    """Group variances over the noise variance (``k x groups``) and log prior weights (``k``)."""
+def _grid(*, named: bool = False) -> tuple[Array, Array]:
+    """Group variances over the noise variance (``k x groups``) and log prior weights (``k``).
+
+    Without names their group, the last one, is left out, and so are the points for their size.
+    """
     points, weights = [_variances(0.0, 0.0, 0.0)], [NO_EFFECT_WEIGHT]
     half_cauchy = np.array(SIGNAL) / (1 + np.array(SIGNAL) ** 2)  # its density times the step of the grid of logarithms
     signals = zip(SIGNAL, (1 - NO_EFFECT_WEIGHT) * half_cauchy / half_cauchy.sum(), strict=True)
-    axes = signals, zip(WIDTH, WIDTH_WEIGHT, strict=True), zip(INTERACTION, INTERACTION_WEIGHT, strict=True)
-    for (signal, a), (width, b), (interaction, c) in itertools.product(*axes):
-        points.append(_variances(signal, width, interaction))
-        weights.append(a * b * c)
-    return np.array(points), np.log(weights)
+    names = zip(NAME, NAME_WEIGHT, strict=True) if named else [(0.0, 1.0)]
+    axes = signals, zip(WIDTH, WIDTH_WEIGHT, strict=True), zip(INTERACTION, INTERACTION_WEIGHT, strict=True), names
+    for (signal, a), (width, b), (interaction, c), (name, e) in itertools.product(*axes):
+        points.append(_variances(signal, width, interaction, name))
+        weights.append(a * b * c * e)
+    return np.array(points)[:, : len(GROUPS) if named else -1], np.log(weights)
 
 
-def _variances(signal: float, width: float, interaction: float) -> tuple[float, ...]:
+def _variances(signal: float, width: float, interaction: float, name: float = 0.5) -> tuple[float, ...]:
     """Variance of every group of ``GROUPS`` over the noise variance."""
     s, w, i = signal**2, width**2, interaction**2
-    return INTERCEPT**2, s, s * w, s * i, s * i * w, s * i / 2
+    return INTERCEPT**2, s, s * w, s * i, s * i * w, s * i / 2, s * name**2
 
 
 def _normalised(log_weight: Array) -> Array:
