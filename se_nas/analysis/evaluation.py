@@ -128,7 +128,7 @@ def wilson(found: int, number: int) -> tuple[float, float]:
     """The 90 % interval of a share, of which so many of a number were found (Wilson, JASA 22, 1927).
 
     >>> tuple(round(end, 3) for end in wilson(9, 10))
-    (0.65, 0.978)
+    (0.652, 0.977)
     """
     z = float(norm.ppf((1 + LEVEL) / 2))
     share, square = found / number, z * z / number

@@ -26,6 +26,7 @@ WHOLE: dict[str, tuple[int, int]] = {
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),
     "top": (1, 1000),
+    "classes": (1, 1000),
     "seeds": (1, 1000),
     "max_seeds": (2, 1000),
 }

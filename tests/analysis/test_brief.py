@@ -74,5 +74,5 @@ def test_few_trainings_recommend_nothing() -> None:
 @pytest.mark.parametrize("claim", ["use", "without", "undecided"])
 def test_trainings_that_say_little_are_a_warning(claim: str, space8: Space) -> None:
     summary = summarize(findings(searched(space8, 40), OBJECTIVE, space8), folder="x", budget=40)
-    warned = replace(summary.verdict, claim=claim, cautions=(Sentence(text="Not trained yet"),))
+    warned = replace(summary.verdict, claim=claim, cautions=(Sentence(text="Undertrained"),))
     assert in_brief(replace(summary, verdict=warned))[1] == TOO_SHORT

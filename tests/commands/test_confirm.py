@@ -206,7 +206,7 @@ class TestRounds:
         assert result.of_role("baseline").stopped_after is None
         assert read_confirmed(folder) == result
         text = " ".join(sentence.text for sentence in result.verdict.sentences)
-        assert "judged by the validation set after 3 and 4" in text
+        assert "judged on the validation set after 3 and 4" in text
         assert result.rounds.ended in text
 
     def test_the_test_part_is_opened_once_and_at_the_end(self, in_rounds, monkeypatch):
@@ -233,7 +233,7 @@ class TestRounds:
         folder = shutil.copytree(in_rounds[0], tmp_path / "run")
         found = confirm(folder, top=1, seeds=5)
         assert (found.rounds, len(found.seeds), found.openings) == (None, 5, 2)
-        assert "opened 2 times" in " ".join(s.text for s in found.verdict.sentences)
+        assert "evaluated 2 times" in " ".join(s.text for s in found.verdict.sentences)
 
     def test_a_loss_and_a_metric_that_is_no_mean_over_images(self, tmp_path):
         folder = searched(tmp_path, metric="val_f1", budget=3)
@@ -260,7 +260,7 @@ class TestBadInput:
             confirm(tmp_path, **change)
 
     def test_no_run_folder(self, tmp_path):
-        with pytest.raises(RunError, match="no run folder"):
+        with pytest.raises(RunError, match="not a run folder"):
             confirm(tmp_path / "nowhere")
 
     def test_unknown_metric_names_those_that_are_logged(self, tmp_path):
@@ -277,7 +277,7 @@ class TestBadInput:
     def test_data_changed(self, tmp_path):
         folder = searched(tmp_path, budget=3)
         write_npz(tmp_path / "data.npz", n=120)
-        with pytest.raises(RunError, match="not there any more as it was") as caught:
+        with pytest.raises(RunError, match="has changed since") as caught:
             confirm(folder)
         assert "data" in str(caught.value)
 
@@ -295,7 +295,7 @@ class TestBadInput:
         assert [n.test for n in again.networks] == [n.test for n in confirmed.networks]
         shutil.rmtree(copy / "confirm")
         shutil.rmtree(copy / "weights")
-        with pytest.raises(RunError, match="their weights are elapsed"):
+        with pytest.raises(RunError, match="their weights are gone"):
             confirm(copy, top=2, seeds=2)
 
     def test_broken_scores(self, copy, confirmed):

@@ -76,7 +76,7 @@ class TestNotTrained:
         page = page_of(run)
         assert page.index("Undertrained: val_accuracy is near chance") < page.index("Recommended so far")
         assert "Were the networks trained enough?" in page
-        assert repr(report_again(run)).index("Not trained yet") < repr(report_again(run)).index("Recommended")
+        assert repr(report_again(run)).index("Undertrained") < repr(report_again(run)).index("Recommended")
 
     def test_one_epoch_of_digits_is_near_chance_and_needs_more(self, finished: Path) -> None:
         (only,) = existing_run(finished)[1].findings().cautions
@@ -87,7 +87,7 @@ class TestNotTrained:
         found = se_nas.confirm(copy, top=1, seeds=2)
         assert found.verdict.cautions[0].text.startswith("Undertrained: val_accuracy is near chance")
         assert found.verdict.cautions[0].numbers["trainings"] == len(found.networks) * 2
-        assert repr(found).index("Not trained yet") < repr(found).index(found.verdict.sentences[0].text)
+        assert repr(found).index("Undertrained") < repr(found).index(found.verdict.sentences[0].text)
         assert read_confirmed(copy) == found
         names = [sentence.text for sentence in found.verdict.reasons]
         assert names or found.verdict.claim == "use"

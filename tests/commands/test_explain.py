@@ -191,7 +191,7 @@ class TestReport:
         assert gates is not None
         assert not gates.measured
         assert all(block.frozen is None and block.between is not None for block in gates.blocks)
-        assert "To see what each block is worth by itself: se-nas explain run" in page
+        assert "For the effect of each single block, run se-nas explain run" in page
         assert not (copy / "explain").exists()
 
     def test_has_no_section_where_nothing_was_looked_at(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ class TestRefusals:
         with pytest.raises(RunError) as caught:
             search(config)
         text = str(caught.value)
-        assert text.startswith("the run belongs to other settings and cannot be continued with these:")
+        assert text.startswith("the run cannot be continued with other settings:")
         assert line in text
         assert str(run) in text
         assert "give another --out" in text
@@ -282,7 +282,7 @@ class TestGoingOn:
         pd.testing.assert_frame_equal(first.trials[same], second.trials[same][: len(first.trials)])
         no_key_twice(second.trials[second.trials["counts"]])
         # Back to the narrow space: that is not wider, and refused.
-        with pytest.raises(RunError, match="cannot go on with this"):
+        with pytest.raises(RunError, match="cannot be continued with other settings"):
             search(tiny(tmp_path, budget=5))
 
     def test_widened_twice(self, tmp_path: Path) -> None:

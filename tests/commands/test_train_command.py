@@ -56,7 +56,7 @@ class TestTraining:
         again = train_placement(config(trained.folder.parent))
         assert (again.test, again.openings, again.trial) == (trained.test, 1, trained.trial)
         assert len(openings(trained.folder)) == 1
-        with pytest.raises(RunError, match="a training of something else"):
+        with pytest.raises(RunError, match="a training with other settings"):
             train_placement(config(trained.folder.parent, placement="none"))
         with pytest.raises(RunError, match=r"train\.epochs: 2 -> 3"):
             train_placement(config(trained.folder.parent, train=replace(QUICK, epochs=3)))

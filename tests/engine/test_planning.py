@@ -95,7 +95,7 @@ class TestNothingIsLeft:
     def test_a_run_of_something_else_is_refused_as_the_search_would(self, beside: Path) -> None:
         before = files(beside)
         longer = Recipe(epochs=3, batch_size=256, precision="32")
-        with pytest.raises(RunError, match=r"cannot go on with this:\n  train.epochs: 1 -> 3"):
+        with pytest.raises(RunError, match=r"cannot be continued with other settings:\n  train.epochs: 1 -> 3"):
             planned(beside, out=str(beside / "runs" / "earlier"), train=longer)
         assert {k: v for k, v in files(beside).items() if k != "space.yaml"} == before
 

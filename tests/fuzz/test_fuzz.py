@@ -115,7 +115,7 @@ ARGUMENTS = {
     "explain": {"--select": texts, "--trial": scalars, "--images": scalars, "--device": texts},
     "bench": {"--format": texts, "--latency_batch": scalars, "--placements": scalars},
     "init": {"--data": texts, "--to": texts, "--budget": scalars, "--epochs": scalars},
-    "predict": {"--select": texts, "--top": scalars, "--to": texts, "--device": texts},
+    "predict": {"--select": texts, "--classes": scalars, "--to": texts, "--device": texts},
     "evaluate": {"--data": texts, "--part": texts, "--select": texts, "--device": texts},
     "env": {},
     "completion": {"--to": texts},

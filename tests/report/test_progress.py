@@ -150,14 +150,14 @@ class TestLines:
         monkeypatch.setattr(view_module, "SILENCE", 0.2)
         with View(progress="plain") as view:
             view.stage("measuring")
-            time.sleep(1.3)
+            time.sleep(2.6)
             view.begun(trial(0, epochs=9), "val_accuracy")
             view.update(status(0, 5))
             view.told(0, 0, {"epoch": 3, "batch": 7, "batches": 40, "loss": 0.5})
             time.sleep(1.3)
         lines = said.readouterr().err.splitlines()
         assert lines[0] == "measuring ..."
-        assert "measuring ... (1 s)" in lines
+        assert any(line.startswith("measuring ... (") for line in lines)
         assert lines[-1].endswith("epoch 3/9, batch 7/40, loss 0.5")
 
     @pytest.mark.parametrize("view", [View(quiet=True), View(progress="none"), View(quiet=True, progress="plain")])

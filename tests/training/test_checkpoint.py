@@ -127,7 +127,7 @@ class TestContinuation:
         break_off(asking(folder, trial=2))
         channel = Recording()
         resumed = evaluate(asking(folder, trial=3, attempt=2), channel)
-        assert resumed.notes == ("went on after epoch 2 of an attempt that was broken off",)
+        assert resumed.notes == ("continued after epoch 2 of an interrupted attempt",)
         assert resumed.curve == whole.curve
         assert [epoch for epoch, _ in channel.reports] == [1, 2, 3, 4]
         before, after = weights(folder, 1), weights(folder, 3)
@@ -229,7 +229,7 @@ def test_a_killed_worker_costs_no_finished_epoch(digits: Path) -> None:
         whole = executor.submit(evaluate, asking(digits, trial=1, minutes=0), note).result(60)
     finally:
         in_time(executor.shutdown, 60, "the end of the executor")
-    assert resumed.notes == ("went on after epoch 2 of an attempt that was broken off",)
+    assert resumed.notes == ("continued after epoch 2 of an interrupted attempt",)
     assert resumed.curve == whole.curve
     assert seen == [1, 2, 3, 4] * 2
 
@@ -274,7 +274,7 @@ def test_a_killed_driver_costs_no_finished_epoch(tmp_path: Path) -> None:
     trials = Study.latest(RunFolder(tmp_path / "run").storage, "search").trials()
     assert (trials[0].state, trials[0].role) == ("failed", "baseline")
     (resumed,) = (t for t in trials[1:] if t.role == "baseline")
-    assert resumed.notes[0].startswith("went on after epoch")
+    assert resumed.notes[0].startswith("continued after epoch")
     assert not folder.exists()
     whole = search(tiny(tmp_path, **{**options, "out": str(tmp_path / "whole"), "checkpoint_minutes": 0}))
     undisturbed = Study.latest(RunFolder(whole.folder).storage, "search").trials()[0]

@@ -123,7 +123,7 @@ class TestSearch:
             {"input_shape": "1,8,9"},
             {"trainer": Target(target="lightning")},
         ):
-            with pytest.raises(RunError, match="the run is of something else"):
+            with pytest.raises(RunError, match="cannot be continued with other settings"):
                 search(config(tmp_path, budget=3, **changes))
 
     def test_the_data_set_of_the_search(self, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ class TestConfirm:
     def test_one_number_says_nothing_of_other_images(self, tested: dict[str, Any]) -> None:
         one, by_image, by_groups = tested.values()
         assert one.noise.image_sd is None
-        assert "hold for these very images" in " ".join(s.text for s in one.verdict.sentences)
+        assert "hold for exactly these images" in " ".join(s.text for s in one.verdict.sentences)
         assert (one.test_images, by_image.test_images, by_groups.test_images) == (0, 40, 0)
         for other in (by_image, by_groups):
             assert other.noise.image_sd > 0

@@ -271,7 +271,7 @@ class TestWrongInput:
 
         sys.modules[__name__].Foreign = Foreign  # type: ignore[attr-defined]
         with pytest.raises(
-            PluginError, match="no LightningModule of pytorch_lightning, but one of lightning"
+            PluginError, match="not a LightningModule of pytorch_lightning, but one of lightning"
         ) as caught:
             open_task(Target(target="test_own_task:Foreign"))
         assert "import pytorch_lightning instead of lightning.pytorch" in str(caught.value)

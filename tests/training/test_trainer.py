@@ -410,5 +410,5 @@ class TestOutOfMemory:
         assert resumed.curve == whole.curve
         assert resumed.notes == (
             "out of memory: batches of 64 with gradients of 2 added up (the same 128 images a step; BatchNorm sees 64)",
-            "went on after epoch 1 of an attempt that was broken off",
+            "continued after epoch 1 of an interrupted attempt",
         )

@@ -183,7 +183,7 @@ class TestErrors:
         with pytest.raises(RunError) as caught, clear_errors(folder):
             evaluate(asking(folder), Recording())
         assert str(caught.value).startswith(f"cannot write to '{folder}': ")
-        assert "make room, or mend what stands in the way" in str(caught.value)
+        assert "free some space, or fix what is in the way" in str(caught.value)
 
 
 class TestClearErrors:
@@ -198,14 +198,14 @@ class TestClearErrors:
     def test_of_others(self, tmp_path: Path) -> None:
         text = self.said(tmp_path, ConnectionResetError(errno.ECONNRESET, "the image server went away"))
         assert text.startswith("ConnectionResetError: [Errno 104] the image server went away\n")
-        assert "make room" not in text
+        assert "free some space" not in text
         other = self.said(tmp_path, FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/labels.csv"))
         assert "/data/labels.csv" in other
-        assert "make room" not in other
+        assert "free some space" not in other
 
     @pytest.mark.parametrize("where", ["inside", "nowhere"])
     def test_of_a_full_disk(self, tmp_path: Path, where: str) -> None:
         name = [str(tmp_path / "report.html")] if where == "inside" else []
         text = self.said(tmp_path, OSError(errno.ENOSPC, "No space left on device", *name))
         assert text.startswith(f"cannot write to '{tmp_path}': No space left on device")
-        assert "make room" in text
+        assert "free some space" in text
