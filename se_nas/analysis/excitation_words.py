@@ -71,11 +71,12 @@ def _image_sentence(block: Excitation, terms: Terms) -> str:
         seen = f"frozen at its mean gates, {_changes(change.changed, terms)}"
         saved = [f"{block.params:,} parameters"] if block.params else []
         saved += [f"{block.milliseconds.value:.2g} ms"] if block.milliseconds is not None else []
-        with_it = f", and with it {listed(saved)}" if saved else ""
+        fold = f"Folding it away would save {listed(saved)}" if saved else "It may be folded away"
         is_one = "multiplies by a constant"
         if block.does == "idle":
             is_one = f"might as well multiply by a constant: its gates vary by {100 * block.variation:.1f} %, but"
-        return f"{name} {is_one}{':' if block.does == 'constant' else ''} {seen}. It can be folded away{with_it}."
+        colon = ":" if block.does == "constant" else ""
+        return f"{name} {is_one}{colon} {seen}. {fold}, if se-nas export --fold finds no loss."
     becomes = f"frozen at its mean gates, {_becomes(change, terms)}"
     return f"{name} is needed: {becomes}." if block.does == "needed" else f"{name}: {becomes}."
 

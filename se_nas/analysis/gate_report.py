@@ -28,7 +28,8 @@ def gate_check(report: Explanation | None, *, why_not: str = "") -> Check:
         text = f"Not tested: the network gives no single tensor; {moves}."
         return _check(holds=None, text=text, numbers=numbers)
     numbers["changed"] = changed
-    who, share = f"{in_words(report.placement)} (trial {report.trial})", f"{100 * changed:.1f} %"
+    of = " of the confirm" if report.phase == "confirm" else ""
+    who, share = f"{in_words(report.placement)} (trial {report.trial}{of})", f"{100 * changed:.1f} %"
     changes = f"the output of {who} changes by {share}"
     if report.classes:
         changes = f"{share} of the predictions of {who} change"

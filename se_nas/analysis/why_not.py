@@ -82,7 +82,7 @@ def _noise(evidence: Evidence) -> Check:
     )
     if half <= margin:
         return check(holds=False, text=f"No: {text}.", numbers=numbers)
-    more = "more seeds" if evidence.confirmation is not None else "se-nas confirm, or more trainings"
+    more = "more seeds or test images" if evidence.confirmation is not None else "se-nas confirm, or more trainings"
     text = f"The noise exceeds the margin: {text}. Seeing such a gain takes {more}."
     return check(holds=True, text=text, numbers=numbers)
 

@@ -183,7 +183,8 @@ def _chosen(found: Findings, run: Path, how: str | None, confirmed: Sequence[Tri
     if other.placement.key == trial.placement.key:
         return other, ""
     why = "has its weights elsewhere or nowhere" if trial.placement.blocks else "has no SE"
-    shown = f"{in_words(other.placement.label)} (trial {other.number})"
+    of = " of the confirm" if other.identity.phase == "confirm" else ""
+    shown = f"{in_words(other.placement.label)} (trial {other.number}{of})"
     return other, f"The recommended network, {named}, {why}: this is {shown}, the best with SE that has its weights."
 
 

@@ -15,7 +15,10 @@ from se_nas.data.arrays import Reader, Readers
 from se_nas.data.base import Plan
 from se_nas.data.decoding import opening, stored
 from se_nas.data.listing import listed
-from se_nas.data.pixels import BACKGROUND, Kind, Pixels, check_options, kind_of
+from se_nas.data.pixels import BACKGROUND, Kind, Pixels, check_options, kind_of, sizes_differ
+
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""The entry of EXIF that says how the camera was held, and the values for which width and height change places."""
 
 
 def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> Readers:
@@ -47,6 +50,8 @@ def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> 
 
     @functools.cache
     def pixels() -> Pixels:
+        if size is None:
+            _check_sizes([file for file, _ in images])  # of the test set, too: after a search it would be too late
         sampled = [file for part, files in found.images.items() if part != "test" for file, _ in files]
         return Pixels(_kinds(sampled), size=size, background=background)
 
@@ -69,6 +74,18 @@ def _kinds(files: Sequence[Path]) -> set[Kind]:
         with opening(file) as image:
             kinds.add(kind_of(image))
     return kinds
+
+
+def _check_sizes(files: Sequence[Path]) -> None:
+    """DataError unless all images have one size, by what their headers say."""
+    first: tuple[tuple[int, int], Path] | None = None
+    for file in files:
+        with opening(file) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in TURNED
+            shape = image.size[::-1] if turned else image.size
+        first = first or (shape, file)
+        if shape != first[0]:
+            raise sizes_differ(path_text(first[1]), first[0], path_text(file), shape)
 
 
 def _reader(rows: Sequence[tuple[Path, int]], pixels: Callable[[], Pixels]) -> Reader:

@@ -173,10 +173,7 @@ class Pixels:
         if self._first is None:
             self._first = shape, name
         if shape != self._first[0]:
-            raise DataError(
-                f"images differ in size: {self._first[1]!r} has {_text(self._first[0])}, {name!r} has {_text(shape)}",
-                hint="give --data.args.size N to resize all to N x N",
-            )
+            raise sizes_differ(self._first[1], self._first[0][:0:-1], name, shape[:0:-1])
 
     def mask(self, image: Any) -> np.ndarray:
         """Class numbers (height, width) of a mask, turned and resized as images are, without mixing classes."""
@@ -208,5 +205,9 @@ def check_options(size: int | None, background: str) -> None:
         ) from None
 
 
-def _text(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]} x {shape[1]} pixels"
+def sizes_differ(first: str, size: tuple[int, ...], other: str, its: tuple[int, ...]) -> DataError:
+    """What to say of two images whose (width, height) differ."""
+    return DataError(
+        f"images differ in size: {first!r} has {size[0]} x {size[1]} pixels, {other!r} has {its[0]} x {its[1]} pixels",
+        hint="give --data.args.size N to resize all to N x N",
+    )

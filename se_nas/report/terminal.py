@@ -142,7 +142,7 @@ def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
     cells = [network.label.replace(",", " ") + role, str(len(network.validation.values))]
     cells.append(level_of(network.validation.mean, unit))
     test = network.test
-    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(test.interval, unit)]
+    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(within(test.interval, unit), unit)]
     for role in ("baseline", "reference"):
         difference = network.against.get(role)
         if difference is None:
@@ -159,6 +159,17 @@ def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
 def _p(difference: Difference) -> str:
     p = difference.family_p or 0.0
     return ("<0.001" if p < 0.001 else f"{p:.3f}") + ("*" if difference.beats else "")
+
+
+def within(interval: tuple[float, float] | None, unit: str) -> tuple[float, float] | None:
+    """An interval of values; of shares it ends at 0 and 1.
+
+    >>> within((0.9, 1.02), "share"), within((0.9, 1.02), "nats")
+    ((0.9, 1.0), (0.9, 1.02))
+    """
+    if interval is None or unit != "share":
+        return interval
+    return max(interval[0], 0.0), min(interval[1], 1.0)
 
 
 def _range(interval: tuple[float, float] | None, unit: str) -> str:

@@ -111,11 +111,19 @@ class Notation:
                     hint=f"give a reduction: 16:{reduction}",
                 )
             reduction, settings = "1", {"block": reduction}
+        elif reduction.isalpha() and reduction not in ("none", "keep"):
+            raise SpaceError(
+                f"{reduction!r} is neither a reduction nor a block",
+                where=where,
+                allowed=["none", "keep", "a number", *BLOCKS],
+                hint=did_you_mean(reduction, list(BLOCKS)),
+            )
         for value in values:
             setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
             if setting is None:
+                known = [v for s in SETTINGS for v in ALLOWED[s]]
                 raise SpaceError(
-                    f"{value!r} is not a setting", where=where, allowed=[v for s in SETTINGS for v in ALLOWED[s]]
+                    f"{value!r} is not a setting", where=where, allowed=known, hint=did_you_mean(value, known)
                 )
             if setting in settings:
                 raise SpaceError(f"two values for {setting}: {settings[setting]} and {value}", where=where)

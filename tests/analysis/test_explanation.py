@@ -92,14 +92,15 @@ class TestWords:
         (sentence,) = said(block(frozen=change(0.002), variation=0.004, between=share(0.4), milliseconds=time))
         assert sentence == (
             "The block in layer4.1 multiplies by a constant: frozen at its mean gates, 0.2 % of the predictions "
-            "change. It can be folded away, and with it 1,088 parameters and 0.4 ms."
+            "change. Folding it away would save 1,088 parameters and 0.4 ms, if se-nas export --fold finds no loss."
         )
 
     def test_idle(self) -> None:
         (sentence,) = said(block(frozen=change(0.002), between=share(0.96)))
         assert sentence == (
             "The block in layer4.1 might as well multiply by a constant: its gates vary by 16.0 %, but frozen at its "
-            "mean gates, 0.2 % of the predictions change. It can be folded away, and with it 1,088 parameters. It is "
+            "mean gates, 0.2 % of the predictions change. Folding it away would save 1,088 parameters, if "
+            "se-nas export --fold finds no loss. It is "
             "class-specific: classes explain 97 % of the spread of its gates (2 % by chance, p 0.001)."
         )
 

@@ -226,7 +226,10 @@ class TestFolder:
         for name in ("cat", "dog"):
             (folder / "test" / name).mkdir(parents=True)
             for i in range(3):
-                (folder / "test" / name / f"{i}.png").write_bytes(b"would raise if it were read")
+                file = folder / "test" / name / f"{i}.png"
+                picture(file)
+                whole = file.read_bytes()
+                file.write_bytes(whole[: whole.index(b"IDAT") + 6])  # its header is whole, its pixels would raise
         result = search(tiny(tmp_path, data=Target(target=f"folder:{folder}"), budget=2))
         assert list(result.trials["state"]) == ["complete", "complete"]
         assert read_info(result.folder).test == 6
@@ -268,6 +271,11 @@ def _sizes(root: Path) -> None:
     picture(root / "train" / "cat" / "4.png", size=(9, 7))
 
 
+def _test_sizes(root: Path) -> None:
+    """It would be found only when the test set is opened, after all trainings."""
+    picture(root / "test" / "dog" / "4.png", size=(9, 7))
+
+
 def _other_class(root: Path) -> None:
     picture(root / "val" / "cats" / "0.png")
 
@@ -283,6 +291,7 @@ def _other_class(root: Path) -> None:
         (_broken, ["the image", "3.png' is broken", "remove or repair it"]),
         (_no_image, ["the image", "0.png' is broken", "remove or repair it"]),
         (_sizes, ["images differ in size", "8 x 8 pixels", "4.png' has 9 x 7 pixels", "--data.args.size N"]),
+        (_test_sizes, ["images differ in size", "test/dog/4.png' has 9 x 7 pixels", "--data.args.size N"]),
         (_other_class, ["cats' is a class that train does not have", "did you mean 'cat'?"]),
     ],
 )

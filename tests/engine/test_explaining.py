@@ -73,7 +73,7 @@ class TestByConstruction:
         assert (only.frozen.changed, only.frozen.paired.difference) == (0, 0)
         assert only.does == "constant"
         assert "multiplies by a constant" in found.sentences[0]
-        assert "can be folded away" in found.sentences[0]
+        assert "se-nas export --fold finds no loss" in found.sentences[0]
         assert (only.between, only.treats) == (None, None)
         assert only.shares == (0, 0, 0, 0)
 
