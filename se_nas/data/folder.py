@@ -17,9 +17,6 @@ from se_nas.data.decoding import opening, stored
 from se_nas.data.listing import listed
 from se_nas.data.pixels import BACKGROUND, Kind, Pixels, check_options, kind_of, sizes_differ
 
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-"""The entry of EXIF that says how the camera was held, and the values for which width and height change places."""
-
 
 def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> Readers:
     """Images in class folders; grey if all to train and validate on are, else RGB. Formats: `decoding.FORMATS`.
@@ -77,15 +74,14 @@ def _kinds(files: Sequence[Path]) -> set[Kind]:
 
 
 def _check_sizes(files: Sequence[Path]) -> None:
-    """DataError unless all images have one size, by what their headers say."""
+    """DataError unless all images have one size, by what their headers say; upright and lying are told apart later."""
     first: tuple[tuple[int, int], Path] | None = None
     for file in files:
         with opening(file) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in TURNED
-            shape = image.size[::-1] if turned else image.size
-        first = first or (shape, file)
-        if shape != first[0]:
-            raise sizes_differ(path_text(first[1]), first[0], path_text(file), shape)
+            size = image.size
+        first = first or (size, file)
+        if sorted(size) != sorted(first[0]):
+            raise sizes_differ(path_text(first[1]), first[0], path_text(file), size)
 
 
 def _reader(rows: Sequence[tuple[Path, int]], pixels: Callable[[], Pixels]) -> Reader:
