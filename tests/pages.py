@@ -153,7 +153,7 @@ def follow_all(pages: list[Path]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    os.environ["MPLBACKEND"] = "agg"
+    os.environ |= {"MPLBACKEND": "agg", "COLUMNS": "100"}  # the width that the pages show
     wrong = follow_all([Path(page).resolve() for page in sys.argv[1:]])
     Path("failed.json").write_text(json.dumps(wrong))
     sys.exit("\n".join(wrong.values()) if wrong else 0)
