@@ -278,7 +278,7 @@ class TestInsertion:
             ({"stag3": 16}, ("no stage or unit 'stag3'", "did you mean 'stage3'?")),
             ("16", ("cannot read the placement '16'", "all:R, STAGE=R")),
             ("all:128", ("leaves a hidden width of 0 at 16 channels",)),
-            ({"stage1": None}, ("'None' is not a reduction",)),
+            ({"stage1": None}, ("'None' is neither a reduction nor a block",)),
         ],
     )
     def test_a_wrong_one(self, given: Any, words: tuple[str, ...]) -> None:
