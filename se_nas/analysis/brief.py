@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from se_nas.analysis.confirmation import Confirmation, Confirmed
+from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.summary import Summary
-from se_nas.analysis.verdict import added_costs, price_text
+from se_nas.analysis.verdict import added_costs, images_of, price_text, seeds_of, sign_note
 from se_nas.core.words import amount, in_words
 
 TOO_SHORT = "Do not rely on it yet: the networks were not trained well enough to be compared (see Verdict)."
@@ -32,7 +32,7 @@ def _searched(summary: Summary) -> tuple[str, str]:
         sign = -1.0 if summary.objective.direction == "minimize" else 1.0
         gain = amount(sign * (chosen.gain or 0.0), summary.unit)
         return (
-            f"SE looks worth it: {in_words(chosen.placement)}, {gain} vs. no SE{_better(sign)}.",
+            f"SE looks worth it: {in_words(chosen.placement)}, {gain} vs. no SE{sign_note(sign)}.",
             f"This is a model estimate, and the best of many runs is optimistic: {confirm}.",
         )
     looks = "looks worth its cost" if verdict.claim == "without" else "is shown to be better than no SE"
@@ -45,13 +45,14 @@ def _searched(summary: Summary) -> tuple[str, str]:
 def _confirmed(summary: Summary, found: Confirmation) -> tuple[str, str]:
     verdict, base = summary.verdict, found.of_role("baseline")
     chosen = found.network(verdict.network)
-    basis = f"with {_seeds(found, chosen)} fresh seeds on {_images(found)}, which had no part in any choice"
+    seeds = len(found.seeds) if chosen is None else seeds_of(found, chosen)
+    basis = f"with {seeds} fresh seeds on {images_of(found)}, which had no part in any choice"
     difference = None if chosen is None else chosen.against.get("baseline")
     if verdict.claim == "use" and chosen is not None and base is not None and difference is not None:
         sign = -1.0 if found.direction == "minimize" else 1.0
         price = price_text(added_costs(chosen.costs, base.costs, list(dict.fromkeys(["params", found.cost]))))
         gain = amount(sign * difference.mean, found.unit)
-        return f"Use {in_words(chosen.label)}: {gain} vs. no SE{_better(sign)}{price}.", f"Confirmed {basis}."
+        return f"Use {in_words(chosen.label)}: {gain} vs. no SE{sign_note(sign)}{price}.", f"Confirmed {basis}."
     if verdict.claim == "without":
         margin = amount(found.margin, found.unit, signed=False)
         return (
@@ -62,8 +63,8 @@ def _confirmed(summary: Summary, found: Confirmation) -> tuple[str, str]:
         first = "Ship the plain backbone for now: no placement is shown to be better, nor is a gain ruled out."
         return first, _what_decides(summary)
     why = verdict.sentences[0].text if verdict.sentences else ""
-    seeds = "One seed gives no estimate of the noise: give --seeds 3 or more."
-    return "Nothing can be said about SE here yet.", seeds if len(found.seeds) < 2 else why
+    one = "One seed gives no estimate of the noise: give --seeds 3 or more."
+    return "Nothing can be said about SE here yet.", one if len(found.seeds) < 2 else why
 
 
 def _what_decides(summary: Summary) -> str:
@@ -77,15 +78,3 @@ def _what_decides(summary: Summary) -> str:
     if any("image_error" in numbers for numbers in known):
         return "More seeds would not decide it; a larger test set would."
     return "More seeds or a larger test set would decide it."
-
-
-def _better(sign: float) -> str:
-    return " (less is better; + is better here)" if sign < 0 else ""
-
-
-def _seeds(found: Confirmation, chosen: Confirmed | None) -> int:
-    return len(found.seeds) if chosen is None or chosen.stopped_after is None else chosen.stopped_after
-
-
-def _images(found: Confirmation) -> str:
-    return f"{found.test_images:,} test images" if found.test_images else "the trainer's own test images"

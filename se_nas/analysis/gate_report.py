@@ -8,7 +8,7 @@ from typing import Any
 from se_nas.analysis.checks import Check
 from se_nas.analysis.excitation import STILL
 from se_nas.analysis.explanation import Explanation
-from se_nas.core.words import in_words, listed
+from se_nas.core.words import in_words, listed, trial_name
 
 _check = functools.partial(Check, name="gates", question="Did the gates become constant?")
 
@@ -28,8 +28,8 @@ def gate_check(report: Explanation | None, *, why_not: str = "") -> Check:
         text = f"Not tested: the network gives no single tensor; {moves}."
         return _check(holds=None, text=text, numbers=numbers)
     numbers["changed"] = changed
-    of = " of the confirm" if report.phase == "confirm" else ""
-    who, share = f"{in_words(report.placement)} (trial {report.trial}{of})", f"{100 * changed:.1f} %"
+    who = f"{in_words(report.placement)} ({trial_name(report.trial, report.phase)})"
+    share = f"{100 * changed:.1f} %"
     changes = f"the output of {who} changes by {share}"
     if report.classes:
         changes = f"{share} of the predictions of {who} change"

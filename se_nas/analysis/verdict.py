@@ -100,8 +100,8 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
         Sentence(
             text=f"Risk of a false claim: with no true effect, {_comparisons(c)} would show such a gain in "
             f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
-            f"{_seeds_of(c, chosen)} seeds, {_images(c)}).",
-            numbers={"p": difference.family_p, "seeds": _seeds_of(c, chosen), "test_images": c.test_images},
+            f"{seeds_of(c, chosen)} seeds, {images_of(c)}).",
+            numbers={"p": difference.family_p, "seeds": seeds_of(c, chosen), "test_images": c.test_images},
         ),
     ]
     if (against := chosen.against.get("reference")) is not None and against.interval is not None:
@@ -160,20 +160,20 @@ def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign
     gain, low, high = _gain(difference, sign)
     return Sentence(
         text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-        f"test set ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {_seeds_of(c, winner)} seeds, "
-        f"{_images(c)}).",
+        f"test set ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {seeds_of(c, winner)} seeds, "
+        f"{images_of(c)}).",
         numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
     )
 
 
 def _what_would_decide(c: Confirmation, winner: Confirmed, difference: Difference, sign: float, run: str) -> Sentence:
     """How many seeds would decide, with their time and their command; or that no number of them does."""
-    own, most = _seeds_of(c, winner), len(c.seeds)
+    own, most = seeds_of(c, winner), len(c.seeds)
     seeds = seeds_to_decide(difference, seeds=own, after=most, margin=c.margin, sign=sign)
     if seeds is None:
         images = amount(difference.image_error or 0.0, c.unit, signed=False)
         return Sentence(
-            text=f"More seeds would not settle it: {_images(c)} alone make this difference "
+            text=f"More seeds would not settle it: {images_of(c)} alone make this difference "
             f"uncertain by {images} (one standard error). A larger test set would, or another --margin.",
             numbers={"image_error": difference.image_error},
         )
@@ -204,11 +204,13 @@ def _only_seeds(c: Confirmation) -> bool:
     return c.noise is not None and c.noise.image_sd is None
 
 
-def _seeds_of(c: Confirmation, network: Confirmed) -> int:
+def seeds_of(c: Confirmation, network: Confirmed) -> int:
+    """With how many seeds a network was trained."""
     return len(c.seeds) if network.stopped_after is None else network.stopped_after
 
 
-def _images(c: Confirmation) -> str:
+def images_of(c: Confirmation) -> str:
+    """The images of the test set, in words."""
     return f"{c.test_images:,} test images" if c.test_images else "the trainer's own test images"
 
 
@@ -273,7 +275,12 @@ def _missed(optimism: float, unit: str) -> str:
 def _metric(c: Confirmation, sign: float) -> str:
     """The metric by name, unless it is accuracy; which way is better, where less is."""
     name = "" if c.metric == "val_accuracy" else f" of {c.metric}"
-    return f"{name} (less is better; + is better here)" if sign < 0 else name
+    return name + sign_note(sign)
+
+
+def sign_note(sign: float) -> str:
+    """Which way is better, where less is."""
+    return " (less is better; + is better here)" if sign < 0 else ""
 
 
 def _comparisons(c: Confirmation) -> str:

@@ -19,7 +19,6 @@ from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import weights_file
 from se_nas.core.overrides import target_of
 from se_nas.core.trial import Request, RunIdentity, Target
-from se_nas.core.words import in_words
 from se_nas.data.base import PARTS, PartName, is_class_number
 from se_nas.data.store import keep_info
 from se_nas.engine.exam import examined
@@ -117,9 +116,8 @@ def _evaluation(trained: TrainedNetwork, labelled: Labelled, request: Request, f
     seen = None if trained.run is None else seen_in(trained.run, labelled.images)
     others = None if seen is None else ~(seen["train"] | seen["val"])
     fresh = found.scores[others] if others is not None and found.each and not others.all() else np.empty(0)
-    trial = "" if trained.record.trial is None else f" (trial {trained.record.trial})"
     return Evaluation(
-        network=in_words(trained.record.placement.label) + trial,
+        network=trained.name,
         data=name,
         images=len(labelled.labels),
         measured=tuple(measured),

@@ -21,7 +21,7 @@ from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.files import write_atomically
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import Trial
-from se_nas.core.words import in_words
+from se_nas.core.words import in_words, trial_name
 from se_nas.data.base import DataInfo
 from se_nas.data.datamodule import pair_of
 from se_nas.engine.block_times import block_times
@@ -183,8 +183,7 @@ def _chosen(found: Findings, run: Path, how: str | None, confirmed: Sequence[Tri
     if other.placement.key == trial.placement.key:
         return other, ""
     why = "has its weights elsewhere or nowhere" if trial.placement.blocks else "has no SE"
-    of = " of the confirm" if other.identity.phase == "confirm" else ""
-    shown = f"{in_words(other.placement.label)} (trial {other.number}{of})"
+    shown = f"{in_words(other.placement.label)} ({trial_name(other.number, other.identity.phase)})"
     return other, f"The recommended network, {named}, {why}: this is {shown}, the best with SE that has its weights."
 
 

@@ -81,7 +81,8 @@ def _of_folder(trained: TrainedNetwork, source: Source, target: Target, parts: S
     """Image files, prepared as those of the run were, whatever they are among themselves."""
     preparation = preparation_of(trained.data, trained.stored)
     root = user_path(target.target.removeprefix(FOLDER))
-    files = [row for part in parts for row in listed(root).images[part]]
+    images = listed(root).images
+    files = [row for part in parts for row in images[part]]
     return Labelled(
         images=np.stack([preparation.read(file) for file, _ in files]),
         labels=np.array([number for _, number in files], dtype=np.int64),

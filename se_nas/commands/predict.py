@@ -16,7 +16,6 @@ from se_nas.commands.results import SearchResult
 from se_nas.commands.trained_network import RECOMMENDED, TrainedNetwork, one_device, trained_network
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.files import user_path, write_atomically
-from se_nas.core.words import in_words
 from se_nas.data.base import Part
 from se_nas.data.batches import Batches
 from se_nas.data.new_images import image_files, preparation_of
@@ -125,10 +124,9 @@ def _predictions(trained: TrainedNetwork, images: Iterable[tuple[str, np.ndarray
             waiting = []
     if waiting:
         found.append(_probabilities(trained, network, waiting, place))
-    record, classes = trained.record, trained.data.classes
-    trial = "" if record.trial is None else f" (trial {record.trial})"
+    classes = trained.data.classes
     return Predictions(
-        network=in_words(record.placement.label) + trial,
+        network=trained.name,
         classes=classes,
         images=tuple(names),
         probabilities=torch.cat(found).numpy() if found else np.empty((0, len(classes))),

@@ -149,6 +149,24 @@ def level_of(value: float, unit: str) -> str:
     return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()
 
 
+def within(low: float, high: float, unit: str) -> tuple[float, float]:
+    """An interval of values of a metric; of shares it ends at 0 and 1.
+
+    >>> within(0.9, 1.02, "share"), within(0.9, 1.02, "nats")
+    ((0.9, 1.0), (0.9, 1.02))
+    """
+    return (max(low, 0.0), min(high, 1.0)) if unit == "share" else (low, high)
+
+
+def trial_name(number: int | None, phase: str = "search") -> str:
+    """A training by its number: a search and its confirm count each for themselves.
+
+    >>> trial_name(2), trial_name(2, "confirm")
+    ('trial 2', 'trial 2 of the confirm')
+    """
+    return f"trial {number}" + (" of the confirm" if phase == "confirm" else "")
+
+
 REFERENCES = {"baseline": "no SE", "reference": "SE everywhere at r=16", "given": "the network as given"}
 """Role -> what the reference point is called."""
 

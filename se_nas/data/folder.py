@@ -47,10 +47,13 @@ def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> 
 
     @functools.cache
     def pixels() -> Pixels:
+        headers = {part: _headers(rows) for part, rows in found.images.items() if part != "test" or size is None}
         if size is None:
-            _check_sizes([file for file, _ in images])  # of the test set, too: after a search it would be too late
-        sampled = [file for part, files in found.images.items() if part != "test" for file, _ in files]
-        return Pixels(_kinds(sampled), size=size, background=background)
+            _check_sizes(
+                [row for rows in headers.values() for row in rows]
+            )  # of the test set, too: after a search it would be too late
+        kinds = {kind for part, rows in headers.items() if part != "test" for _, kind, _ in rows}
+        return Pixels(kinds, size=size, background=background)
 
     def notes(plan: Plan) -> list[str]:
         return [*found.left_out_note(), *pixels().said(), *found.twins_note(plan)]
@@ -64,24 +67,21 @@ def folder(path: str, size: int | None = None, background: str = BACKGROUND) -> 
     )
 
 
-def _kinds(files: Sequence[Path]) -> set[Kind]:
-    """The kinds of images, by what their headers say."""
-    kinds = set()
-    for file in files:
+def _headers(rows: Sequence[tuple[Path, int]]) -> list[tuple[Path, Kind, tuple[int, int]]]:
+    """Kind and size (width, height) of images, by what their headers say."""
+    found = []
+    for file, _ in rows:
         with opening(file) as image:
-            kinds.add(kind_of(image))
-    return kinds
+            found.append((file, kind_of(image), image.size))
+    return found
 
 
-def _check_sizes(files: Sequence[Path]) -> None:
-    """DataError unless all images have one size, by what their headers say; upright and lying are told apart later."""
-    first: tuple[tuple[int, int], Path] | None = None
-    for file in files:
-        with opening(file) as image:
-            size = image.size
-        first = first or (size, file)
-        if sorted(size) != sorted(first[0]):
-            raise sizes_differ(path_text(first[1]), first[0], path_text(file), size)
+def _check_sizes(headers: Sequence[tuple[Path, Kind, tuple[int, int]]]) -> None:
+    """DataError unless all images have one size; upright and lying are told apart when they are read."""
+    first, _, wanted = headers[0]
+    for file, _, size in headers:
+        if sorted(size) != sorted(wanted):
+            raise sizes_differ(path_text(first), wanted, path_text(file), size)
 
 
 def _reader(rows: Sequence[tuple[Path, int]], pixels: Callable[[], Pixels]) -> Reader:

@@ -91,15 +91,15 @@ def _own_gates(graph: Graph) -> dict[int, Existing]:
             continue
         (u,), (given,) = graph.inputs(graph.boundaries["enter", call.index][0]), _given_out(graph, call.index)
         inside = frozenset(graph.inside[call.index])
+        form: Literal["block", "gate"]
         if graph.shapes[given] == graph.shapes[u]:
-            product, kind = graph.maker(given), "block"
+            product, form = graph.maker(given), "block"
         else:
             made = (graph.nodes[index] for index, _ in graph.reach[given] if index >= 0)
             product = next((node for node in made if node.name == "mul" and u in graph.inputs(node)), None)
-            kind = "gate"
+            form = "gate"
         if product is not None:
-            gate = inside - {product.index}
-            found[product.index] = Existing(call.path, "block" if kind == "block" else "gate", product.index, u, gate)
+            found[product.index] = Existing(call.path, form, product.index, u, inside - {product.index})
     return found
 
 

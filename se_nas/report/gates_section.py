@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 
 from se_nas.analysis.excitation import Change, Excitation
 from se_nas.analysis.explanation import Explanation
-from se_nas.core.words import amount, gain_span, in_words, scale_of
+from se_nas.core.words import amount, gain_span, in_words, scale_of, trial_name
 from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.gates_figure import Panel, panels, subset_text
 from se_nas.report.page import SERIES, Block, Chart, Head, Section, Table, View, escaped
@@ -53,8 +53,7 @@ def gates_section(found: Explanation | None, run: str) -> Section | None:
 
 
 def _who(found: Explanation) -> str:
-    of = " of the confirm" if found.phase == "confirm" else ""
-    trial = "" if found.trial is None else f" (trial {found.trial}{of})"
+    trial = "" if found.trial is None else f" ({trial_name(found.trial, found.phase)})"
     placement = in_words(found.placement)
     return f"{placement[:1].upper()}{placement[1:]}{trial}"
 
@@ -129,7 +128,7 @@ def _row(block: Excitation, found: Explanation, *, timed: bool) -> list[str]:
 
 
 def _change(change: Change | None, unit: str) -> list[str]:
-    """A change as difference and interval; where there is not a score, what of the output changes."""
+    """A change as difference and interval; where there is no score, what of the output changes."""
     if change is None or (change.paired is None and change.changed is None):
         return ["", ""]
     if change.paired is None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from se_nas.analysis.confirmation import Confirmed, Estimate
 from se_nas.analysis.findings import Findings
-from se_nas.core.words import chances_cell, chances_note, chances_text, gain_span, scale_of
+from se_nas.core.words import chances_cell, chances_note, chances_text, gain_span, scale_of, within
 
 
 class Metric:
@@ -38,9 +38,7 @@ class Metric:
         """An interval of values; of shares it ends at 0 and 1."""
         if low is None or high is None or pd.isna(low) or pd.isna(high):
             return ""
-        if self.factor == 100.0:
-            low, high = max(low, 0.0), min(high, 1.0)
-        return f"{self.value(low)} to {self.value(high)}"
+        return " to ".join(map(self.value, within(low, high, self._raw)))
 
     def gain_span(self, low: float, high: float) -> str:
         """An interval of gains; an end at the point mass of the model says so."""

@@ -11,7 +11,7 @@ from typing import Any
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.summary import Summary, recommended_by
-from se_nas.core.words import amount, cost_with_unit, flops_told_apart, in_words, level_of
+from se_nas.core.words import amount, cost_with_unit, flops_told_apart, in_words, level_of, within
 from se_nas.report.compare_page import Comparison
 from se_nas.report.console import WIDTH, console
 from se_nas.report.fitted_table import Column, FittedTable
@@ -142,7 +142,8 @@ def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
     cells = [network.label.replace(",", " ") + role, str(len(network.validation.values))]
     cells.append(level_of(network.validation.mean, unit))
     test = network.test
-    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(within(test.interval, unit), unit)]
+    span = None if test is None or test.interval is None else within(*test.interval, unit)
+    cells += ["", ""] if test is None else [level_of(test.mean, unit), _range(span, unit)]
     for role in ("baseline", "reference"):
         difference = network.against.get(role)
         if difference is None:
@@ -159,17 +160,6 @@ def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
 def _p(difference: Difference) -> str:
     p = difference.family_p or 0.0
     return ("<0.001" if p < 0.001 else f"{p:.3f}") + ("*" if difference.beats else "")
-
-
-def within(interval: tuple[float, float] | None, unit: str) -> tuple[float, float] | None:
-    """An interval of values; of shares it ends at 0 and 1.
-
-    >>> within((0.9, 1.02), "share"), within((0.9, 1.02), "nats")
-    ((0.9, 1.0), (0.9, 1.02))
-    """
-    if interval is None or unit != "share":
-        return interval
-    return max(interval[0], 0.0), min(interval[1], 1.0)
 
 
 def _range(interval: tuple[float, float] | None, unit: str) -> str:
