@@ -15,6 +15,7 @@ import importlib.metadata
 import math
 import platform
 import random
+import site
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -205,8 +206,13 @@ def _feed(digest: hashlib._Hash, value: Any) -> None:
 
 @functools.cache
 def _packages() -> str:
-    """What can make equal files unequal images: versions of all packages, and what the processor can."""
-    found = sorted(f"{item.name} {item.version}" for item in importlib.metadata.distributions())
+    """What can make equal files unequal images: versions of all installed packages, and what the processor can.
+
+    Of the folders of this environment only: Ray and setuptools add folders of their own to `sys.path` when they are
+    imported, and two processes of one run need not have imported the same.
+    """
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    found = sorted({f"{item.name} {item.version}" for item in importlib.metadata.distributions(path=folders)})
     return checksum([found, sys.version, platform.machine(), torch.backends.cpu.get_cpu_capability()])
 
 

@@ -214,7 +214,8 @@ class TestSeal:
         write(tmp_path)
         here = prepare_data(target(tmp_path, "augmented"), tmp_path / "here").prepared
         code = (
-            "import sys; from pathlib import Path; from se_nas.core.trial import Target; "
+            "import sys; from pathlib import Path; import ray, setuptools; "  # they add folders to sys.path
+            "from se_nas.core.trial import Target; "
             "from se_nas.data.store import prepare_data; "
             f"prepare_data(Target(target={target(tmp_path).target!r}, args={{'kind': 'augmented'}}), Path(sys.argv[1]))"
         )
