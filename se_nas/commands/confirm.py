@@ -43,7 +43,7 @@ from se_nas.data.sealed import check_test_part, open_test
 from se_nas.engine.confirmed_classes import by_class
 from se_nas.engine.confirming import Confirming, without_schedule
 from se_nas.engine.exam import exam_file
-from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds
+from se_nas.engine.finalists import TOP, choose_finalists, fresh_seeds, named_finalists
 from se_nas.engine.kept_start import start_of
 from se_nas.engine.opening import changed_parts
 from se_nas.engine.problem import Problem, prepare
@@ -61,7 +61,8 @@ MAX_SEEDS = 20
 def confirm(
     run: str | Path,
     *,
-    top: int = TOP,
+    top: int | None = None,
+    finalists: Sequence[str] = (),
     seeds: int | None = None,
     max_seeds: int | None = None,
     margin: float | None = None,
@@ -81,7 +82,10 @@ def confirm(
     run:
         Run folder.
     top:
-        Finalists: so many members of the front, best first. Both reference points are always confirmed.
+        Finalists: so many members of the front, best first; default 3. Both reference points are confirmed with them.
+    finalists:
+        These placements instead, beside the plain backbone: ``all:16``, ``stage2=8,stage3=4``, ... (`Space.parse`). They
+        need not have been trained in the search.
     seeds:
         A fixed number of fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
         Default: seeds are added in rounds until the answer is settled, for the networks that profit; looking
@@ -108,7 +112,7 @@ def confirm(
     SeNasError
         For anything that the user can mend; what was finished before is kept.
     """
-    _check(top, seeds, max_seeds)
+    _check(top, finalists, seeds, max_seeds)
     if margin is not None and not 0 < margin < math.inf:
         raise ConfigError(f"margin is {margin}", allowed=["a number above 0"], hint="0.3 is 0.3 points of accuracy")
     started = time.monotonic()
@@ -129,7 +133,10 @@ def confirm(
         # What an earlier confirm found must change neither the finalists nor what the search promised of them.
         alone = replace(study.findings(), trials=[replace(trial, repeats=()) for trial in study.trials()])
         shown.stage("choosing the finalists")
-        networks = choose_finalists(alone, study.space, top)
+        if finalists:
+            networks = named_finalists(alone, study.space, finalists)
+        else:
+            networks = choose_finalists(alone, study.space, TOP if top is None else top)
         problem.costs.settle(network.placement for network in networks)  # at once, but for what is known
         margin = config.margin if margin is None else margin
         confirming = Confirming.of(problem, folder, networks, shown)
@@ -150,8 +157,13 @@ def confirm(
         return result
 
 
-def _check(top: int, seeds: int | None, max_seeds: int | None) -> None:
+def _check(top: int | None, finalists: Sequence[str], seeds: int | None, max_seeds: int | None) -> None:
     check_whole("top", top, hint="at least one finalist is confirmed")
+    if top is not None and finalists:
+        raise ConfigError(
+            "top and finalists are both given",
+            hint="--top takes the best of the front, --finalists the placements that you name: give one of them",
+        )
     check_whole("seeds", seeds, hint="5 is a good number")
     check_whole("max_seeds", max_seeds, hint=f"{MAX_SEEDS} is usual")
     if seeds is not None and max_seeds is not None:

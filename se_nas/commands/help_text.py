@@ -21,7 +21,7 @@ HEADINGS: dict[str, str] = {
     "Network and data": "backbone data weights space placement input_shape num_classes task trainer run include_val",
     "What is compared": "metric direction margin cost measure latency_batch latency_threads latency_table",
     "Limits on cost": "max_params max_gflops max_macs max_activations max_latency max_memory max_own",
-    "How long it searches": "budget max_time early_stopping sampler seed vary_seed top seeds max_seeds",
+    "How long it searches": "budget max_time early_stopping sampler seed vary_seed top finalists seeds max_seeds",
     "How each network is trained": "epochs batch_size optimizer lr momentum weight_decay schedule warmup "
     "label_smoothing augment class_weights precision",
     "Which network": "select trial images part fold fold_margin format opset max_drop license placements",
@@ -38,6 +38,7 @@ VALUES = {
     "weights": "FILE", "latency_table": "FILE", "diagram": "FILE", "out": "FOLDER", "figures": "FOLDER",
     "storage": "URL", "input_shape": "C,H,W", "max_time": "TIME", "trial_timeout": "TIME", "max_latency": "TIME",
     "run": "FOLDER", "optimizer": "NAME", "license": "NAME", "format": "NAME,...", "print_config": "",
+    "finalists": "PLACEMENT...",
 }  # fmt: skip
 """What follows an option, where its type does not say it."""
 

@@ -64,7 +64,11 @@ def add_confirm(parser: ArgumentParser) -> None:
     """The options of ``se-nas confirm``."""
     add = parser.add_argument
     add("run", type=str, help="run folder of a search")
-    add("--top", type=int, default=3, help="finalists: members of the front, best first")
+    add("--top", type=int | None, default=None, help="finalists: members of the front, best first (default: 3)")
+    add(
+        "--finalists", type=str, nargs="+", default=[],
+        help="confirm these instead, beside the plain backbone; as all:16, stage2=8,stage3=4 or a .json file",
+    )  # fmt: skip
     add("--seeds", type=int | None, default=None, help="a fixed number of fresh seeds, the same for all networks")
     add(
         "--max_seeds", type=int | None, default=None,
@@ -95,6 +99,7 @@ def run_confirm(given: Namespace) -> int:
         result = confirm(
             given.run,
             top=given.top,
+            finalists=given.finalists,
             seeds=given.seeds,
             max_seeds=given.max_seeds,
             margin=given.margin,

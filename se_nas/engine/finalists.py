@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from se_nas.analysis.findings import Findings
-from se_nas.core.errors import RunError
+from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.placement import Placement
 from se_nas.core.serialization import random_stream
 from se_nas.core.trial import BLAMELESS, Phase, State, Trial
@@ -67,6 +67,37 @@ def choose_finalists(found: Findings, space: Space, top: int) -> list[Finalist]:
             others = others.sort_values(column, ascending=found.objective.direction == "minimize")
             return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in others["key"].head(number))]
     return fixed
+
+
+def named_finalists(found: Findings, space: Space, placements: Sequence[str]) -> list[Finalist]:
+    """The plain backbone, then the placements that are named, whether the search trained them or not.
+
+    Raises
+    ------
+    SpaceError
+        If a text is not a placement of the space's units (`Space.parse`).
+    ConfigError
+        If they are all the plain backbone.
+    """
+    wanted = [space.baseline, *(space.parse(text) for text in placements)]
+    by_key = {t.placement.key: t for t in found.trials if t.state == "complete"}
+    means = dict(zip(found.complete["key"], found.complete["mean"], strict=True)) if found.estimated else {}
+    roles = {space.baseline.key: "baseline", space.reference.key: "reference"}
+    chosen = {
+        placement.key: Finalist(
+            placement=placement,
+            role=roles.get(placement.key, "finalist"),
+            trial=by_key.get(placement.key),
+            promised=means.get(placement.key),
+        )
+        for placement in wanted
+    }
+    if len(chosen) == 1:
+        raise ConfigError(
+            f"the only placement to confirm is {space.baseline.label!r}, the plain backbone",
+            hint="name what it is to be compared with, as in --finalists all:16 stage3=8",
+        )
+    return list(chosen.values())
 
 
 def fresh_seeds(seed: int, number: int) -> list[int]:

@@ -253,6 +253,34 @@ class TestRounds:
         assert "max_seeds is 1" in capsys.readouterr().err
 
 
+class TestNamedFinalists:
+    """Networks that the user names are confirmed in place of the front."""
+
+    def test_they_and_the_plain_backbone(self, copy):
+        result = confirm(copy, finalists=["stage1=8,stage2=4", "all:16", "none", "all:16"], seeds=2)
+        assert sorted(n.label for n in result.networks) == ["all:16", "none", "stage1=8,stage2=4"]
+        assert {n.label: n.role for n in result.networks}["none"] == "baseline"
+        named = next(n for n in result.networks if n.label.startswith("stage1"))
+        assert (named.trial, named.observed) == (None, None)  # the search did not train it
+        assert named.against["baseline"].mean == pytest.approx(named.test.mean - result.of_role("baseline").test.mean)
+        assert set(named.test.values) == set(result.of_role("baseline").test.values)
+
+    def test_command_line(self, copy, capsys):
+        command = ["confirm", str(copy), "--seeds", "2", "--finalists"]
+        assert main([*command, "stage1=8,stage2=4", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [n["label"] for n in found["networks"]] == ["none", "stage1=8,stage2=4"]
+        assert main([*command, "stage1=8,stage2=4"]) == 0
+        assert "Confirmed: 2 fresh seeds" in capsys.readouterr().out
+        for wrong, said in (
+            (["none"], "the only placement to confirm is 'none'"),
+            (["stage7=8"], "'stage7'"),
+            (["all:16", "--top", "2"], "top and finalists are both given"),
+        ):
+            assert main([*command, *wrong]) == 2
+            assert said in capsys.readouterr().err
+
+
 class TestBadInput:
     @pytest.mark.parametrize(("change", "text"), [({"top": 0}, "top is 0"), ({"seeds": 0}, "seeds is 0")])
     def test_numbers(self, tmp_path, change, text):

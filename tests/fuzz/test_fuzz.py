@@ -108,7 +108,7 @@ ARGUMENTS = {
     "sites": {"--backbone": texts, "--input_shape": texts},
     "cost": {"--backbone": texts, "--num_classes": scalars},
     "report": {"--every": scalars, "--figures": texts},
-    "confirm": {"--top": st.integers(1, 3), "--seeds": scalars, "--margin": scalars},
+    "confirm": {"--top": st.integers(1, 3), "--finalists": texts, "--seeds": scalars, "--margin": scalars},
     "export": {"--select": texts, "--format": texts, "--opset": scalars, "--max_drop": scalars,
                "--fold_margin": scalars},
     "compare": {"--cost": texts, "--to": texts},
