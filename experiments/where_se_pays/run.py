@@ -3,9 +3,9 @@
     python experiments/where_se_pays/run.py --cifar10 FOLDER --cifar100 FOLDER --aeon WHEEL
     python experiments/where_se_pays/run.py --table
 
-It goes on where it was stopped. Everything is trained by `se-nas search` (one training, which prepares the run) and `se-nas confirm --finalists`: both
-networks of a pair have the same seed, so the same backbone weights and batches. The three settings are chosen by the
-validation set; the fresh pairs are judged on the test set.
+It goes on where it was stopped. Everything is trained by `se-nas search` (one training, which prepares the run) and
+`se-nas confirm --finalists`: both networks of a pair have the same seed, so the same backbone weights and batches. The
+three settings are chosen by the validation set; the fresh pairs are judged on the test set.
 """
 
 from __future__ import annotations
