@@ -23,7 +23,7 @@ from scipy import stats
 
 HERE = Path(__file__).parent
 FILE = HERE / "trainings.csv"
-NETWORKS, EPOCHS, SEEDS = ("resnet8", "bagnet8"), (4, 8, 16, 32, 64), 5
+NETWORKS, EPOCHS, SEEDS = ("resnet8", "bagnet8"), (4, 8, 16, 32, 64), 4
 ON = [
     [f"stage{number}=16" for number in chosen]
     for size in (1, 2, 3)
@@ -57,7 +57,7 @@ def train(network: str, start: str, epochs: int, runs: Path, cifar10: str) -> No
         return
     out = runs / f"{network}-{start}"
     runs.mkdir(parents=True, exist_ok=True)
-    images = {"path": cifar10, "size": 16, "train": 150, "val": 50}
+    images = {"path": cifar10, "size": 16, "train": 100, "val": 50}
     config = runs / f"{out.name}.yaml"
     config.write_text(yaml.safe_dump({
         "backbone": network, "data": {"target": str(HERE.parent / "gate_start" / "images.py:few"), "args": images},
