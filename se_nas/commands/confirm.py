@@ -84,8 +84,8 @@ def confirm(
     top:
         Finalists: so many members of the front, best first; default 3. Both reference points are confirmed with them.
     finalists:
-        These placements instead, beside the plain backbone: ``all:16``, ``stage2=8,stage3=4``, ... (`Space.parse`). They
-        need not have been trained in the search.
+        These placements instead, beside the plain backbone: ``all:16``, ``stage2=8,stage3=4``, ... (`Space.parse`).
+        They need not have been trained in the search.
     seeds:
         A fixed number of fresh seeds, the same for all networks. With 1 there is no estimate of the noise and no claim.
         Default: seeds are added in rounds until the answer is settled, for the networks that profit; looking

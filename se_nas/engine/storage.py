@@ -28,7 +28,6 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from se_nas.core.errors import RunError
-from se_nas.core.files import sync_folder
 from se_nas.core.storage_url import PASSWORD, shown, with_password, without_secrets
 
 LOCK_WAIT = 60.0
@@ -169,17 +168,17 @@ def _parsed(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
-def sync(url: str) -> None:
+def sync(storage: optuna.storages.RDBStorage) -> None:
     """Have what was written to an SQLite file outlast a power cut: commits alone may still wait for the disk.
 
-    A server's commits are on its disk.
+    A server's commits are on its disk. SQLite itself does it: were the file opened here and closed again, the system
+    would drop all locks that this process has on it (POSIX), and the next program that looks into the study would take
+    itself for the last one and remove the log in which the driver goes on writing.
     """
-    if (file := file_of(url)) is None:
+    if not _is_sqlite(storage.engine.url):
         return
-    for name in (f"{file}-wal", file):
-        with contextlib.suppress(FileNotFoundError), Path(name).open("rb") as stream:
-            os.fsync(stream.fileno())
-    sync_folder(file.parent)
+    with storage.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")  # syncs the log first
 
 
 def file_of(url: str) -> Path | None:

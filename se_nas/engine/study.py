@@ -328,7 +328,7 @@ class Study:
         with self.turn:
             self.check_there()
             finished = self._finish(record)
-            sync(self.url)
+            sync(self.storage)
             self.check_there()
         return finished
 
