@@ -16,6 +16,7 @@ from se_nas.analysis.margin import margin_of
 from se_nas.analysis.rule_estimates import RuleEstimate, rule_estimates
 from se_nas.analysis.tables import best_row, complete_table, curves_table, front_table, trials_table
 from se_nas.analysis.trained_enough import Trainings, cautions, training_checks
+from se_nas.core.config import Limits
 from se_nas.core.trial import Objective, Trial
 from se_nas.data.base import DataInfo
 from se_nas.space.latency_fit import LatencyFit
@@ -36,6 +37,8 @@ class Findings:
     space: Space | None = None
     asked: float | None = None
     data: DataInfo | None = None
+    limits: Limits = field(default_factory=Limits)
+    """Limits on cost that the search was given."""
     fits: Mapping[str, LatencyFit] = field(default_factory=dict)
     """Where latency was measured: how, and how good the predictions of it are."""
 

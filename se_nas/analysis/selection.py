@@ -25,7 +25,7 @@ def select(found: Findings, how: str, confirmation: Confirmation | None = None) 
     """The trial that is meant by one of `WAYS`.
 
     ``recommended`` (or ``best``, as the folder with it is called) is what the verdict of the confirm names where there
-    was one, else what the search leads to (`Summary.recommended`); ``observed-best`` is the luckiest single run,
+    was one, else what the search leads to (`Summary.leading`); ``observed-best`` is the luckiest single run,
     ``max-COST=X`` the best one among the networks that cost at most X (measured
     costs: the upper end of their interval), ``knee`` bends the front most (`knee_row`). With too few trainings for a
     posterior, the observed metric stands for its mean.
@@ -44,7 +44,13 @@ def select(found: Findings, how: str, confirmation: Confirmation | None = None) 
     if name == "trial" and equals:
         return _numbered(found.trials, value)
     if how in ("recommended", "best"):
-        chosen = summarize(found, confirmation=confirmation).recommended
+        summary = summarize(found, confirmation=confirmation)
+        chosen = summary.leading
+        if chosen is None and summary.over:
+            raise RunError(
+                "no trained network is within the limits on cost of the search",
+                hint="choose baseline, reference or trial=N, or search again with higher limits",
+            )
         row = None if chosen is None else found.complete[found.complete["trial"] == chosen.trial].iloc[0]
     elif how == "observed-best":
         row = observed_best(found)

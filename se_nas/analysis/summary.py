@@ -14,13 +14,14 @@ from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.gate_report import gates_in_brief
 from se_nas.analysis.rule_estimates import RuleEstimate
-from se_nas.analysis.tables import plain_row
+from se_nas.analysis.tables import best_row, plain_row
 from se_nas.analysis.verdict import price_text
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Objective
 from se_nas.core.words import REFERENCES, amount, chances_text, gain_span, in_words, reference_name
 from se_nas.samplers.front import TOLD_APART
 from se_nas.space.latency_fit import LatencyFit
+from se_nas.space.pricing import limits_given, over_limit
 
 LIKELY, UNLIKELY = 0.9, 0.1
 """A search says that a network looks better where it gains more than the margin with the first probability at least,
@@ -103,7 +104,12 @@ class Summary:
     latency: tuple[str, ...] = ()
     """How latency was measured, and how good its predictions are, in sentences."""
     recommended: Network | None = None
-    """The one network that is recommended: by the confirm where there was one, else by the model of the search."""
+    """The one network that is recommended: by the confirm where there was one, else by the model of the search. None
+    where nothing can be said: there are too few trainings, or none is within the limits on cost."""
+    leading: Network | None = None
+    """What ``best/`` has: the recommended network, or while there is none the best one so far."""
+    over: Mapping[int, str] = field(default_factory=dict)
+    """Trial -> the limit on cost that it is over: of reference points, which are trained whatever they cost."""
 
     @property
     def baseline(self) -> Network | None:
@@ -122,9 +128,12 @@ class Summary:
 
     @property
     def recommendation(self) -> str:
-        """The recommended network in a sentence; empty before the first training is complete."""
+        """The recommended network in a sentence, or that there is none; empty before a training is complete."""
         if self.recommended is None:
-            return ""
+            leads = self.leading
+            if leads is None:
+                return "Recommended: none." if self.over else ""
+            return f"Recommended: none yet. The best so far: {leads.placement} (trial {leads.trial})."
         by = recommended_by(self.verdict)
         return f"Recommended {by}: {self.recommended.placement} (trial {self.recommended.trial})."
 
@@ -138,7 +147,8 @@ def summarize(
     found: Findings, *, folder: str = "", budget: int = 0, ended: str = "", confirmation: Confirmation | None = None
 ) -> Summary:
     """What a study says, with the verdict of its confirm where there is one, else the provisional one of the search."""
-    best = found.best
+    best, over = found.best, over_limits(found)
+    within = found.complete[~found.complete["trial"].isin(list(over))]
     roles = {role: found.complete[found.complete["role"] == role] for role in REFERENCES}
     summary = Summary(
         folder=folder,
@@ -154,14 +164,25 @@ def summarize(
         references={role: Network.of(rows.iloc[0]) for role, rows in roles.items() if len(rows)},
         margin=found.margin,
         rules=found.rules,
-        likeliest=_likeliest(found.complete),
+        likeliest=_likeliest(within),
+        over=over,
         latency=tuple(_latency_text(fit, found.complete) for fit in found.fits.values()),
     )
     named = tuple(replace(s, text=s.text.replace(" RUN ", f" {folder or 'RUN'} ")) for s in found.cautions)
     provisional = replace(provisional_verdict(summary), cautions=named)
     verdict = provisional if confirmation is None else confirmation.verdict
     summary = replace(summary, gained=tuple(_gained(summary)), verdict=verdict)
-    return replace(summary, recommended=_recommended(summary, found))
+    leading = _leading(summary, within)
+    nothing = verdict.claim == provisional.claim == "unknown"  # a confirm that can say nothing leaves it to the search
+    return replace(summary, leading=leading, recommended=None if nothing else leading)
+
+
+def over_limits(found: Findings) -> dict[int, str]:
+    """The complete trials that are over a limit on cost, and which: reference points are trained whatever they cost."""
+    given = limits_given(found.limits)
+    known = {t.number: over_limit(t.costs, {n: limit for n, limit in given.items() if n in t.costs})
+             for t in found.trials if t.state == "complete"}  # fmt: skip
+    return {number: text for number, text in known.items() if text is not None}
 
 
 def _latency_text(fit: LatencyFit, complete: pd.DataFrame) -> str:
@@ -184,13 +205,14 @@ def recommended_by(verdict: Verdict) -> str:
     return "until this is decided" if verdict.claim == "undecided" else "by the confirm"
 
 
-def _recommended(summary: Summary, found: Findings) -> Network | None:
-    """The network that the verdict names; where it names none, the best one or the cheaper one that is as good."""
-    named = found.complete[found.complete["key"] == summary.verdict.network]
-    best = summary.best
+def _leading(summary: Summary, within: pd.DataFrame) -> Network | None:
+    """Of the networks within the limits the one that the verdict names, else the best or the cheaper one as good."""
+    named = within[within["key"] == summary.verdict.network]
+    best = best_row(within, summary.objective)
     if len(named) or best is None:
         return Network.of(named.iloc[0]) if len(named) else None
-    return next((n for n in summary.front if n.trial == best.tied_with), best)
+    leader = Network.of(best)
+    return next((n for n in summary.front if n.trial == leader.tied_with and n.trial not in summary.over), leader)
 
 
 def as_json(summary: Summary, found: Findings) -> dict[str, Any]:
@@ -257,12 +279,15 @@ def provisional_verdict(summary: Summary) -> Verdict:
     confirm = Sentence(
         text=f"Only fresh seeds and the sealed test set can decide. Next: se-nas confirm {summary.folder}"
     )
+    if summary.over and len(summary.over) == summary.complete:
+        return Verdict(phase="search", claim="unknown", sentences=(_none_within(summary),))
     if best is None or base is None or best.gain is None:
         text = f"Provisional: {summary.trained} trainings are too few to say whether SE helps here."
         return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), confirm))
     sign = -1.0 if summary.objective.direction == "minimize" else 1.0
     recommended = [n for n in summary.front if n.posterior_front and n.recommended] or [best]
-    likely = [n for n in recommended if n.key != base.key and (n.p_better or 0.0) >= LIKELY]
+    worthy = [n for n in recommended if n.key != base.key and n.trial not in summary.over]
+    likely = [n for n in worthy if (n.p_better or 0.0) >= LIKELY]
     chosen = max(likely, key=lambda n: sign * n.value, default=None)
     shown = chosen or summary.likeliest or base
     if chosen is not None:
@@ -279,6 +304,14 @@ def provisional_verdict(summary: Summary) -> Verdict:
     }  # fmt: skip
     first = Sentence(text=f"Provisional: {text}", numbers=numbers)
     return Verdict(phase="search", claim=claim, network=(chosen or base).key, sentences=(first, confirm))
+
+
+def _none_within(summary: Summary) -> Sentence:
+    """That no trained network is within the limits on cost, and what to do."""
+    least = summary.over.get(summary.baseline.trial if summary.baseline is not None else -1)
+    even = f": even of the plain backbone, {least}" if least else ""
+    text = f"Provisional: no trained network is within the limits on cost{even}."
+    return Sentence(text=f"{text} Give a higher limit, or search a smaller backbone.")
 
 
 def _looks_better(chosen: Network, base: Network, summary: Summary, sign: float) -> str:

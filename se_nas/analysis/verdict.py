@@ -12,7 +12,7 @@ from se_nas.analysis.power import PROBABILITY, seeds_to_decide
 from se_nas.core.costs import cost_facts
 from se_nas.core.latency_names import is_latency
 from se_nas.core.trial import CostValue
-from se_nas.core.words import amount, in_words, level_of, listed
+from se_nas.core.words import ALONE, TOGETHER, amount, in_words, level_of, listed
 
 
 def added_costs(
@@ -80,10 +80,9 @@ def _gain(difference: Difference, sign: float) -> tuple[float, float, float]:
 
 
 def interval_text(low: float, high: float, unit: str) -> str:
-    """A 90 % interval of differences of a metric."""
-    return (
-        f"90 % interval {amount(low, unit, signed=False, name=False)} to {amount(high, unit, signed=False, name=False)}"
-    )
+    """A 90 % interval of differences of a metric that holds for all comparisons of a confirm at once."""
+    ends = " to ".join(amount(end, unit, signed=False, name=False) for end in (low, high))
+    return f"{TOGETHER} 90 % interval {ends}"
 
 
 def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[Confirmed], sign: float) -> Verdict:
@@ -104,8 +103,8 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
             numbers={"p": difference.family_p, "seeds": seeds_of(c, chosen), "test_images": c.test_images},
         ),
     ]
-    if (against := chosen.against.get("reference")) is not None and against.interval is not None:
-        gain, (low, high) = sign * against.mean, sorted(sign * end for end in against.interval)
+    if (against := chosen.against.get("reference")) is not None and against.family_interval is not None:
+        gain, low, high = _gain(against, sign)
         judged = "beats it" if against.beats else "not distinguishable" if low <= 0 <= high else "is not proven"
         sentences.append(
             Sentence(
@@ -142,7 +141,8 @@ def _not_worth_it(c: Confirmation, ceiling: float) -> Sentence:
     return Sentence(
         text=f"Not worth it: none of the {len(c.family)} compared placements gains {margin} or more over the "
         "plain backbone "
-        f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)}; 5 % risk of error); ship the plain backbone.",
+        f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)} by {ALONE} intervals; 5 % risk of error); "
+        "ship the plain backbone.",
         numbers={"margin": c.margin, "ceiling": ceiling, "chance": 0.05},
     )
 

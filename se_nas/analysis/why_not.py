@@ -16,7 +16,7 @@ from se_nas.analysis.probe_report import Probe, probe_check
 from se_nas.core.config import Limits
 from se_nas.core.costs import cost_facts
 from se_nas.core.trial import Trial
-from se_nas.core.words import amount, in_words
+from se_nas.core.words import ALONE, amount, in_words
 from se_nas.space.exact_cost import NOTHING, Cost, se_cost
 from se_nas.space.space import Decision, Part
 
@@ -76,9 +76,10 @@ def _noise(evidence: Evidence) -> Check:
     numbers = {"half_width": half, "margin": margin} | ({} if one is None else {"noise": one})
     single = "" if one is None else amount(one, unit, signed=False)
     of_one = single and f", and the standard deviation of a single training is {single}"
+    alone = "" if evidence.confirmation is None else f", {ALONE}"
     text = (
-        f"the gain of {what} is known to {amount(half, unit, signed=False)} either way (90 %){of_one}; the margin is "
-        f"{amount(margin, unit, signed=False)}"
+        f"the gain of {what} is known to {amount(half, unit, signed=False)} either way (90 %{alone}){of_one}; the "
+        f"margin is {amount(margin, unit, signed=False)}"
     )
     if half <= margin:
         return check(holds=False, text=f"No: {text}.", numbers=numbers)

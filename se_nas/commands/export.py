@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from se_nas.commands.results import SearchResult, existing_run, report_again, st
 from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import user_path, write_atomically
-from se_nas.core.serialization import to_json
+from se_nas.core.serialization import to_json, to_plain
 from se_nas.core.trial import Trial
 from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
@@ -61,6 +62,21 @@ class Export:
     folder: Path
     record: Exported
     proofs: tuple[Proof, ...]
+
+    @property
+    def network(self) -> str:
+        """The network that was written, in words, and its trial."""
+        trial = "" if self.record.trial is None else f" (trial {self.record.trial})"
+        return in_words(self.record.placement.label) + trial
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``se-nas export --json`` prints."""
+        record = self.record
+        content = {
+            "folder": str(self.folder), "placement": record.placement.label, "key": record.key, "trial": record.trial,
+            "costs": to_plain(record.costs), "proofs": to_plain(self.proofs),
+        }  # fmt: skip
+        return content if record.folded is None else {**content, "folded": to_plain(record.folded)}
 
     def __repr__(self) -> str:
         """The folder, the network and the proven files."""

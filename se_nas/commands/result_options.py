@@ -13,6 +13,7 @@ from se_nas.commands.shared_options import (
 )
 from se_nas.core.errors import ConfigError
 from se_nas.core.serialization import to_plain
+from se_nas.core.words import costs_text
 
 
 def add_report(parser: ArgumentParser) -> None:
@@ -124,10 +125,9 @@ def run_export(given: Namespace) -> int:
         storage=given.storage,
     )
     folded = done.record.folded
-    content = {"folder": str(done.folder), "proofs": to_plain(done.proofs)}
-    content |= {} if folded is None else {"folded": to_plain(folded)}
-    said = () if folded is None else folded.sentences
-    return shown(given, content, lambda _: show_export(str(done.folder), content["proofs"], said))
+    said = [f"Exported: {done.network}, {costs_text({name: cost.value for name, cost in done.record.costs.items()})}."]
+    said += [] if folded is None else folded.sentences
+    return shown(given, done, lambda _: show_export(str(done.folder), to_plain(done.proofs), said))
 
 
 def add_explain(parser: ArgumentParser) -> None:

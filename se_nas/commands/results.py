@@ -80,7 +80,10 @@ class SearchResult:
 
     @property
     def recommended(self) -> Network | None:
-        """The one network that is recommended; ``best/``, the page, an export and the terminal mean the same one."""
+        """The one network that is recommended; ``best/``, the page, an export and the terminal mean the same one.
+
+        None where nothing can be said; ``best/`` then has the best network so far, if one is within the limits.
+        """
         return self.summary.recommended
 
     @property
@@ -155,19 +158,20 @@ def conclude(run: RunFolder, study: Study, ended: str) -> SearchResult:
 
 
 def _write_best(run: RunFolder, study: Study, found: Findings, summary: Summary, *, shared: bool) -> str:
-    """Write the recommended network into ``best/``; returns what is to be said if it has no weights here."""
+    """Write the leading network into ``best/``; returns what is to be said if it has no weights here."""
     trials = {t.number: t for t in found.trials}
     kept = [weights_file(run.path, int(n), trials[int(n)].identity.phase).is_file() for n in found.complete["trial"]]
-    wanted, other = summary.recommended, best_row(found.complete[kept], found.objective)
+    wanted, other = summary.leading, best_row(found.complete[kept], found.objective)
     if wanted is None or other is None:
         return ""
     if wanted.trial in set(found.complete[kept]["trial"]):
         _export(run, study, trials[wanted.trial], run.path / "best")
         return ""
     _export(run, study, trials[int(other["trial"])], run.path / "best")
+    leads = "is the best so far" if summary.recommended is None else "is recommended"
     why = "are not in this folder (the driver that trained it has them)" if shared else "were dropped while others led"
     return (
-        f"The weights of trial {wanted.trial}, which is recommended, {why}: best/ is trial {other['trial']}, "
+        f"The weights of trial {wanted.trial}, which {leads}, {why}: best/ is trial {other['trial']}, "
         f"{other['placement']}, the best that has weights."
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from se_nas.core.blocks import BLOCKS
-from se_nas.core.costs import cost_facts
+from se_nas.core.costs import EXACT, cost_facts
 
 ANY = "any"
 """The level that stands for the mean over all reductions of a stage."""
@@ -60,6 +60,19 @@ def _places(names: Sequence[str]) -> str:
 
 def listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else " and ".join([", ".join(parts[:-1]), parts[-1]]) if parts else ""
+
+
+ALONE, TOGETHER = "individual", "simultaneous"
+"""What the intervals of a confirm are called that hold for one network, and those that hold for all at once."""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in the grammatical number that it takes.
+
+    >>> counted(1, "epoch"), counted(1_200, "training"), counted(0, "network")
+    ('1 epoch', '1,200 trainings', '0 networks')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def amount(value: float, unit: str, *, signed: bool = True, name: bool = True) -> str:
@@ -209,6 +222,25 @@ def cost_text(value: float, name: str) -> str:
     if value is None or not math.isfinite(value):
         return ""
     return f"{int(value):,}" if cost_facts(name).whole else f"{value:.5g}"
+
+
+def costs_text(costs: Mapping[str, float]) -> str:
+    """The costs of a network as the end of a sentence; of multiply-adds only the FLOPs.
+
+    >>> costs_text({"params": 78266, "macs": 764900, "gflops": 0.0007649, "activations": 9, "latency": 0.384})
+    '78,266 parameters, 0.7649 MFLOPs, latency 0.384 ms'
+    """
+    words = []
+    for name, value in costs.items():
+        facts = cost_facts(name)
+        if name == "gflops":
+            unit, (flops,) = flops_told_apart([value])
+            words.append(f"{flops} {unit}")
+        elif name == "params":
+            words.append(f"{cost_text(value, name)} {facts.word}")
+        elif name not in EXACT:
+            words.append(f"{facts.word} {cost_text(value, name)} {facts.unit}".rstrip())
+    return ", ".join(words)
 
 
 def flops_told_apart(gflops: Sequence[float]) -> tuple[str, list[str]]:

@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import TrialState
 
 from se_nas.analysis.findings import Findings
+from se_nas.core.config import Limits
 from se_nas.core.costs import COSTS, SHOWN
 from se_nas.core.errors import RunError
 from se_nas.core.placement import PLAIN, Unit, start_named
@@ -177,13 +178,14 @@ class Study:
 
     def findings(self) -> Findings:
         """What all trials say by now."""
-        asked = self.optuna.user_attrs.get("config", {}).get("margin")
+        config = self.optuna.user_attrs.get("config", {})
         data = self.optuna.user_attrs.get("data")
         return Findings(
             trials=self.trials(),
             objective=self.objective,
             space=self.space,
-            asked=asked,
+            asked=config.get("margin"),
+            limits=from_plain(config.get("max") or {}, Limits, where=f"study {self.name}"),
             data=None if data is None else from_plain(data, DataInfo, where=f"study {self.name}"),
             fits=from_plain(self.optuna.user_attrs.get(FITS, {}), dict[str, LatencyFit], where=f"study {self.name}"),
         )

@@ -12,7 +12,7 @@ from se_nas.analysis.confirmation import Confirmed
 from se_nas.analysis.selection import budget_steps, limited_costs
 from se_nas.analysis.summary import Network
 from se_nas.core.costs import cost_facts
-from se_nas.core.words import chances_text, cost_name, cost_text, in_words
+from se_nas.core.words import TOGETHER, chances_text, cost_name, cost_text, in_words
 from se_nas.report.page import Budget, Chart, Offer
 from se_nas.report.reading import RunReading
 
@@ -88,7 +88,7 @@ def _gain(network: Network, reading: RunReading, confirmed: Confirmed | None) ->
     difference = None if confirmed is None else confirmed.against.get("baseline")
     if difference is not None:
         ends = difference.family_interval or difference.interval
-        span = "" if ends is None else f" (90 % interval {metric.gain(ends[0])} to {metric.gain(ends[1])})"
+        span = "" if ends is None else f" ({TOGETHER} 90 % interval {metric.gain(ends[0])} to {metric.gain(ends[1])})"
         return f"{metric.gain_text(difference.mean)} vs. no SE on the test set{span}"
     if network.gain is None or network.gain_low is None or network.gain_high is None:
         return f"{metric.gain_text(network.metric - base.metric)} vs. no SE, one training each"

@@ -8,7 +8,7 @@ from typing import Any
 from se_nas.analysis.by_class import ByClass, Shift
 from se_nas.analysis.confirmation import Confirmation
 from se_nas.core.config import LIGHTNING
-from se_nas.core.words import in_words
+from se_nas.core.words import TOGETHER, in_words
 from se_nas.report.page import Chart, Head, Section, Table, View, escaped
 from se_nas.report.reading import RunReading
 
@@ -90,7 +90,7 @@ def _tables(shifts: Sequence[Shift], title: str, *, mistakes: bool) -> list[Tabl
         Head(label=label, number=True)
         for label in ("images", "no SE, %", "with SE, %", "difference, points", "90 % interval", "p")
     ]
-    note = "90 % intervals and one-sided p hold for all that are compared at once (Bonferroni)"
+    note = f"{TOGETHER} 90 % intervals and one-sided p: for all that are compared at once (Bonferroni)"
 
     def table(part: Sequence[Shift], caption: str, closed: str = "") -> Table:
         marked = tuple(k for k, shift in enumerate(part) if shift.shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from se_nas.analysis.confirmation import Confirmation, Confirmed
-from se_nas.core.words import REFERENCES, cost_name, cost_text, in_words, reference_name
+from se_nas.core.words import ALONE, REFERENCES, TOGETHER, cost_name, cost_text, in_words, reference_name
 from se_nas.report.metric import Metric
 from se_nas.report.page import Head, Section, Table
 
@@ -15,7 +15,7 @@ def confirmed_figures(found: Confirmation, chosen: Confirmed, metric: Metric) ->
     seeds = f"confirmed with {len(chosen.validation.values)} fresh seeds"
     figures = [("Recommended", headline(chosen.label), seeds)]
     if chosen.test is not None:
-        span = "" if chosen.test.interval is None else f"{metric.span(*chosen.test.interval)} (90 %)"
+        span = "" if chosen.test.interval is None else f"{metric.span(*chosen.test.interval)} (90 %, {ALONE})"
         value = f"{metric.value(chosen.test.mean)} {metric.unit}".strip()
         figures.append((f"{metric.name}, test set", value, span))
     base, difference = found.of_role("baseline"), chosen.against.get("baseline")
@@ -41,11 +41,12 @@ def confirmed_section(found: Confirmation, metric: Metric, costs: Sequence[str])
     heads = [Head(label="network")]
     numbers = ["seeds", f"validation, {metric.head}", f"test, {metric.head}"]
     for name in names.values():
-        numbers += [f"test, vs. {name}{f' ({metric.difference})' if metric.difference else ''}", "p, all finalists"]
+        numbers += [f"test, vs. {name}{f' ({metric.difference})' if metric.difference else ''}", f"p ({TOGETHER})"]
     numbers += ["overestimated by the search", *(cost_name(n) for n in costs)]
     table = Table(
-        caption="Confirmed with fresh seeds, by rising cost. Second lines: 90 % intervals, those of differences for "
-        "all finalists at once. The recommended network is highlighted.",
+        caption="Confirmed with fresh seeds, by rising cost. Second lines: 90 % intervals, of values "
+        f"{ALONE} (for this network alone), of differences {TOGETHER} (for all finalists at once). The recommended "
+        "network is highlighted.",
         heads=[*heads, *(Head(label=label, number=True) for label in numbers)],
         rows=[_row(network, list(names), metric, costs) for network in found.networks],
         marked=tuple(k for k, network in enumerate(found.networks) if network.key == found.verdict.network),

@@ -13,7 +13,7 @@ from se_nas.analysis.confirmation import Confirmed
 from se_nas.analysis.folded_points import FoldedPoint
 from se_nas.analysis.rule_estimates import RuleEstimate
 from se_nas.core.costs import cost_facts
-from se_nas.core.words import CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
+from se_nas.core.words import ALONE, CHANCES, CHANCES_HEAD, cost_name, cost_text, reference_name
 from se_nas.report.metric import Metric
 from se_nas.report.page import MANY_POINTS, Chart, Head, Table, View, escaped
 from se_nas.report.reading import Reading
@@ -265,7 +265,7 @@ def front_rows(
     if believed:
         heads.append(Head(label=f"model estimate{unit}, 90 % interval", number=True))
     if confirmed:
-        heads.append(Head(label=f"confirmed{unit}, 90 % interval", number=True))
+        heads.append(Head(label=f"confirmed{unit}, {ALONE} 90 % interval", number=True))
     if believed:
         heads.append(Head(label="P(front)", number=True))
     heads.append(Head(label=f"{metric.gain_head}, {'model estimate' if believed else 'one training'}", number=True))

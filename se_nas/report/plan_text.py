@@ -7,7 +7,12 @@ from pathlib import Path
 
 from se_nas.analysis.detectable import POWER
 from se_nas.analysis.search_plan import SearchPlan
-from se_nas.core.words import amount, duration, listed, size_text
+from se_nas.core.words import amount, counted, duration, listed, size_text
+
+NONE_WITHIN = (
+    "limits: no network of the space is within the limits on cost, so only the reference points are trained, and none "
+    "can be recommended; give a higher limit, or search a smaller backbone"
+)
 
 
 def what_lines(plan: SearchPlan) -> list[str]:
@@ -20,13 +25,14 @@ def what_lines(plan: SearchPlan) -> list[str]:
     classes = f"; {plan.classes:,} classes" if plan.classes else ""
     size = f"{plan.networks:,}" + ("" if plan.listed else " assignments")
     there = f" ({plan.trained:,} of {plan.budget:,} are there)" if plan.trained else ""
-    fewer = plan.trainings + plan.trained < plan.budget
+    fewer = plan.trainings + plan.trained < plan.budget and plan.networks
     all_of_them = f": all that the space has, fewer than the budget of {plan.budget:,}" if fewer else ""
     return [
         f"images: {images}{classes}, {shape}",
-        f"space: {size} networks, {plan.decisions} decisions" if plan.listed else
-        f"space: {size}, {plan.decisions} decisions",
-        f"trainings: {plan.trainings:,}{there} of {_epochs(plan.epochs)}{all_of_them}",
+        f"space: {counted(plan.networks, 'network')}, {counted(plan.decisions, 'decision')}" if plan.listed else
+        f"space: {size}, {counted(plan.decisions, 'decision')}",
+        *([NONE_WITHIN] if plan.listed and not plan.networks else []),
+        f"trainings: {plan.trainings:,}{there} of {counted(plan.epochs, 'epoch')}{all_of_them}",
     ]  # fmt: skip
 
 
@@ -84,7 +90,7 @@ def _noise(plan: SearchPlan) -> str:
     if noise.guessed:
         return f"{sd}, a guess, since no run in this folder or beside it is of these data"
     other = [noise.backbone] if noise.backbone != plan.backbone else []
-    other += [_epochs(noise.epochs)] if noise.epochs != plan.epochs else []
+    other += [counted(noise.epochs, "epoch")] if noise.epochs != plan.epochs else []
     return f"{sd}, by {listed([f'{noise.trainings:,} trainings in {Path(noise.folder).name}', *other])}"
 
 
@@ -110,10 +116,6 @@ def _disk(plan: SearchPlan) -> str:
         return line
     much = ", which is less: give --keep-weights front" if total > plan.room.disk else ""
     return f"{line}; {size_text(plan.room.disk)} are free{much}"
-
-
-def _epochs(number: int) -> str:
-    return f"{number:,} epoch{'s' * (number != 1)}"
 
 
 def _seconds(seconds: float) -> str:

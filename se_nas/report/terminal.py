@@ -11,7 +11,17 @@ from typing import Any
 from se_nas.analysis.confirmation import Confirmation, Confirmed, Difference
 from se_nas.analysis.explanation import Explanation
 from se_nas.analysis.summary import Summary, recommended_by
-from se_nas.core.words import amount, cost_with_unit, flops_told_apart, in_words, level_of, within
+from se_nas.core.words import (
+    ALONE,
+    TOGETHER,
+    amount,
+    cost_with_unit,
+    counted,
+    flops_told_apart,
+    in_words,
+    level_of,
+    within,
+)
 from se_nas.report.compare_page import Comparison
 from se_nas.report.console import WIDTH, console
 from se_nas.report.fitted_table import Column, FittedTable
@@ -48,10 +58,10 @@ def show_result(summary: Summary, dashboard: str = "") -> None:
         out.print(f"Dashboard{needs}: {dashboard}", highlight=False, markup=False, soft_wrap=True)  # to be copied
 
 
-def show_export(folder: str, proofs: Sequence[dict[str, Any]], folded: Sequence[str] = ()) -> None:
-    """Print what was folded, the proof of each exported file, and the folder as the last line."""
+def show_export(folder: str, proofs: Sequence[dict[str, Any]], said: Sequence[str] = ()) -> None:
+    """Print which network it is and what was folded, the proof of each file, and the folder as the last line."""
     out = console(width=WIDTH)
-    for sentence in folded:
+    for sentence in said:
         out.print(sentence, highlight=False, markup=False)
     first = proofs[0]
     heads = ("file", "KiB", "largest difference", "same predictions", "accuracy", "latency, ms (90 % interval)")
@@ -108,7 +118,7 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
     up_to = "" if result.rounds is None else "up to "
     title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
-    heads = ("placement", "seeds", f"{result.metric}", "test", "90 % interval", "vs. no SE", "90 % interval", "p",
+    heads = ("placement", "seeds", result.metric, "test", f"90 % ({ALONE})", "vs. no SE", f"90 % ({TOGETHER})", "p",
              "vs. SE everywhere", "p", "predicted", "overestimated by")  # fmt: skip
     rows = [_confirmed_cells(network, result) for network in result.networks]
     out.print(
@@ -127,7 +137,11 @@ def show_confirmed(result: Confirmation, run: str) -> None:
         say(
             f"Noise: sd over seeds {amount(result.noise.seed_sd, result.unit, signed=False)}, of a difference by the "
             f"finite test set {by_images}, correlation of equal seeds "
-            f"{result.noise.seed_correlation:.2f}. p: one-sided, for all {len(result.family)} compared at once."
+            f"{result.noise.seed_correlation:.2f}."
+        )
+        say(
+            f"{ALONE}: the interval holds for this network alone; {TOGETHER}: intervals and p-values (one-sided) hold "
+            f"for all {counted(len(result.family), 'comparison')} at once."
         )
     for text in result.verdict.texts:
         say(text)
@@ -151,7 +165,7 @@ def _confirmed_cells(network: Confirmed, result: Confirmation) -> list[str]:
             continue
         cells.append(amount(difference.mean, unit))
         if role == "baseline":
-            cells.append(_range(difference.interval, unit))
+            cells.append(_range(difference.family_interval or difference.interval, unit))
         cells.append("" if difference.family_p is None else _p(difference))
     cells.append("" if network.promised is None else level_of(network.promised, unit))
     return [*cells, "" if network.optimism is None else amount(network.optimism, unit)]

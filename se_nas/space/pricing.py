@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from se_nas.core.config import Limits
-from se_nas.core.costs import COSTS, EXACT
+from se_nas.core.costs import COSTS, EXACT, cost_facts
 from se_nas.core.errors import CostError
 from se_nas.core.files import write_atomically
 from se_nas.core.placement import Placement
 from se_nas.core.plugins import resolve
 from se_nas.core.serialization import from_json, to_json
+from se_nas.core.trial import CostValue
 from se_nas.space.exact_cost import Cost, CostModel
 from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.measured_cost import Measurer, Values
@@ -90,7 +91,7 @@ class Pricing:
 
     def over_limit(self, placement: Placement, limits: Limits) -> str | None:
         """The limit that a placement may be over, in words, or None. An interval counts with its upper end."""
-        return _over(self(placement), given) if (given := _given(limits)) else None
+        return over_limit(self(placement), given) if (given := limits_given(limits)) else None
 
     def of_levels(
         self, space: Space, names: Sequence[str], limits: Limits
@@ -101,7 +102,7 @@ class Pricing:
         has, or when another assignment before it builds the same network. Exact costs add up over the decisions
         (microseconds); others are asked for every placement.
         """
-        given = _given(limits)
+        given = limits_given(limits)
         exact = {*names, *given} <= set(EXACT)
         tables = [(tuple(decision.parameters), self._added(space, decision)) for decision in space.decisions]
         forbidden = (math.inf,) * len(names)
@@ -119,7 +120,7 @@ class Pricing:
                 over = any(getattr(total, name) > limit for name, limit in given.items())
                 return forbidden if over else tuple([float(getattr(total, name)) for name in names])
             values = self(space.placement(levels))
-            if _over(values, given) is not None:
+            if over_limit(values, given) is not None:
                 return forbidden
             if unknown := [name for name in names if name not in values]:
                 raise CostError(f"there is no cost {unknown[0]!r}", allowed=values)
@@ -162,13 +163,13 @@ class Pricing:
             write_atomically(self._cache.with_name(FITS), to_json(self.measurer.fits))
 
 
-def _given(limits: Limits) -> dict[str, float]:
+def limits_given(limits: Limits) -> dict[str, float]:
     """The limits that were given, by cost."""
     wanted = {name: getattr(limits, name) for name in COSTS} | limits.own
     return {name: limit for name, limit in wanted.items() if limit is not None}
 
 
-def _over(values: Values, limits: Mapping[str, float]) -> str | None:
+def over_limit(values: Mapping[str, CostValue], limits: Mapping[str, float]) -> str | None:
     """The limit that costs may be over, in words, or None."""
     for name, limit in limits.items():
         if name not in values:
@@ -176,7 +177,9 @@ def _over(values: Values, limits: Mapping[str, float]) -> str | None:
         cost = values[name]
         upper = cost.value if cost.interval is None else cost.interval[1]
         if upper > limit:
-            return f"{name} {upper:g} is over the limit {limit:g}"
+            facts = cost_facts(name)
+            unit = f" {facts.unit}" if facts.unit and not facts.whole else ""
+            return f"{name} {upper:g} is over the limit {limit:g}{unit}"
     return None
 
 

@@ -12,7 +12,10 @@ from helpers import OBJECTIVE, REPOSITORY, findings, result_of, searched, trials
 from test_verdict import network_of
 
 from se_nas.analysis.confirmation import Verdict, read_confirmed
+from se_nas.analysis.selection import select
 from se_nas.analysis.summary import Network, Summary, as_json, provisional_verdict, summarize
+from se_nas.core.config import Limits
+from se_nas.core.errors import RunError
 from se_nas.core.trial import INTERRUPTED, LOST, Objective
 from se_nas.space.space import Space
 
@@ -144,11 +147,33 @@ class TestRecommended:
         assert (found.recommended.trial, found.confirmed) == (number, True)
         assert found.recommendation == f"Recommended by the confirm: p{number} (trial {number})."
 
-    def test_is_else_the_best_one(self) -> None:
+    def test_is_nothing_where_the_trainings_are_too_few_to_say_but_the_best_one_leads(self) -> None:
         found = summarize(findings(trials_of((0.5, 10, "complete"), (0.7, 20, "complete"), (0.4, 30, "complete"))))
-        assert found.recommended is not None
-        assert (found.recommended.trial, found.confirmed) == (1, False)
-        assert found.recommendation == "Recommended so far (search only): p1 (trial 1)."
+        assert found.verdict.claim == "unknown"
+        assert (found.recommended, found.confirmed) == (None, False)
+        assert found.leading is not None
+        assert found.leading.trial == 1
+        assert found.recommendation == "Recommended: none yet. The best so far: p1 (trial 1)."
+
+    @pytest.mark.parametrize(("limit", "leads"), [(30, 2), (25, 1), (10, 0)])
+    def test_what_leads_is_within_the_limits_on_cost(self, limit: float, leads: int) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.6, 20, "complete"), (0.7, 30, "complete"))
+        found = summarize(replace(findings(trials), limits=Limits(macs=limit)))
+        assert found.leading is not None
+        assert (found.leading.trial, sorted(found.over)) == (leads, list(range(leads + 1, 3)))
+
+    def test_is_nothing_where_no_network_is_within_the_limits_on_cost(self) -> None:
+        trials = trials_of((0.5, 10, "complete"), (0.7, 20, "complete"))
+        over = replace(findings(trials), limits=Limits(macs=9))
+        found = summarize(over)
+        assert (found.recommended, found.leading, found.recommendation) == (None, None, "Recommended: none.")
+        (sentence,) = found.verdict.sentences
+        assert sentence.text == (
+            "Provisional: no trained network is within the limits on cost: even of the plain backbone, macs 10 is over "
+            "the limit 9. Give a higher limit, or search a smaller backbone."
+        )
+        with pytest.raises(RunError, match="no trained network is within the limits on cost of the search"):
+            select(over, "recommended")
 
     def test_is_nothing_before_a_training_is_complete(self) -> None:
         found = summarize(findings(trials_of((0.0, 1, "failed"))))

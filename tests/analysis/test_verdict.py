@@ -118,7 +118,7 @@ class TestVerdict:
         sentence = final_verdict(found).sentences[2]
         assert sentence.text.endswith(f": {words}.")
         assert sentence.numbers["gain"] == difference.mean
-        assert (sentence.numbers["lower"], sentence.numbers["upper"]) == difference.interval
+        assert (sentence.numbers["lower"], sentence.numbers["upper"]) == difference.family_interval, "as its p"
 
     def test_names_what_is_cheaper_and_beats_it_too_and_nothing_else(self) -> None:
         """Of four others: cheaper and better, cheaper and not proven, dearer, and as dear."""
@@ -174,12 +174,14 @@ class TestWords:
     def test_of_a_network_that_beats_no_se_beside_a_cheaper_one(self) -> None:
         cheaper = (0.6, 1050, against(0.04, 0.01, beats=True))
         assert words(confirmation((0.6, 1100, CLEAR), cheaper, reference=OPEN)) == [
-            "Use SE with r=16 in stage 1: +5.00 points (90 % interval 3.00 to 7.00) for 10 % more parameters. "
-            "It beats the plain backbone.",
+            "Use SE with r=16 in stage 1: +5.00 points (simultaneous 90 % interval 3.00 to 7.00) for 10 % more "
+            "parameters. It beats the plain backbone.",
             "Risk of a false claim: with no true effect, the best of 2 comparisons would show such a gain in 1.2 % of "
             "confirms (p = 0.012; 3 seeds, 200 test images).",
-            "Compared with SE everywhere: +1.00 points (90 % interval -1.00 to 3.00, p = 0.3): not distinguishable.",
-            "Cheaper, and beats it too: SE with r=16 in stage 2, +4.00 points (90 % interval 2.00 to 6.00) "
+            "Compared with SE everywhere: +1.00 points (simultaneous 90 % interval -3.00 to 5.00, p = 0.3): "
+            "not distinguishable.",
+            "Cheaper, and beats it too: SE with r=16 in stage 2, +4.00 points "
+            "(simultaneous 90 % interval 2.00 to 6.00) "
             "for 5 % more parameters.",
         ]
 
@@ -204,29 +206,31 @@ class TestWords:
         loss = words(replace(found, metric="val_loss", unit="nats"))
         assert loss[0] == (
             "Use SE with r=16 in stage 1: +0.05 nats of val_loss (less is better; + is better here) "
-            "(90 % interval 0.03 to 0.07) for 10 % more parameters. It beats the plain backbone."
+            "(simultaneous 90 % interval 0.03 to 0.07) for 10 % more parameters. It beats the plain backbone."
         )
-        assert loss[2].startswith("Compared with SE everywhere: +0.01 nats (90 % interval -0.01 to 0.03, p = 0.3)")
-        assert "stage 2, +0.04 nats (90 % interval 0.02 to 0.06)" in loss[3]
+        assert loss[2].startswith(
+            "Compared with SE everywhere: +0.01 nats (simultaneous 90 % interval -0.03 to 0.05, p = 0.3)"
+        )
+        assert "stage 2, +0.04 nats (simultaneous 90 % interval 0.02 to 0.06)" in loss[3]
 
     def test_of_no_network_that_is_worth_it(self) -> None:
         found = confirmation((0.6, 1100, OPEN), (0.55, 1200, against(-0.01, 0.05, beats=False, p=0.6)))
         assert words(replace(found, margin=0.05)) == [
             "Not worth it: none of the 2 compared placements gains 5.00 points or more over the plain backbone "
-            "(at most 4.00 points; 5 % risk of error); ship the plain backbone.",
+            "(at most 4.00 points by individual intervals; 5 % risk of error); ship the plain backbone.",
             "The best on validation, SE with r=16 in stage 1: +1.00 points on the test set "
-            "(90 % interval -3.00 to 5.00, p = 0.3; 3 seeds, 200 test images).",
+            "(simultaneous 90 % interval -3.00 to 5.00, p = 0.3; 3 seeds, 200 test images).",
         ]
         score = words(replace(found, metric="val_f1", unit="F1", test_images=12_345, margin=0.05))
         assert score[1] == (
             "The best on validation, SE with r=16 in stage 1: +0.01 F1 of val_f1 on the test set "
-            "(90 % interval -0.03 to 0.05, p = 0.3; 3 seeds, 12,345 test images)."
+            "(simultaneous 90 % interval -0.03 to 0.05, p = 0.3; 3 seeds, 12,345 test images)."
         )
         assert "gains 0.05 F1 or more" in score[0]
 
     def test_where_even_the_upper_end_is_no_gain_it_is_none(self) -> None:
         found = final_verdict(replace(confirmation((0.6, 1100, against(-0.05, 0.01, beats=False, p=1.0))), margin=0.01))
-        assert "(at most 0.00 points;" in found.sentences[0].text
+        assert "(at most 0.00 points by individual intervals;" in found.sentences[0].text
         assert found.sentences[0].numbers["ceiling"] == pytest.approx(-0.04)
 
     def test_of_what_is_undecided(self) -> None:
@@ -238,7 +242,7 @@ class TestWords:
             "Undecided: no placement has been shown to beat the plain backbone, and a gain of 0.30 points (the margin) "
             "cannot be ruled out. Until this is decided, the plain backbone is recommended.",
             "The best on validation, SE with r=16 in stage 1: +0.60 points on the test set "
-            "(90 % interval -3.40 to 4.60, p = 0.3; 3 seeds, 200 test images).",
+            "(simultaneous 90 % interval -3.40 to 4.60, p = 0.3; 3 seeds, 200 test images).",
             f"If the true gain is what was seen, {seeds} seeds would decide with 80 % probability, about "
             f"{1.5 * (seeds - 3):.1f} more minutes: se-nas confirm RUN --seeds {seeds}",
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -367,6 +368,7 @@ class TestBadInput:
         out = capsys.readouterr().out
         assert "Proven on 357 validation images" in out
         assert "model.safetensors" in out
+        assert re.match(r"Exported: no SE \(trial \d+\), .*[\d,]+ parameters", out)
         assert out.splitlines()[-1] == str(target)
         before = {path.name: path.read_bytes() for path in target.iterdir()}
         assert main([*command, "--select", "reference"]) == 2
@@ -375,6 +377,8 @@ class TestBadInput:
         assert main([*command, "--select", "reference", "--force", "--json"]) == 0
         content = json.loads(capsys.readouterr().out)
         assert content["proofs"][0]["difference"] < 1e-6
+        assert content["costs"]["params"]["value"] > 0
+        assert (content["placement"], content["key"]) == ("all:16", mine.summary.references["reference"].key)
         assert (target / "placement.json").read_bytes() != before["placement.json"]
         assert names(tmp_path) == ["x"]
 

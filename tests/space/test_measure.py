@@ -241,7 +241,7 @@ class TestPricing:
         pricing = self.pricing(space)
         cost = CostValue(value=5.0, unit="ms", kind="predicted", interval=(4.0, 6.0))
         pricing.measurer.known[space.baseline.key] = {"latency": cost, "memory": replace(cost, unit="MiB")}
-        assert pricing.over_limit(space.baseline, Limits(latency=5.5)) == "latency 6 is over the limit 5.5"
+        assert pricing.over_limit(space.baseline, Limits(latency=5.5)) == "latency 6 is over the limit 5.5 ms"
         assert pricing.over_limit(space.baseline, Limits(latency=6.5)) is None
 
     def test_exact_limits_need_no_measurement(self, space: Space) -> None:
