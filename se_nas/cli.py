@@ -196,7 +196,10 @@ def _clear(message: str, command: str) -> ConfigError:
             return error
         expected = match[2].partition("Given value type")[0].strip()
         kinds = dict.fromkeys(re.findall(r"'(\w+)'", expected) or [expected])
-        return ConfigError(f"{path} is {value!r}", allowed=[w for kind in kinds for w in WORDS.get(kind, (kind,))])
+        shown = {o.name: o.shown for o in options_in(parser_of(command, COMMANDS[command]))}
+        return ConfigError(
+            f"{shown.get(path, path)} is {value!r}", allowed=[w for kind in kinds for w in WORDS.get(kind, (kind,))]
+        )
     return ConfigError(" ".join(message.replace(f"{command}.", "").split()), hint=see)
 
 

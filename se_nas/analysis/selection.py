@@ -15,14 +15,14 @@ from se_nas.core.costs import EXACT
 from se_nas.core.errors import RunError, did_you_mean
 from se_nas.core.latency_names import canonical, is_latency, milliseconds
 from se_nas.core.trial import Objective, Trial
+from se_nas.core.ways import check_way
 from se_nas.core.words import REFERENCES
 
-WAYS = ("recommended", "observed-best", "knee", *REFERENCES, "trial=N", "max-params=X", "max-COST=X")
 _GO_ON = "let the search go on: give its command again"
 
 
 def select(found: Findings, how: str, confirmation: Confirmation | None = None) -> Trial:
-    """The trial that is meant by one of `WAYS`.
+    """The trial that is meant by one of `se_nas.core.ways.WAYS`.
 
     ``recommended`` (or ``best``, as the folder with it is called) is what the verdict of the confirm names where there
     was one, else what the search leads to (`Summary.leading`); ``observed-best`` is the luckiest single run,
@@ -35,13 +35,14 @@ def select(found: Findings, how: str, confirmation: Confirmation | None = None) 
     RunError
         If there is no such trial, or it is not complete.
     """
-    name, equals, value = how.partition("=")
+    check_way(how)
+    name, _, value = how.partition("=")
     if how in REFERENCES:
         named = [t for t in found.trials if t.role == how and t.state == "complete"]
         if not named:
             raise RunError(f"the run has no finished training of {REFERENCES[how]} ({how})", hint=_GO_ON)
         return named[0]
-    if name == "trial" and equals:
+    if name == "trial":
         return _numbered(found.trials, value)
     if how in ("recommended", "best"):
         summary = summarize(found, confirmation=confirmation)
@@ -56,11 +57,9 @@ def select(found: Findings, how: str, confirmation: Confirmation | None = None) 
         row = observed_best(found)
     elif how == "knee":
         row = knee_row(found.front, found.objective)
-    elif name.startswith("max-") and equals:
+    else:
         cost, at, runtime = name[4:].partition("@")
         row = _within(found, canonical(cost.replace("-", "_") + at + runtime), value)
-    else:
-        raise RunError(f"select is {how!r}", allowed=WAYS, hint=did_you_mean(how, WAYS))
     if row is None:
         raise RunError("the run has no finished training yet", hint=_GO_ON)
     return next(t for t in found.trials if t.number == int(row["trial"]))

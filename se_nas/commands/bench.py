@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from se_nas.core.ranges import check_whole
 from se_nas.data.base import DataInfo
 from se_nas.engine.trusted import check_config
 from se_nas.insertion.insert import insert_choices
+from se_nas.report.view import View
 from se_nas.runtimes.bench import check_bench_formats, entries_of, export_bench
 from se_nas.runtimes.latency_table import BenchFacts
 from se_nas.space.exact_cost import CostModel
@@ -27,7 +27,7 @@ from se_nas.space.exact_cost import CostModel
 
 def bench_run(
     folder: str, run: str, *, formats: str = "onnx", batch: int | None = None, most: int | None = None,
-    trust: bool = False, storage: str | None = None, quiet: bool = False,
+    trust: bool = False, storage: str | None = None, view: View | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the networks of a run's space to a folder, those of its front among them; see `export_bench`."""
     names = check_bench_formats(formats)
@@ -52,12 +52,12 @@ def bench_run(
         insert_choices(network, space.units, placement.choices, seed=config.seed)
         return network
 
-    return _written(folder, build, entries_of(space, front, most=most), facts, names, quiet=quiet)
+    return _written(folder, build, entries_of(space, front, most=most), facts, names, view=view)
 
 
 def bench_space(
     folder: str, catalogue: Catalogue, *, formats: str = "onnx", batch: int | None = None, most: int | None = None,
-    quiet: bool = False,
+    view: View | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The same of a backbone and a space."""
     names = check_bench_formats(formats)
@@ -70,13 +70,15 @@ def bench_space(
         macs=without.macs,
     )  # fmt: skip
     entries = entries_of(catalogue.space, most=most)
-    return _written(folder, catalogue.network, entries, facts, names, quiet=quiet)
+    return _written(folder, catalogue.network, entries, facts, names, view=view)
 
 
-def _written(folder: str, build: Any, entries: Any, facts: BenchFacts, names: Any, *, quiet: bool) -> dict[str, Any]:
-    target = user_path(folder).absolute()
-    say = (lambda _: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
-    manifest = export_bench(target, build, entries, facts, formats=names, say=say)
+def _written(
+    folder: str, build: Any, entries: Any, facts: BenchFacts, names: Any, *, view: View | None
+) -> dict[str, Any]:
+    target, shown = user_path(folder).absolute(), view or View()
+    shown.stage(f"writing {len(entries)} networks")
+    manifest = export_bench(target, build, entries, facts, formats=names, say=shown.say)
     return {
         "folder": str(target), "networks": len(manifest.networks), "formats": list(manifest.formats),
         "batch": manifest.batch, "held_out": sum(entry.held_out for entry in manifest.networks),

@@ -61,8 +61,8 @@ def _add(parser: argparse.ArgumentParser, option: Option, choices: tuple[str, ..
 
 def _names() -> dict[str, tuple[str, ...]]:
     """Option -> the built-in names that may follow it."""
-    from se_nas.analysis.selection import WAYS  # pandas and torch, which options need not
-    from se_nas.engine.trusted import TABLES
+    from se_nas.core.ways import WAYS
+    from se_nas.engine.trusted import TABLES  # torch, which options need not
     from se_nas.space.spec import builtin_spaces
 
     tables = {kind: tuple(table) for kind, table in TABLES.items()}

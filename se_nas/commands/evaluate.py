@@ -20,10 +20,13 @@ from se_nas.core.files import weights_file
 from se_nas.core.overrides import target_of
 from se_nas.core.trial import Request, RunIdentity, Target
 from se_nas.data.base import PARTS, PartName, is_class_number
+from se_nas.data.sealed import OPENINGS, note_opening
 from se_nas.data.store import keep_info
 from se_nas.engine.exam import examined
+from se_nas.engine.run_folder import clear_errors
 from se_nas.engine.seen_images import seen_in
 from se_nas.engine.trusted import check_config
+from se_nas.report.view import View
 from se_nas.training.tasks import open_task
 
 ACCURACY = "val_accuracy"
@@ -38,6 +41,7 @@ def evaluate(
     device: str = "auto",
     trust: bool = False,
     storage: str | None = None,
+    view: View | None = None,
 ) -> Evaluation:
     """The metric of a trained network of a run on labelled images, with its 90 % interval, in all and by class.
 
@@ -49,12 +53,13 @@ def evaluate(
         A data set, as for a search: ``folder:PATH`` with one folder for each class. Its classes must have the names
         of those of the run; not all of them need be there. Images of a folder are prepared as the training images were.
     part:
-        Only the images of this part of the data set; by default all.
+        Only the images of this part of the data set; by default all. Where they include the sealed test set of the
+        run, that is noted in its ``test_openings.jsonl``, as by `se_nas.confirm`.
     select:
         Which network, as for `se_nas.export`.
     device:
         ``auto``, ``cpu``, ``cuda``, ...
-    trust, storage:
+    trust, storage, view:
         As for `se_nas.export`.
 
     Raises
@@ -64,10 +69,15 @@ def evaluate(
     """
     if part is not None and part not in PARTS:
         raise ConfigError(f"part is {part!r}", allowed=PARTS)
+    shown = view or View(quiet=True)
+    shown.stage("reading the network")
     trained = trained_network(run, select=select, trust=trust, storage=storage)
     identity = _check(trained, trust=trust)
     target = target_of("data", data)
+    shown.stage(f"reading the images of {target.target}")
     labelled = labelled_images(trained, target, part)
+    if labelled.opened:
+        labelled.notes.append(_noted(trained))
     with tempfile.TemporaryDirectory() as folder:
         workshop = _laid_out(Path(folder), trained, labelled, identity)
         request = Request(
@@ -75,7 +85,22 @@ def evaluate(
             backbone=trained.record.backbone, folder=folder, device=one_device(device), metric=trained.metric,
             direction=trained.direction,
         )  # fmt: skip
+        shown.stage("evaluating the network")
         return _evaluation(trained, labelled, request, workshop, target.target)
+
+
+def _noted(trained: TrainedNetwork) -> str:
+    """Note in the run that its sealed test set is evaluated; what is to be said of it."""
+    what = "The sealed test set of the run is among these images"
+    if trained.run is None:
+        return f"{what}; the run folder is not here, so that its log of evaluations does not have this one."
+    key, number = trained.record.key, trained.record.trial
+    with clear_errors(trained.run):
+        count = note_opening(trained.run, purpose=f"evaluate {key} of trial {number}")
+    return (
+        f"{what}: test set evaluated (evaluation {count} in this run, in {OPENINGS}). Once that influences which "
+        "network is chosen, they are no longer a test set."
+    )
 
 
 def _check(trained: TrainedNetwork, *, trust: bool) -> RunIdentity:

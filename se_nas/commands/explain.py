@@ -32,6 +32,7 @@ from se_nas.engine.trusted import check_config, check_data
 from se_nas.exports.bundle import kept_weights
 from se_nas.report.figures import csv_of
 from se_nas.report.gates_figure import save_gates
+from se_nas.report.view import View
 from se_nas.training.devices import choose_devices
 
 
@@ -108,6 +109,7 @@ def explain_run(
     device: str = "auto",
     trust: bool = False,
     storage: str | None = None,
+    view: View | None = None,
 ) -> Explained:
     """What the SE blocks of a trained network of a run do on its validation images.
 
@@ -124,7 +126,7 @@ def explain_run(
         At most so many; by default as many as take minutes.
     device:
         ``auto``, ``cpu``, ``cuda``, ...
-    trust, storage:
+    trust, storage, view:
         As for `se_nas.export`.
 
     Raises
@@ -134,6 +136,8 @@ def explain_run(
     """
     if images is not None and images < 2:
         raise ConfigError(f"images is {images}", allowed=["a whole number of at least 2"])
+    shown = view or View(quiet=True)
+    shown.stage("reading the run")
     folder, study = existing_run(Path(run), storage=storage)
     found, confirmation = study.findings(), read_confirmed(folder.path)
     data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
@@ -144,8 +148,10 @@ def explain_run(
     trained = Trained(
         run=folder.path, backbone=config.backbone, units=study.space.units, data=data, objective=found.objective
     )
+    shown.stage("freezing each block and taking it out, on the validation images")
     with torch.random.fork_rng(devices=[]):
         explained = explain_trial(trained, trial, each=True, images=images, device=place)
+    shown.stage("timing each block")
     times = block_times(trained.network(trial), data.input_shape)
     explained = replace(
         explained, blocks=tuple(replace(b, milliseconds=times.get(b.module, b.milliseconds)) for b in explained.blocks)
@@ -154,6 +160,7 @@ def explain_run(
         note = f"{note} The network was also trained on these images; new images may give another result.".lstrip()
     explained = replace(explained, note=note)
     target = folder.path / FOLDER
+    shown.stage("writing the report")
     with clear_errors(folder.path):
         write_atomically(target / "blocks.csv", csv_of(explained.table()).encode())
         write_atomically(target / "channels.csv", csv_of(explained.channels()).encode())

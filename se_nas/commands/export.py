@@ -30,8 +30,6 @@ from se_nas.engine.gates import Trained as TrainedNetworks
 from se_nas.engine.gates import network_to_look_at
 from se_nas.engine.trusted import check_config, check_data
 from se_nas.exports.bundle import (
-    PLACEMENT,
-    WEIGHTS,
     Advice,
     Estimate,
     Exported,
@@ -41,12 +39,14 @@ from se_nas.exports.bundle import (
     load,
     write_network,
 )
-from se_nas.exports.formats import CALIBRATION, check_formats, write_format
+from se_nas.exports.formats import CALIBRATION, write_format
 from se_nas.exports.images import part_images
 from se_nas.exports.model_card import model_card
+from se_nas.exports.names import PLACEMENT, WEIGHTS, check_formats, listed_names
 from se_nas.exports.proof import MAX_DROP, Proof, Trained, observe, prove
 from se_nas.exports.writers import OPSET, Job
 from se_nas.report.diagram import draw_network, network_file
+from se_nas.report.view import View
 
 CARD = "README.md"
 PICTURE = "network.svg"
@@ -98,6 +98,7 @@ def export(
     fold_margin: float | None = None,
     trust: bool = False,
     storage: str | None = None,
+    view: View | None = None,
 ) -> Export:
     """Write a network of a run to a folder, in formats that are each proven to give what the trained network gives.
 
@@ -133,6 +134,8 @@ def export(
         Whether code that the folder names is run though you have not given its name on this machine.
     storage:
         The storage that the folder names, if its study is not in the folder itself.
+    view:
+        What shows what is being done; by default nothing does.
 
     Raises
     ------
@@ -140,11 +143,13 @@ def export(
         If there is no such trial or format, a package is missing, the folder is there already, the network cannot be
         written in a format, or a proof fails.
     """
-    names = check_formats(_listed(formats))
+    names = check_formats(listed_names(formats))
     if not 0 <= max_drop <= 1:
         raise ConfigError(f"max_drop is {max_drop}", allowed=["a number between 0 and 1"])
     if fold_margin is not None and not 0 <= fold_margin < math.inf:
         raise ConfigError(f"fold_margin is {fold_margin}", allowed=["a number of at least 0"])
+    shown = view or View(quiet=True)
+    shown.stage("reading the run")
     run_folder, study = existing_run(Path(run.folder if isinstance(run, SearchResult) else run), storage=storage)
     found = study.findings()
     confirmation = read_confirmed(run_folder.path)
@@ -171,6 +176,7 @@ def export(
 
     folded: FoldedExport | None = None
     if fold:
+        shown.stage("folding SE blocks into the neighbouring weights")
         check_config(config, where=run_folder.path, trust=trust, only=("task",))
         of = TrainedNetworks(
             run=run_folder.path, backbone=config.backbone, units=study.space.units, data=data,
@@ -190,6 +196,7 @@ def export(
 
     try:
         with folder_whole(target) as temporary:
+            shown.stage(f"writing {', '.join(names)}, and proving each file in a process of its own")
             own = weights if folded is None else folded.write_weights(temporary / WEIGHTS)
             write_network(temporary, record, own, trust=trust)
             job = Job(
@@ -219,11 +226,6 @@ def export(
 def _timed_in(formats: Sequence[str]) -> list[str]:
     """The latencies that say what folding saves in the formats that are written."""
     return ["latency", *(["latency@onnxruntime"] if any(name.startswith("onnx") for name in formats) else [])]
-
-
-def _listed(formats: str | Iterable[str]) -> list[str]:
-    names = formats.split(",") if isinstance(formats, str) else list(formats)
-    return [name.strip() for name in names if name.strip()]
 
 
 def _check_target(target: Path, *, force: bool) -> None:

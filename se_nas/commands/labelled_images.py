@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Labelled:
     classes: tuple[str, ...]
     """Names of the classes of the data set, by its own numbers until they are those of the network."""
     notes: list[str] = field(default_factory=list)
+    opened: bool = False
+    """Whether the sealed test set of the run is among the images."""
 
 
 def labelled_images(trained: TrainedNetwork, target: Target, part: PartName | None) -> Labelled:
@@ -54,13 +56,13 @@ def labelled_images(trained: TrainedNetwork, target: Target, part: PartName | No
     folder = target.target.startswith(FOLDER)
     found = _of_folder(trained, source, target, parts) if folder else _of_source(trained, source, target, parts)
     _check_shapes(trained, found, target.target)
-    notes = [*found.notes, *_of_the_run(trained, source, target, parts)]
+    notes, opened = list(found.notes), _opens(trained, source, target, parts)
     if not is_class_number(found.labels):
-        return Labelled(images=found.images, labels=found.labels, classes=found.classes, notes=notes)
+        return replace(found, opened=opened)
     names = trained.data.classes
     labels, absent = _renumbered(found, names, target.target)
     notes += [f"No images of {', '.join(absent[:10])}{', ...' if len(absent) > 10 else ''}."] if absent else []
-    return Labelled(images=found.images, labels=labels, classes=names, notes=notes)
+    return Labelled(images=found.images, labels=labels, classes=names, notes=notes, opened=opened)
 
 
 def _read_alike(trained: TrainedNetwork, target: Target) -> Target:
@@ -137,17 +139,13 @@ def _most(found: Labelled) -> int:
     return max(len(found.classes), int(found.labels.max()) + 1)
 
 
-def _of_the_run(trained: TrainedNetwork, source: Source, target: Target, parts: Sequence[PartName]) -> list[str]:
-    """A note if the data are those of the run itself, or its sealed test set."""
-    data = trained.data
-    if absolute(target).target == absolute(data.target).target:
-        return ["These are the data of the run itself; its test set should be evaluated by se-nas confirm alone."]
-    sealed = data.sources.get("test")
+def _opens(trained: TrainedNetwork, source: Source, target: Target, parts: Sequence[PartName]) -> bool:
+    """Whether these are the data of the run itself with their test set, or its sealed test set from elsewhere."""
+    data, sealed = trained.data, trained.data.sources.get("test")
+    if absolute(target).target == absolute(data.target).target and (len(parts) > 1 or "test" in parts):
+        return True
     for part in parts if sealed and hasattr(source, "raw") else ():
         labels = source.labels(part)
         if labels is not None and source_checksum(source, (part, np.arange(len(labels)), labels)) == sealed:
-            return [
-                "These images are the sealed test set of the run: once they influence which network is chosen, they "
-                "are no longer a test set."
-            ]
-    return []
+            return True
+    return False

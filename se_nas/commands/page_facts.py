@@ -15,7 +15,7 @@ from se_nas.core.storage_url import without_password
 from se_nas.data.base import DataInfo
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.study import Study
-from se_nas.exports.bundle import PLACEMENT
+from se_nas.exports.names import PLACEMENT
 from se_nas.report.reading import RunFacts
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from se_nas.commands.shared_options import shown
+from se_nas.commands.early import check_data
+from se_nas.commands.shared_options import at_work, shown
 from se_nas.core.errors import ConfigError
 from se_nas.core.files import user_path, write_atomically
 from se_nas.core.overrides import target_of
@@ -26,16 +27,20 @@ def add_init(parser: ArgumentParser) -> None:
 
 def run_init(given: Namespace) -> int:
     """``se-nas init``; the exit code."""
-    from se_nas.commands.init import init
+    data = target_of("data", given.data.as_dict())
+    check_data(data)
+    with at_work(given) as view:
+        from se_nas.commands.init import init
 
-    found = init(
-        target_of("backbone", given.backbone.as_dict()),
-        target_of("data", given.data.as_dict()),
-        given.to,
-        budget=given.budget,
-        epochs=given.epochs,
-        force=given.force,
-    )
+        view.stage(f"looking at {given.backbone.target} and {data.target}")
+        found = init(
+            target_of("backbone", given.backbone.as_dict()),
+            data,
+            given.to,
+            budget=given.budget,
+            epochs=given.epochs,
+            force=given.force,
+        )
     return shown(given, found, lambda _: print("\n".join(found.lines)))
 
 
@@ -46,9 +51,10 @@ def add_env(parser: ArgumentParser) -> None:
 
 def run_env(given: Namespace) -> int:
     """``se-nas env``; the exit code."""
-    from se_nas.commands.environment import environment
+    with at_work(given):
+        from se_nas.commands.environment import environment
 
-    found = environment()
+        found = environment()
     return shown(given, to_plain(found), lambda _: print("\n".join(found.lines)))
 
 

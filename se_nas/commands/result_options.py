@@ -6,14 +6,17 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from se_nas.commands.early import check_run
 from se_nas.commands.shared_options import (
     add_storage,
     add_trust,
+    at_work,
     shown,
 )
 from se_nas.core.errors import ConfigError
 from se_nas.core.serialization import to_plain
 from se_nas.core.words import costs_text
+from se_nas.exports.names import check_formats, listed_names
 
 
 def add_report(parser: ArgumentParser) -> None:
@@ -37,25 +40,27 @@ def add_report(parser: ArgumentParser) -> None:
 
 def run_report(given: Namespace) -> int:
     """``se-nas report``; the exit code."""
-    from se_nas.commands.report import watch
-    from se_nas.commands.results import report_again
-    from se_nas.report.terminal import show_result
-    from se_nas.report.view import View
-
     figures = None if given.figures is None else Path(given.figures)
     if given.every <= 0:
         raise ConfigError(f"every is {given.every}", allowed=["a number of seconds above 0"])
-    if given.probe_lr:
-        from se_nas.commands.probe import probe_learning_rate
+    if given.probe_lr and given.watch:
+        raise ConfigError("probe_lr trains, and watch looks at a search that does", hint="give one of the two")
+    if not given.watch:
+        check_run(given.run, storage=given.storage)
+    with at_work(given) as view:
+        from se_nas.commands.report import watch
+        from se_nas.commands.results import report_again
+        from se_nas.report.terminal import show_result
 
+        if given.probe_lr:
+            from se_nas.commands.probe import probe_learning_rate
+
+            probe_learning_rate(Path(given.run), trust=given.trust, storage=given.storage, view=view)
+        view.stage("writing the report")
         if given.watch:
-            raise ConfigError("probe_lr trains, and watch looks at a search that does", hint="give one of the two")
-        probe_learning_rate(Path(given.run), trust=given.trust, storage=given.storage, view=View(quiet=given.json))
-    if given.watch:
-        view = View(quiet=given.json)
-        result = watch(Path(given.run), every=given.every, view=view, figures=figures, storage=given.storage)
-    else:
-        result = report_again(Path(given.run), figures=figures, storage=given.storage)
+            result = watch(Path(given.run), every=given.every, view=view, figures=figures, storage=given.storage)
+        else:
+            result = report_again(Path(given.run), figures=figures, storage=given.storage)
     return shown(given, result, lambda found: show_result(found.summary, found.dashboard))
 
 
@@ -71,10 +76,14 @@ def add_compare(parser: ArgumentParser) -> None:
 
 def run_compare(given: Namespace) -> int:
     """``se-nas compare``; the exit code."""
-    from se_nas.commands.compare import compare
-    from se_nas.report.terminal import show_comparison
+    for run in given.runs:
+        check_run(run, storage=given.storage)
+    with at_work(given) as view:
+        from se_nas.commands.compare import compare
+        from se_nas.report.terminal import show_comparison
 
-    content = compare([Path(run) for run in given.runs], Path(given.to), cost=given.cost, storage=given.storage)
+        view.stage("comparing the runs")
+        content = compare([Path(run) for run in given.runs], Path(given.to), cost=given.cost, storage=given.storage)
     return shown(given, content, show_comparison)
 
 
@@ -107,23 +116,27 @@ def add_export(parser: ArgumentParser) -> None:
 
 def run_export(given: Namespace) -> int:
     """``se-nas export``; the exit code."""
-    from se_nas.commands.export import export
-    from se_nas.report.terminal import show_export
+    check_formats(listed_names(given.format))
+    check_run(given.run, storage=given.storage, select=given.select)
+    with at_work(given) as view:
+        from se_nas.commands.export import export
+        from se_nas.report.terminal import show_export
 
-    done = export(
-        given.run,
-        select=given.select,
-        formats=given.format,
-        to=given.to,
-        force=given.force,
-        license=given.license,
-        opset=given.opset,
-        max_drop=given.max_drop,
-        fold=given.fold,
-        fold_margin=given.fold_margin,
-        trust=given.trust,
-        storage=given.storage,
-    )
+        done = export(
+            given.run,
+            select=given.select,
+            formats=given.format,
+            to=given.to,
+            force=given.force,
+            license=given.license,
+            opset=given.opset,
+            max_drop=given.max_drop,
+            fold=given.fold,
+            fold_margin=given.fold_margin,
+            trust=given.trust,
+            storage=given.storage,
+            view=view,
+        )
     folded = done.record.folded
     said = [f"Exported: {done.network}, {costs_text({name: cost.value for name, cost in done.record.costs.items()})}."]
     said += [] if folded is None else folded.sentences
@@ -148,17 +161,21 @@ def add_explain(parser: ArgumentParser) -> None:
 
 def run_explain(given: Namespace) -> int:
     """``se-nas explain``; the exit code."""
-    from se_nas.commands.explain import explain_run
-    from se_nas.report.terminal import show_explained
-
     if given.trial is not None and given.select is not None:
         raise ConfigError("trial and select both say which network is meant", hint="give one of the two")
-    done = explain_run(
-        given.run,
-        select=given.select if given.trial is None else f"trial={given.trial}",
-        images=given.images,
-        device=given.device,
-        trust=given.trust,
-        storage=given.storage,
-    )
+    select = given.select if given.trial is None else f"trial={given.trial}"
+    check_run(given.run, storage=given.storage, select=select)
+    with at_work(given) as view:
+        from se_nas.commands.explain import explain_run
+        from se_nas.report.terminal import show_explained
+
+        done = explain_run(
+            given.run,
+            select=select,
+            images=given.images,
+            device=given.device,
+            trust=given.trust,
+            storage=given.storage,
+            view=view,
+        )
     return shown(given, done.found, lambda found: show_explained(found, str(done.folder)))

@@ -5,9 +5,10 @@ Heavy libraries are imported where a command runs, so that ``--help`` and a wron
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,6 +67,21 @@ def add_display(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
 
 
+LOADING = "loading PyTorch and Lightning"
+"""What takes the first seconds of a command."""
+
+
+@contextlib.contextmanager
+def at_work(given: Namespace) -> Iterator[View]:
+    """A view for a command that prints nothing before its result: it says at once that something is done.
+
+    In a terminal that is gone when the context ends; elsewhere it is a line on standard error.
+    """
+    with View(quiet=given.json) as view:
+        view.stage(LOADING)
+        yield view
+
+
 def view_of(given: Namespace, first: str) -> View:
     """What shows progress, after its first word: what follows takes seconds to load."""
     view = View(quiet=given.quiet or given.json, progress=given.progress)
@@ -101,10 +117,11 @@ def add_backbone(parser: ArgumentParser) -> None:
     add("--num_classes", type=int, default=None, help="default: as the data set has, or the backbone")
 
 
-def catalogue_of(given: Namespace) -> Catalogue:
+def catalogue_of(given: Namespace, view: View) -> Catalogue:
     """The catalogue of the backbone that the options name."""
     from se_nas.commands.describe import describe
 
+    view.stage(f"building {given.backbone.target} and finding its sites")
     return describe(
         target_of("backbone", given.backbone.as_dict()),
         data=None if given.data is None else target_of("data", given.data.as_dict()),

@@ -6,10 +6,12 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from se_nas.commands.early import check_run
 from se_nas.commands.shared_options import (
     add_backbone,
     add_storage,
     add_trust,
+    at_work,
     catalogue_of,
     shown,
 )
@@ -47,32 +49,35 @@ def _add_latency(parser: ArgumentParser) -> None:
 
 def run_sites(given: Namespace) -> int:
     """``se-nas sites``; the exit code."""
-    from se_nas.commands.describe import show_sites, write_diagram
+    with at_work(given) as view:
+        from se_nas.commands.describe import show_sites, write_diagram
 
-    catalogue = catalogue_of(given)
-    if given.diagram is not None:
-        write_diagram(catalogue, given.placement, given.diagram)
+        catalogue = catalogue_of(given, view)
+        if given.diagram is not None:
+            write_diagram(catalogue, given.placement, given.diagram)
     return shown(given, catalogue.sites(), lambda _: show_sites(catalogue))
 
 
 def run_cost(given: Namespace) -> int:
     """``se-nas cost``; the exit code."""
-    from se_nas.commands.describe import show_cost
+    with at_work(given) as view:
+        from se_nas.commands.describe import show_cost
 
-    catalogue = catalogue_of(given)
-    content = catalogue.cost(given.placement)
-    if given.measure or given.latency_table:
-        from se_nas.commands.side_by_side import latency_beside
+        catalogue = catalogue_of(given, view)
+        content = catalogue.cost(given.placement)
+        if given.measure or given.latency_table:
+            view.stage("measuring latency")
+            from se_nas.commands.side_by_side import latency_beside
 
-        content["latency"] = latency_beside(
-            catalogue,
-            given.placement,
-            given.measure,
-            batch=given.latency_batch,
-            threads=given.latency_threads,
-            tables=given.latency_table,
-            device=given.device,
-        )
+            content["latency"] = latency_beside(
+                catalogue,
+                given.placement,
+                given.measure,
+                batch=given.latency_batch,
+                threads=given.latency_threads,
+                tables=given.latency_table,
+                device=given.device,
+            )
     return shown(given, content, show_cost)
 
 
@@ -93,14 +98,17 @@ def add_bench(parser: ArgumentParser) -> None:
 
 def run_bench(given: Namespace) -> int:
     """``se-nas bench``; the exit code."""
-    from se_nas.commands.bench import bench_run, bench_space, show_bench
-
     check_whole("placements", given.placements)
-    settings = {
-        "formats": given.format, "batch": given.latency_batch, "most": given.placements, "quiet": given.json,
-    }  # fmt: skip
-    if given.run is None:
-        content = bench_space(given.folder, catalogue_of(given), **settings)
-    else:
-        content = bench_run(given.folder, given.run, trust=given.trust, storage=given.storage, **settings)
+    if given.run is not None:
+        check_run(given.run, storage=given.storage)
+    with at_work(given) as view:
+        from se_nas.commands.bench import bench_run, bench_space, show_bench
+
+        settings = {
+            "formats": given.format, "batch": given.latency_batch, "most": given.placements, "view": view,
+        }  # fmt: skip
+        if given.run is None:
+            content = bench_space(given.folder, catalogue_of(given, view), **settings)
+        else:
+            content = bench_run(given.folder, given.run, trust=given.trust, storage=given.storage, **settings)
     return shown(given, content, show_bench)

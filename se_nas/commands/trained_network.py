@@ -22,8 +22,6 @@ from se_nas.data.store import open_part
 from se_nas.engine.gates import Trained
 from se_nas.engine.trusted import check_config
 from se_nas.exports.bundle import (
-    PLACEMENT,
-    WEIGHTS,
     Exported,
     describe,
     kept_weights,
@@ -31,6 +29,7 @@ from se_nas.exports.bundle import (
     read_exported,
     trusted_backbone,
 )
+from se_nas.exports.names import PLACEMENT, WEIGHTS
 from se_nas.training.devices import choose_devices
 
 RECOMMENDED = "recommended"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
+from se_nas.commands.early import check_names, check_run
 from se_nas.commands.shared_options import (
+    LOADING,
     add_display,
     add_storage,
     add_trust,
@@ -17,9 +19,6 @@ from se_nas.core.overrides import build, configured, grouped, target_of
 from se_nas.core.plain_text import visible
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
-
-LOADING = "loading PyTorch and Lightning"
-"""What takes the first seconds of a command that trains."""
 
 
 def add_search(parser: ArgumentParser) -> None:
@@ -42,6 +41,7 @@ def run_search(given: Namespace) -> int:
         view.stage(LOADING)
         if config.executor.target == "local":
             warm_up()
+        check_names(config)
         if given.plan:
             from se_nas.commands.plan import plan
 
@@ -91,6 +91,7 @@ def run_confirm(given: Namespace) -> int:
     """``se-nas confirm``; the exit code."""
     from se_nas.executors.local import warm_up
 
+    check_run(given.run, storage=given.storage)
     with view_of(given, f"Confirm: the finalists of {given.run}, trained again with fresh seeds") as view:
         view.stage(LOADING)
         warm_up()
@@ -134,6 +135,7 @@ def run_train(given: Namespace) -> int:
         view.stage(LOADING)
         if config.executor.target == "local":
             warm_up()
+        check_names(config)
         from se_nas.commands.train import train_placement
 
         result = train_placement(config, view=view)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from se_nas.commands.shared_options import add_storage, add_trust, shown
-from se_nas.core.errors import ConfigError
+from se_nas.commands.early import absent, check_data, check_run
+from se_nas.commands.shared_options import add_storage, add_trust, at_work, shown
+from se_nas.core.errors import ConfigError, SeNasError
 from se_nas.core.overrides import target_of
 from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
@@ -47,16 +49,27 @@ def run_predict(given: Namespace) -> int:
     check_whole("classes", given.classes)
     if given.to is not None and not given.to.lower().endswith(".csv"):
         raise ConfigError(f"the file {given.to!r} is not a CSV file", hint="give a name that ends in .csv")
-    from se_nas.commands.predict import check_classes, predict_files, write_predictions
-    from se_nas.commands.trained_network import trained_network
-    from se_nas.report.using import show_predictions
+    check_run(given.run, storage=given.storage, select=given.select, or_export=True)
+    if errors := absent(given.images):
+        return _told(errors)
+    with at_work(given) as view:
+        from se_nas.commands.predict import check_classes, predict_files, write_predictions
+        from se_nas.commands.trained_network import trained_network
+        from se_nas.report.using import show_predictions
 
-    trained = trained_network(given.run, select=given.select, trust=given.trust, storage=given.storage)
-    check_classes(trained)
-    found, errors = predict_files(trained, given.images, device=given.device)
-    if given.to is not None:
-        write_predictions(found, given.to)
+        view.stage("reading the network")
+        trained = trained_network(given.run, select=given.select, trust=given.trust, storage=given.storage)
+        check_classes(trained)
+        view.stage("reading the images and predicting")
+        found, errors = predict_files(trained, given.images, device=given.device)
+        if given.to is not None:
+            write_predictions(found, given.to)
     shown(given, found, lambda _: show_predictions(found, given.to, top=given.classes))
+    return _told(errors)
+
+
+def _told(errors: Sequence[SeNasError]) -> int:
+    """Say what is wrong with single images; the exit code."""
     for error in errors[:SAID]:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     if len(errors) > SAID:
@@ -80,16 +93,21 @@ def add_evaluate(parser: ArgumentParser) -> None:
 
 def run_evaluate(given: Namespace) -> int:
     """``se-nas evaluate``; the exit code."""
-    from se_nas.commands.evaluate import evaluate
-    from se_nas.report.using import show_evaluation
+    data = target_of("data", given.data.as_dict())
+    check_run(given.run, storage=given.storage, select=given.select, or_export=True)
+    check_data(data)
+    with at_work(given) as view:
+        from se_nas.commands.evaluate import evaluate
+        from se_nas.report.using import show_evaluation
 
-    found = evaluate(
-        given.run,
-        target_of("data", given.data.as_dict()),
-        part=given.part,
-        select=given.select,
-        device=given.device,
-        trust=given.trust,
-        storage=given.storage,
-    )
+        found = evaluate(
+            given.run,
+            data,
+            part=given.part,
+            select=given.select,
+            device=given.device,
+            trust=given.trust,
+            storage=given.storage,
+            view=view,
+        )
     return shown(given, found, show_evaluation)

@@ -67,14 +67,34 @@ def resolve(
         return points[name].load(), None
     if colon:
         return load(name), None
-    known = [*builtins, *points]
+    raise _unknown(kind, name, [*builtins, *points], elsewhere)
+
+
+def check_name(
+    kind: str, name: str, builtins: Mapping[str, str], *, elsewhere: Callable[[str], list[str]] = lambda _: []
+) -> None:
+    """PluginError, as of `resolve`, for a name that leads nowhere, as far as that is known without loading anything."""
+    if ":" in name or name in builtins:
+        head = name.rpartition(":")[0]
+        if head.endswith(".py") and not is_live(name) and f"{name.partition(':')[0]}:" not in builtins:
+            _check_there(user_path(head).resolve())
+    elif name not in (points := entry_points(kind)):
+        raise _unknown(kind, name, [*builtins, *points], elsewhere)
+
+
+def _check_there(file: Path) -> None:
+    if not _PROVIDED.get(file, file).is_file():
+        raise PluginError(f"there is no file {str(file)!r}")
+
+
+def _unknown(kind: str, name: str, known: list[str], elsewhere: Callable[[str], list[str]]) -> PluginError:
     if name.endswith(".py"):
-        raise PluginError(
+        return PluginError(
             f"{kind} {name!r} does not say what in the file is meant",
             allowed=[f"{name}:{public}" for public in _made_in(name)] or ["path/to/file.py:attribute"],
         )
     meant = elsewhere(name)
-    raise PluginError(
+    return PluginError(
         f"unknown {kind} {name!r}",
         allowed=[*known, "package.module:attribute", "path/to/file.py:attribute"],
         hint=f"did you mean {' or '.join(map(repr, meant))}?" if meant else did_you_mean(name, known),
@@ -151,9 +171,8 @@ _PROVIDED: dict[Path, Path] = {}
 
 def _load_file(file: Path) -> Any:
     file = user_path(file).resolve()
+    _check_there(file)
     here = _PROVIDED.get(file, file)
-    if not here.is_file():
-        raise PluginError(f"there is no file {str(file)!r}")
     # One module per file, however often it is asked for; pickles of its classes find it by this name.
     name = f"se_nas_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:

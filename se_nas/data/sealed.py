@@ -34,7 +34,17 @@ def open_test(folder: Path, *, purpose: str) -> int:
     """
     info, log = read_info(folder), openings(folder)
     found = _test_part(folder, info, log) if info.kind == "arrays" else {}
-    entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": info.test}
+    return _noted(folder, log, purpose, info.test, found)
+
+
+def note_opening(folder: Path, *, purpose: str) -> int:
+    """Note that the images of the test set were evaluated elsewhere than in the run; how many openings the log has."""
+    return _noted(folder, openings(folder), purpose, read_info(folder).test, {})
+
+
+def _noted(folder: Path, log: list[dict[str, Any]], purpose: str, images: int, found: Mapping[str, str]) -> int:
+    """Add an opening to the log unless it is there, and to all of them what was `found`."""
+    entry = {"purpose": purpose, "time": datetime.now(UTC).isoformat(timespec="seconds"), "images": images}
     new = [] if any(opening["purpose"] == purpose for opening in log) else [entry]
     kept = [{**opening, **found} for opening in (*log, *new)]
     if kept != log:

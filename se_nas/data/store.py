@@ -45,7 +45,7 @@ def open_source(target: Target) -> tuple[Any, Split]:
     DataError
         If there is nothing to read, or the split cannot be.
     """
-    factory, argument = resolve("data", target.target, DATASETS, elsewhere=_as_path)
+    factory, argument = resolve("data", target.target, DATASETS, elsewhere=as_path)
     args = dict(target.args)
     split = {field.name: args.pop(field.name) for field in fields(Split) if field.name in args}
     if argument is not None:
@@ -54,7 +54,7 @@ def open_source(target: Target) -> tuple[Any, Split]:
     return factory(**args), Split(**split)
 
 
-def _as_path(name: str) -> list[str]:
+def as_path(name: str) -> list[str]:
     """How a folder or file that was given alone must be given."""
     path = user_path(name)
     if path.is_dir():

@@ -27,11 +27,9 @@ from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
 from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
 from se_nas.core.trust import Named, check_trust, is_trusted
 from se_nas.data.base import DataInfo
+from se_nas.exports.names import PLACEMENT, WEIGHTS
 from se_nas.exports.plain_call import source_files
 from se_nas.insertion.insert import build_candidate
-
-PLACEMENT = "placement.json"
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

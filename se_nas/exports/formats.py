@@ -1,4 +1,4 @@
-"""The formats of an export: a table of those that there are, each a function that writes one file.
+"""The formats of an export, by their names in `se_nas.exports.names`: each a function that writes one file.
 
 Every format but the ONNX ones needs torch alone. Half precision computes in float16 and quantised networks in 8-bit
 integers; both take and give float32.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from se_nas.core.errors import ConfigError, RunError, SeNasError, did_you_mean
-from se_nas.exports.bundle import PLACEMENT, WEIGHTS
-from se_nas.exports.onnx_writer import PACKAGES, write_int8, write_onnx
+from se_nas.core.errors import RunError, SeNasError
+from se_nas.exports.names import PLACEMENT, WEIGHTS
+from se_nas.exports.onnx_writer import write_int8, write_onnx
 from se_nas.exports.writers import Job, first_line, write_pt2, write_python
 
 CALIBRATION = 512
@@ -31,7 +30,6 @@ class Format:
     file: str
     write: Callable[[Job, Path], None]
     exact: bool = True
-    needs: tuple[str, ...] = ()
     what: str = ""
 
 
@@ -49,38 +47,15 @@ FORMATS: dict[str, Format] = {
         exact=False,
         what="torch.export, float16",
     ),
-    "onnx": Format(file="network.onnx", write=write_onnx, needs=PACKAGES, what="ONNX"),
+    "onnx": Format(file="network.onnx", write=write_onnx, what="ONNX"),
     "onnx-half": Format(
         file="network-half.onnx",
         write=functools.partial(write_onnx, half=True),
         exact=False,
-        needs=PACKAGES,
         what="ONNX, float16",
     ),
-    "onnx-int8": Format(
-        file="network-int8.onnx", write=write_int8, exact=False, needs=PACKAGES, what="ONNX, 8-bit integers"
-    ),
+    "onnx-int8": Format(file="network-int8.onnx", write=write_int8, exact=False, what="ONNX, 8-bit integers"),
 }
-
-
-def check_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without repetition, ``safetensors`` first.
-
-    Raises
-    ------
-    ConfigError
-        If a name is unknown, or a package that it needs is not installed.
-    """
-    for name in names:
-        if name not in FORMATS:
-            raise ConfigError(f"unknown format {name!r}", allowed=FORMATS, hint=did_you_mean(name, FORMATS))
-        if lacking := [package for package in FORMATS[name].needs if importlib.util.find_spec(package) is None]:
-            raise ConfigError(
-                f"the format {name} needs {', '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} "
-                "not installed",
-                hint=f"pip install {' '.join(lacking)}, or the extra: pip install 'se-nas[export]'",
-            )
-    return tuple(dict.fromkeys(("safetensors", *names)))
 
 
 def write_format(name: str, job: Job) -> Path:

@@ -17,7 +17,6 @@ from torch._decomp import get_decompositions
 from se_nas.core.errors import RunError
 from se_nas.exports.writers import Job, Outputs, first_line, torch_program
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What these formats need."""
 
 _INPUT, _OUTPUT = "images", "outputs"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.build import source_file
 from se_nas.core.errors import RunError
-from se_nas.exports.bundle import WEIGHTS, Exported
+from se_nas.exports.bundle import Exported
+from se_nas.exports.names import WEIGHTS
 from se_nas.exports.plain_call import plain_call
 from se_nas.exports.python_source import python_source
 

@@ -15,7 +15,7 @@ from se_nas.core.placement import Placement
 from se_nas.core.serialization import to_json
 from se_nas.core.version import __version__
 from se_nas.exports.bundle import folder_whole
-from se_nas.exports.onnx_writer import PACKAGES
+from se_nas.exports.names import PACKAGES
 from se_nas.runtimes import bench_script
 from se_nas.runtimes.files import WRITERS, write_network
 from se_nas.runtimes.latency_table import BenchFacts, Entry, Manifest

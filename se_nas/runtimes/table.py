@@ -10,7 +10,7 @@ import torch
 
 from se_nas.core.errors import ConfigError
 from se_nas.core.latency_names import runtime_of
-from se_nas.exports.onnx_writer import PACKAGES
+from se_nas.exports.names import PACKAGES
 from se_nas.runtimes.compiled import compiled_runtime
 from se_nas.runtimes.onnx_runtime import onnx_runtime
 from se_nas.runtimes.tensorrt_runtime import tensorrt_runtime

@@ -18,6 +18,7 @@ from se_nas.cli import main
 from se_nas.commands.search import search
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.trial import Recipe, Target
+from se_nas.data.sealed import openings
 from se_nas.data.store import open_part, read_info
 
 CLASSES = ("cat", "dog", "owl")
@@ -265,10 +266,15 @@ class TestEvaluate:
         run = search(tiny(tmp_path, data=Target(target=f"folder:{root}", args={"size": SIZE}), budget=2)).folder
         every = se_nas.evaluate(run, f"folder:{root}", device="cpu")
         assert every.images == 45
-        assert "These are the data of the run itself" in repr(every)
-        assert se_nas.evaluate(run, f"folder:{root}", part="val", device="cpu").seen == {"train": 0, "val": 15}
-        sealed = se_nas.evaluate(run, f"folder:{root / 'test'}", device="cpu")
-        assert "These images are the sealed test set of the run" in repr(sealed)
+        assert "test set evaluated (evaluation 1 in this run, in test_openings.jsonl)" in repr(every)
+        other = se_nas.evaluate(run, f"folder:{root}", part="val", device="cpu")
+        assert (other.seen, "test set" in " ".join(other.notes)) == ({"train": 0, "val": 15}, False)
+        sealed = se_nas.evaluate(run, f"folder:{root / 'test'}", select="baseline", device="cpu")
+        assert "The sealed test set of the run is among these images" in repr(sealed)
+        log = openings(run)
+        assert [(line["purpose"].split()[0], line["images"]) for line in log] == [("evaluate", 15)] * len(log)
+        again = se_nas.evaluate(run, f"folder:{root / 'test'}", select="baseline", device="cpu")
+        assert (again.notes, openings(run)) == (sealed.notes, log), "the same network again is the same opening"
         assert sealed.seen == {"train": 0, "val": 0}
         with pytest.raises(DataError, match="has no part 'val'"):
             se_nas.evaluate(run, f"folder:{root / 'test'}", part="val")
