@@ -5,6 +5,17 @@ take seconds. The rooms behind it say in their own first lines what they are for
 to begin reading.
 """
 
+import sys
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__ or "IPython" not in sys.modules or "torch" in sys.modules:
+        return _load(name)
+    from se_nas.report.screens import while_loading  # light, but not needed outside of notebooks
+
+    with while_loading():
+        return _load(name)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from se_nas.core.serialization import to_plain
-from se_nas.core.words import level_of
+from se_nas.core.words import counted, level_of
 from se_nas.data.base import ADJECTIVE, PartName
 
 LEVEL = 0.9
@@ -81,7 +81,7 @@ class Evaluation:
         number = sum(self.seen.values())
         if not number:
             return ["None of these images is in the training or validation set of the run."]
-        parts = " and ".join(f"{n:,} {ADJECTIVE[part]} images" for part, n in self.seen.items() if n)
+        parts = " and ".join(counted(n, f"{ADJECTIVE[part]} image") for part, n in self.seen.items() if n)
         said = [
             f"{number:,} of the {self.images:,} images were used in the search ({parts}): these values are optimistic."
         ]

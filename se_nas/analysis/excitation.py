@@ -137,8 +137,8 @@ class Excitation:
 
     @property
     def treats(self) -> Treats | None:
-        """How the block treats classes; None where that is not known."""
-        if self.between is None:
+        """How the block treats classes; None where that is not known, and for a constant, which treats none."""
+        if self.between is None or self.does == "constant":
             return None
         if self.between.family_p >= FAMILY_ERROR or self.between.adjusted < ALIKE:
             return "alike"

@@ -53,8 +53,9 @@ def all_sentence(frozen: Change | None, removed: Change | None, blocks: int, ter
     """What becomes of the network when all blocks are frozen, and when all are taken out; empty if not known."""
     if frozen is None or frozen.changed is None or blocks < 2:
         return ""
-    out = "" if removed is None else f" With all taken out, {_becomes(removed, terms)}."
-    return f"With all {blocks} blocks frozen at once, {_becomes(frozen, terms)}.{out}"
+    out = "" if removed is None else f" With {'both' if blocks == 2 else 'all'} taken out, {_becomes(removed, terms)}."
+    every = "both" if blocks == 2 else f"all {blocks}"
+    return f"With {every} blocks frozen at once, {_becomes(frozen, terms)}.{out}"
 
 
 def block_sentence(block: Excitation, terms: Terms) -> str:

@@ -79,8 +79,10 @@ class Explanation:
         """The network as a whole: what its blocks are, all of them frozen at once, and early against late ones."""
         together = all_sentence(self.all_frozen, self.all_removed, len(self.blocks), self.terms)
         count = count_sentence(self.blocks) if self.measured else ""
+        # The spread of a constant lies nowhere.
+        trend = "" if any(block.does == "constant" for block in self.blocks) else trend_sentence(self.trend)
         others = (f"The block in {path} was not looked at: {reason}." for path, reason in self.others)
-        return (*filter(None, (count, together, trend_sentence(self.trend))), *others)
+        return (*filter(None, (count, together, trend)), *others)
 
     @property
     def of_blocks(self) -> tuple[str, ...]:

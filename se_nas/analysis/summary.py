@@ -18,7 +18,17 @@ from se_nas.analysis.tables import best_row, plain_row
 from se_nas.analysis.verdict import price_text
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Objective
-from se_nas.core.words import REFERENCES, amount, chances_text, gain_span, in_words, reference_name
+from se_nas.core.words import (
+    REFERENCES,
+    amount,
+    chances_text,
+    counted,
+    few,
+    gain_span,
+    in_words,
+    level_of,
+    reference_name,
+)
 from se_nas.samplers.front import TOLD_APART
 from se_nas.space.latency_fit import LatencyFit
 from se_nas.space.pricing import limits_given, over_limit
@@ -242,11 +252,12 @@ def _gained(summary: Summary) -> list[str]:
     if best is None:
         return ["No training is complete yet."]
     name = f"{best.placement} (trial {best.trial}), {summary.objective.metric}"
-    lines = [f"Best observed: {name} {best.metric:.4f}."]
+    unit = summary.unit
+    lines = [f"Best observed: {name} {level_of(best.metric, unit)}."]
     if best.mean is not None:
         lines = [
-            f"Best by the model estimate ({summary.complete} trainings): {name} {best.mean:.4f}, "
-            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+            f"Best by the model estimate ({counted(summary.complete, 'training')}): {name} "
+            f"{level_of(best.mean, unit)}, 90 % interval {_span(best, unit)}, observed {level_of(best.metric, unit)}."
         ]
         if best.tied_with is not None:
             rival = next(n for n in summary.front if n.trial == best.tied_with)
@@ -256,9 +267,11 @@ def _gained(summary: Summary) -> list[str]:
                 f"{100 * TOLD_APART:.0f} % is required."
             )
     for role, other in summary.references.items():
+        if other.trial == best.trial:
+            continue
         lines.append(
-            f"Compared with {reference_name(role, other.placement)} ({other.value:.4f}): "
-            f"{amount(best.value - other.value, summary.unit)}, "
+            f"Compared with {reference_name(role, other.placement)} ({level_of(other.value, unit)}): "
+            f"{amount(best.value - other.value, unit)}, "
             f"params {_percent(best.costs, other.costs, 'params')}, MACs {_percent(best.costs, other.costs, 'macs')}."
         )
     lines.append(
@@ -267,6 +280,12 @@ def _gained(summary: Summary) -> list[str]:
         else "Each number is a single training: a difference may be noise until it is confirmed with fresh seeds."
     )
     return lines
+
+
+def _span(network: Network, unit: str) -> str:
+    """The interval of the model estimate, with the unit once."""
+    low, high = (level_of(end or 0.0, unit) for end in (network.lower, network.upper))
+    return f"{low.removesuffix(' %')} to {high}" if unit == "share" else f"{low.removesuffix(unit).rstrip()} to {high}"
 
 
 def _percent(costs: Mapping[str, float], base: Mapping[str, float], name: str) -> str:
@@ -282,7 +301,7 @@ def provisional_verdict(summary: Summary) -> Verdict:
     if summary.over and len(summary.over) == summary.complete:
         return Verdict(phase="search", claim="unknown", sentences=(_none_within(summary),))
     if best is None or base is None or best.gain is None:
-        text = f"Provisional: {summary.trained} trainings are too few to say whether SE helps here."
+        text = f"Provisional: {few(summary.trained)} too few to say whether SE helps here."
         return Verdict(phase="search", claim="unknown", sentences=(Sentence(text=text), confirm))
     sign = -1.0 if summary.objective.direction == "minimize" else 1.0
     recommended = [n for n in summary.front if n.posterior_front and n.recommended] or [best]

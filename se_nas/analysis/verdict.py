@@ -12,7 +12,7 @@ from se_nas.analysis.power import PROBABILITY, seeds_to_decide
 from se_nas.core.costs import cost_facts
 from se_nas.core.latency_names import is_latency
 from se_nas.core.trial import CostValue
-from se_nas.core.words import ALONE, TOGETHER, amount, in_words, level_of, listed
+from se_nas.core.words import ALONE, TOGETHER, amount, counted, in_words, level_of, listed
 
 
 def added_costs(
@@ -99,7 +99,7 @@ def _use(c: Confirmation, chosen: Confirmed, base: Confirmed, beating: Sequence[
         Sentence(
             text=f"Risk of a false claim: with no true effect, {_comparisons(c)} would show such a gain in "
             f"{_probability(difference.family_p)} of confirms ({_p(difference.family_p)}; "
-            f"{seeds_of(c, chosen)} seeds, {images_of(c)}).",
+            f"{counted(seeds_of(c, chosen), 'seed')}, {images_of(c)}).",
             numbers={"p": difference.family_p, "seeds": seeds_of(c, chosen), "test_images": c.test_images},
         ),
     ]
@@ -160,8 +160,8 @@ def _shown_best(c: Confirmation, winner: Confirmed, difference: Difference, sign
     gain, low, high = _gain(difference, sign)
     return Sentence(
         text=f"The best on validation, {in_words(winner.label)}: {amount(gain, c.unit)}{_metric(c, sign)} on the "
-        f"test set ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; {seeds_of(c, winner)} seeds, "
-        f"{images_of(c)}).",
+        f"test set ({interval_text(low, high, c.unit)}, {_p(difference.family_p)}; "
+        f"{counted(seeds_of(c, winner), 'seed')}, {images_of(c)}).",
         numbers={"gain": gain, "lower": low, "upper": high, "p": difference.family_p},
     )
 

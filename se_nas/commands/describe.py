@@ -19,7 +19,7 @@ from se_nas.core.placement import Placement, Site, Unit
 from se_nas.core.plugins import absolute
 from se_nas.core.ranges import check_whole
 from se_nas.core.trial import Target
-from se_nas.core.words import flops_told_apart, in_words
+from se_nas.core.words import counted, flops_told_apart, in_words
 from se_nas.data.store import open_source
 from se_nas.insertion.discover import survey, units_of
 from se_nas.insertion.insert import insert_choices
@@ -198,7 +198,7 @@ def show_sites(catalogue: Catalogue) -> None:
     out.print(_sites_table(catalogue))
     space, costs = catalogue.space, catalogue.costs
     if isinstance(costs, CostError):
-        out.print(f"{len(space.units)} units, {space.size:,} placements; no prices: {costs.what}")
+        out.print(f"{counted(len(space.units), 'unit')}, {counted(space.size, 'placement')}; no prices: {costs.what}")
         return
     base = costs.backbone
     if space.size <= TABULATED:
@@ -207,7 +207,8 @@ def show_sites(catalogue: Catalogue) -> None:
         unit, (least, most) = flops_told_apart(ends)
         out.print(f"from {params.min():,} to {params.max():,} params and {least} to {most} {unit}")
     unit, (flops,) = flops_told_apart([base.gflops])
-    out.print(f"{len(space.units)} units, {space.size:,} placements; without SE {base.params:,} params, {flops} {unit}")
+    places = f"{counted(len(space.units), 'unit')}, {counted(space.size, 'placement')}"
+    out.print(f"{places}; without SE {base.params:,} params, {flops} {unit}")
 
 
 def _sites_table(catalogue: Catalogue) -> FittedTable:

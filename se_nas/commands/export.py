@@ -24,7 +24,7 @@ from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.files import user_path, write_atomically
 from se_nas.core.serialization import to_json, to_plain
 from se_nas.core.trial import Trial
-from se_nas.core.words import in_words
+from se_nas.core.words import in_words, level_of
 from se_nas.data.base import DataInfo
 from se_nas.engine.gates import Trained as TrainedNetworks
 from se_nas.engine.gates import network_to_look_at
@@ -291,6 +291,7 @@ def _check_recorded(record: Exported, trained: Trained) -> None:
     if abs(trained.accuracy - recorded.value) > allowed:
         raise RunError(
             f"the weights in the run folder are not those that trial {record.trial} was trained to: their accuracy on "
-            f"the validation set is {trained.accuracy:.4f}, and {recorded.value:.4f} was recorded",
+            f"the validation set is {level_of(trained.accuracy, 'share')}, and {level_of(recorded.value, 'share')} was "
+            "recorded",
             hint="bring the file back, or train the placement again with se-nas train",
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from se_nas.analysis.search_plan import batch_for
 from se_nas.commands.describe import Catalogue, describe
 from se_nas.core.config import SearchConfig, yaml_word
 from se_nas.core.errors import ConfigError, CostError
@@ -23,6 +24,7 @@ from se_nas.core.ranges import check_whole
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Recipe, Target
 from se_nas.core.version import __version__
+from se_nas.core.words import counted
 from se_nas.data.base import ADJECTIVE, PARTS, Plan, is_class_number
 from se_nas.data.sizes import one_size, sizes_in
 from se_nas.data.split import split_plan
@@ -36,9 +38,6 @@ PRETRAINED = ("timm", "torchvision", "pytorchcv")
 
 LOOKED_AT = 64
 """Images to read, so that unusable data are reported now."""
-
-STEPS = 8
-"""Steps that an epoch should have at least; batches are smaller where there are few images."""
 
 COLUMN, WIDTH = 28, 118
 """Where comments behind values begin, and how wide comments are."""
@@ -100,8 +99,8 @@ def init(
         raise ConfigError(f"cannot write {path_text(target)!r}: {error.strerror or error}") from error
     return Begun(
         file=path_text(target),
-        network=f"Network: {catalogue.name}, {len(catalogue.space.units)} places for an SE block in "
-        f"{len(catalogue.space.decisions)} stages, {catalogue.space.size:,} placements.",
+        network=f"Network: {catalogue.name}, {counted(len(catalogue.space.units), 'place')} for an SE block in "
+        f"{counted(len(catalogue.space.decisions), 'stage')}, {counted(catalogue.space.size, 'placement')}.",
         data=f"Data: {_comment(data.target)}, images of {_shape(catalogue)}. {' '.join(facts[:1])}".rstrip(),
         notes=tuple(f"Chosen: {name} {data.args[name]} ({reason})." for name, reason in why.items()),
     )
@@ -188,7 +187,7 @@ def _stages(catalogue: Catalogue) -> Iterator[str]:
         size = " x ".join(map(str, sites[0].size))
         several = f"{channels[0]} to {channels[-1]}" if len(channels) > 1 else str(channels[0])
         choices = ", ".join(f"{r:g}" if isinstance(r, float) else str(r) for r in decision.reductions)
-        places = f"{len(sites)} place{'s' * (len(sites) > 1)}"
+        places = counted(len(sites), "place")
         yield f"{_comment(decision.name)}: {places}, {several} channels, {size} pixels; choices: {choices}"
 
 
@@ -203,7 +202,7 @@ def _amounts(plan: Plan | None) -> dict[str, Any]:
     if plan is None:
         return {"parts": "", "batch": usual, "steps": ""}
     counts = {part: len(plan[part][1]) for part in PARTS}
-    batch = max(8, min(usual, 2 ** int(np.log2(max(1, counts["train"] // STEPS)))))
+    batch = batch_for(counts["train"], usual)
     steps = max(1, counts["train"] // batch)
     return {
         "parts": ", ".join(f"{number:,} {ADJECTIVE[part]} images" for part, number in counts.items()),

@@ -14,7 +14,7 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.plugins import resolve
 from se_nas.core.trial import Request
-from se_nas.core.words import duration, in_words
+from se_nas.core.words import counted, duration, in_words, level_of
 from se_nas.engine.kept_start import start_of
 from se_nas.engine.opening import check_same
 from se_nas.engine.problem import Problem, prepare
@@ -75,7 +75,7 @@ def _probed(problem: Problem, run: RunFolder, study: Study, view: View) -> Probe
     times = [t.seconds / t.identity.epochs for t in study.trials() if t.state == "complete"]
     about = f", about {duration(len(asked) * epochs * sum(times) / len(times) / executor.slots)}" if times else ""
     view.stage("")
-    view.say(f"probe of the learning rate: {len(asked)} trainings of {epochs} epochs{about}")
+    view.say(f"probe of the learning rate: {len(asked)} trainings of {counted(epochs, 'epoch')}{about}")
     started, done = time.monotonic(), False
     try:
         requests = [_request(problem, run, role, lr, epochs) for role, lr in asked]
@@ -95,13 +95,15 @@ def _probed(problem: Problem, run: RunFolder, study: Study, view: View) -> Probe
         )
         for (role, lr), result in zip(asked, results, strict=True)
     )
+    unit = next((r.metrics[problem.objective.metric].unit for r in results if r.state == "complete"), "")
     for row in rows:
-        value = f"failed: {row.reason}" if row.value is None else f"{problem.objective.metric} {row.value:.4f}"
+        name = problem.objective.metric
+        value = f"failed: {row.reason}" if row.value is None else f"{name} {level_of(row.value, unit)}"
         view.say(f"{in_words(row.placement)} at lr {row.lr:.3g}: {value}")
     return Probe(
         metric=problem.objective.metric,
         direction=problem.objective.direction,
-        unit=next((r.metrics[problem.objective.metric].unit for r in results if r.state == "complete"), ""),
+        unit=unit,
         lr=problem.recipe.lr,
         epochs=epochs,
         seed=problem.config.seed,

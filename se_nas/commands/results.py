@@ -27,7 +27,7 @@ from se_nas.core.plain_text import visible
 from se_nas.core.serialization import from_plain
 from se_nas.core.storage_url import dashboard_command, offer, without_password
 from se_nas.core.trial import Objective, Trial
-from se_nas.core.words import CHANCES_HEAD, chances_cell, chances_note
+from se_nas.core.words import CHANCES_HEAD, chances_cell, chances_note, few
 from se_nas.data.base import DataInfo
 from se_nas.engine.run_folder import FINAL, STUDY, RunFolder, clear_errors
 from se_nas.engine.storage import reading
@@ -221,7 +221,7 @@ def report_again(folder: Path, *, figures: Path | None = None, storage: str | No
 
 def progress_text(trials: Sequence[Trial], budget: int) -> str:
     """How far a search is, in words."""
-    return f"{sum(t.counts for t in trials)} of {budget} trainings are there"
+    return f"{sum(t.counts for t in trials)} of {few(budget)} there"
 
 
 def _export(run: RunFolder, study: Study, trial: Trial, target: Path) -> Path:

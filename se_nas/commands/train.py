@@ -17,6 +17,7 @@ from se_nas.core.placement import Placement
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import BLAMELESS, Phase, Trial
 from se_nas.core.trust import remember
+from se_nas.core.words import counted, level_of
 from se_nas.data.sealed import open_test
 from se_nas.data.store import read_info
 from se_nas.engine.driver import Driver
@@ -53,12 +54,14 @@ class Trained:
     @property
     def sentences(self) -> list[str]:
         """What there is to say, a line each."""
-        value = self.trial.metrics[self.metric].value
+        found = self.trial.metrics
+        value = level_of(found[self.metric].value, found[self.metric].unit)
         seen = " (of images that it was trained on)" if self.includes_val else ""
-        tested = ", ".join(f"{name} {number:.4f}" for name, number in self.test.items())
+        units = {name.removeprefix("val_"): metric.unit for name, metric in found.items()}
+        tested = ", ".join(f"{name} {level_of(number, units.get(name, ''))}" for name, number in self.test.items())
         return [
-            f"{self.trial.placement.label}: {self.trial.identity.epochs} epochs, {self.trial.seconds:.1f} s",
-            f"validation: {self.metric} {value:.4f}{seen}",
+            f"{self.trial.placement.label}: {counted(self.trial.identity.epochs, 'epoch')}, {self.trial.seconds:.1f} s",
+            f"validation: {self.metric} {value}{seen}",
             f"test (evaluation {self.openings} in this folder): {tested}" if tested else f"test: {self.note}",
             f"Files: {self.folder} ({TEST}, trials.csv, best/)",
         ]

@@ -19,6 +19,7 @@ from se_nas.core.overrides import build, configured, grouped, target_of
 from se_nas.core.plain_text import visible
 from se_nas.core.serialization import to_plain
 from se_nas.core.trial import Target
+from se_nas.core.words import counted
 
 
 def add_search(parser: ArgumentParser) -> None:
@@ -130,7 +131,7 @@ def run_train(given: Namespace) -> int:
     from se_nas.executors.local import warm_up
 
     config = build(grouped(settings_of(given, TrainConfig), TrainConfig), TrainConfig)
-    epochs = f"{config.train.epochs:,} epoch{'s' * (config.train.epochs != 1)}"
+    epochs = counted(config.train.epochs, "epoch")
     with view_of(given, f"Train: {config.placement} of {config.backbone.target}, {epochs}, in {config.out}") as view:
         view.stage(LOADING)
         if config.executor.target == "local":

@@ -75,6 +75,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def few(trainings: int) -> str:
+    """So many trainings, as the beginning of a sentence that says that they are too few.
+
+    >>> few(1), few(8)
+    ('1 training is', '8 trainings are')
+    """
+    return f"{counted(trainings, 'training')} {'is' if trainings == 1 else 'are'}"
+
+
 def amount(value: float, unit: str, *, signed: bool = True, name: bool = True) -> str:
     """A difference of a metric: shares in points, others as plain numbers; with the name of the unit.
 

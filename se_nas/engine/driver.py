@@ -15,12 +15,12 @@ from se_nas.core.errors import RunError, WorkerLostError, reason_of
 from se_nas.core.protocols import Executor
 from se_nas.core.serialization import from_json
 from se_nas.core.trial import BLAMELESS, INTERRUPTED, LOST, OUT_OF_TIME, Epoch, Result, Trial, Verdict
-from se_nas.core.words import duration
+from se_nas.core.words import counted, duration
 from se_nas.engine.early_stopping import EarlyStopping
 from se_nas.engine.interrupts import interruptible
 from se_nas.engine.leases import Leases
 from se_nas.engine.patience import Patience, end
-from se_nas.engine.problem import Problem
+from se_nas.engine.problem import Problem, unit_of
 from se_nas.engine.proposer import Proposals
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.study import Study
@@ -121,9 +121,9 @@ class Driver:
         found = self.study.findings()
         front = set(found.front.get("trial", []))
         wanted = [t.placement for t in found.trials if t.number in front or (t.role and t.state == "complete")]
-        self.view.stage(f"measuring {len(wanted)} networks")
+        self.view.stage(f"measuring {counted(len(wanted), 'network')}")
         if self.problem.costs.fits:
-            self.view.say(f"measuring latency of the front and the reference points, {len(wanted)} networks")
+            self.view.say(f"measuring latency of the front and the reference points, {counted(len(wanted), 'network')}")
         self.study.keep_measured(self.problem.costs.settle(wanted))
 
     def _fill(self, executor: Executor) -> bool:
@@ -143,7 +143,7 @@ class Driver:
                 trial = None if over else self.proposer.next(trials)
             if trial is None:
                 return others > 0 or (not over and bool(self.running))  # what others train may come back to us
-            self.view.begun(trial, self.problem.objective.metric)
+            self.view.begun(trial, self.problem.objective.metric, unit_of(self.problem, trials))
             self._show(trials)
             future = executor.submit(evaluate, self.problem.request(trial, self.run.path), self._reporter(trial))
             self.running[future] = trial
@@ -193,8 +193,10 @@ class Driver:
         before = self.patience.limit
         self.patience.learn([record])
         if self.patience.limit < before and not self.patience.off:
-            self.view.say(f"a training that gives no sign of life for {duration(self.patience.limit)} is ended "
-                          f"({self.patience.rule})")  # fmt: skip
+            self.view.say(
+                f"time limit: from now on a training is ended if it gives no sign of life for "
+                f"{duration(self.patience.limit)} ({self.patience.rule})"
+            )
 
     def _others(self, trials: list[Trial]) -> list[Trial]:
         """Running trials of other drivers."""
@@ -320,7 +322,7 @@ class Driver:
             return self.ending
         spent = _spent(trials)
         if spent >= self.problem.config.budget:
-            return f"the budget of {self.problem.config.budget} trainings is spent"
+            return f"the budget of {counted(self.problem.config.budget, 'training')} is spent"
         return self.proposer.nothing_left(spent)
 
     def _interrupt(self, again: bool) -> None:
@@ -336,6 +338,7 @@ class Driver:
             objective=self.problem.objective,
             ending=self.ending,
             beyond=self.beyond,
+            allowed=lambda: self.patience.seconds_left,
         )
 
     def _show(self, trials: list[Trial]) -> None:

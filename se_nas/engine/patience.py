@@ -76,6 +76,11 @@ class Patience:
         }
 
     @property
+    def seconds_left(self) -> float | None:
+        """Until nothing new is trained, by max_time; None without one."""
+        return None if self._max_time is None else max(0.0, self._max_time - (time.monotonic() - self._start))
+
+    @property
     def time_over(self) -> bool:
         """Whether nothing new is to be trained."""
         return self._max_time is not None and time.monotonic() - self._start > self._max_time

@@ -24,7 +24,7 @@ from se_nas.data.shards import devices_of
 from se_nas.engine.driver import KEPT_BYTES
 from se_nas.engine.earlier_runs import earlier_noise
 from se_nas.engine.patience import Patience, wait_for
-from se_nas.engine.problem import Problem
+from se_nas.engine.problem import Problem, unit_of
 from se_nas.engine.proposer import ENUMERABLE, listed
 from se_nas.executors.build import EXECUTORS
 from se_nas.training.timed_steps import Steps, time_steps
@@ -69,7 +69,7 @@ def plan_of(
     networks = space.size if allowed is None else len(allowed)
     references = {space.baseline.key, space.reference.key, space.given.key}  # trained whatever the limits
     trained = sum(t.counts for t in trials)
-    unit = _unit(problem, trials)
+    unit = unit_of(problem, trials)
     done = [t for t in trials if t.state == "complete"]
     return SearchPlan(
         folder=str(folder),
@@ -85,6 +85,7 @@ def plan_of(
         trained=trained,
         trainings=int(max(0, min(config.budget - trained, _left(allowed, references, trials)))),
         epochs=config.train.epochs,
+        batch_size=config.train.batch_size if data.kind == "arrays" and problem.loop is None else None,
         slots=len(problem.devices),
         metric=problem.objective.metric,
         unit=unit,
@@ -111,12 +112,6 @@ def weighed(plan: SearchPlan, problem: Problem, folder: Path) -> SearchPlan:
 def _left(allowed: Collection[str] | None, references: set[str], trials: Sequence[Trial]) -> float:
     """Networks that are not trained yet."""
     return math.inf if allowed is None else len({*allowed, *references} - {t.placement.key for t in trials if t.counts})
-
-
-def _unit(problem: Problem, trials: Sequence[Trial]) -> str:
-    name = problem.objective.metric
-    known: dict[str, str] = dict(getattr(problem.task, "units", {}))
-    return next((t.metrics[name].unit for t in trials if name in t.metrics), known.get(name, ""))
 
 
 def _margin(problem: Problem, done: Sequence[Trial], unit: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -377,3 +377,10 @@ def is_wider(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         )
         and all(set(values) <= set(after["parameters"][name]) for name, values in before["parameters"].items())
     )
+
+
+def unit_of(problem: Problem, trials: Sequence[Trial]) -> str:
+    """The unit of the metric, by trainings that are there, else as the task says; empty if neither does."""
+    name = problem.objective.metric
+    known: dict[str, str] = dict(getattr(problem.task, "units", {}))
+    return next((t.metrics[name].unit for t in trials if name in t.metrics), known.get(name, ""))

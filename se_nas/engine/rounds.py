@@ -9,7 +9,7 @@ from se_nas.analysis.looks import Looks
 from se_nas.analysis.margin import margin_of
 from se_nas.analysis.rounds import Round, judge_round
 from se_nas.core.trial import Trial
-from se_nas.core.words import in_words, listed
+from se_nas.core.words import counted, in_words, listed
 from se_nas.engine.confirming import Confirming, Job
 
 
@@ -18,8 +18,9 @@ def train_fixed(confirming: Confirming, seeds: Sequence[int]) -> list[Trial]:
     jobs: list[Job] = [(network, seed) for seed in seeds for network in confirming.networks]
     networks = confirming.networks
     confirming.view.say(
-        f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}) x {len(seeds)} fresh seeds, "
-        f"{confirming.problem.recipe.epochs} epochs: {len(jobs)} trainings, {confirming.missing(jobs)} to do, about "
+        f"{counted(len(networks), 'network')} ({', '.join(n.placement.label for n in networks)}) x "
+        f"{counted(len(seeds), 'fresh seed')}, {counted(confirming.problem.recipe.epochs, 'epoch')}: "
+        f"{counted(len(jobs), 'training')}, {confirming.missing(jobs)} to do, about "
         f"{confirming.minutes(jobs):.1f} min; then the test set"
     )
     return confirming.train(jobs)
@@ -40,9 +41,10 @@ def train_in_rounds(
     looks, networks = Looks(last=len(seeds)), confirming.networks
     every: list[Job] = [(network, seed) for seed in seeds for network in networks]
     confirming.view.say(
-        f"{len(networks)} networks ({', '.join(n.placement.label for n in networks)}), "
-        f"{confirming.problem.recipe.epochs} epochs, with fresh seeds until the answer is settled (looked at after "
-        f"{listed([str(k) for k in looks.seeds])}): at most {len(every)} trainings, {confirming.missing(every)} to do, "
+        f"{counted(len(networks), 'network')} ({', '.join(n.placement.label for n in networks)}), "
+        f"{counted(confirming.problem.recipe.epochs, 'epoch')}, with fresh seeds until the answer is settled "
+        f"(looked at after {listed([str(k) for k in looks.seeds])}): at most {counted(len(every), 'training')}, "
+        f"{confirming.missing(every)} to do, "
         f"about {confirming.minutes(every):.1f} min; then the test set"
     )
     planned = dict.fromkeys((n.placement.key for n in networks), looks.seeds[0])

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from se_nas.core.trial import RunIdentity, Target
 from se_nas.core.version import __version__
+from se_nas.core.words import level_of
 from se_nas.exports.bundle import Exported
 from se_nas.exports.formats import FORMATS
 from se_nas.exports.proof import Proof
@@ -50,7 +51,12 @@ def model_card(record: Exported, proofs: Sequence[Proof], *, picture: str = "") 
         loader=PackageLoader("se_nas.exports", "templates"), undefined=StrictUndefined, trim_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"f": format, "numbers": _numbers, "last_part": lambda path: path.rpartition("/")[2]}
+    environment.filters |= {
+        "f": format,
+        "numbers": _numbers,
+        "level": level_of,
+        "last_part": lambda path: path.rpartition("/")[2],
+    }
     main = None if record.estimate is None else record.estimate.metric
     identity, data = record.identity, record.data
     looped = identity is not None and isinstance(identity.trainer, Target)

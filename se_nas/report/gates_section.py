@@ -111,7 +111,7 @@ def _note(found: Explanation) -> str:
 
 
 def _row(block: Excitation, found: Explanation, *, timed: bool) -> list[str]:
-    share = block.between
+    share = None if block.does == "constant" else block.between
     between = ["", "", ""] if share is None else [
         f"{100 * share.share:.1f}", f"{100 * share.expected:.1f}", f"{share.family_p:.3f}"]  # fmt: skip
     cells = [
@@ -137,6 +137,11 @@ def _change(change: Change | None, unit: str) -> list[str]:
     return [amount(paired.difference, unit, name=False), gain_span(paired.low, paired.high, unit)]
 
 
+def _class_share(block: Excitation) -> str:
+    """What classes explain of the spread of the gates; empty for a constant, which has next to none."""
+    return "" if block.treats is None or block.between is None else f"{100 * block.between.share:.0f}"
+
+
 def gates_display(found: Explanation) -> FittedTable:
     """The blocks as a table of the terminal."""
     blocks = found.blocks
@@ -148,8 +153,7 @@ def gates_display(found: Explanation) -> FittedTable:
             Column(head="it is", text=True, cells=[b.does for b in blocks]),
             Column(head="gate", rank=1, cells=[f"{b.mean_gate:.2f}" for b in blocks]),
             Column(head="vary %", rank=1, cells=[f"{100 * b.variation:.1f}" for b in blocks]),
-            Column(head="class %", rank=2, cells=["" if b.between is None else f"{100 * b.between.share:.0f}"
-                                                  for b in blocks]),
+            Column(head="class %", rank=2, cells=[_class_share(b) for b in blocks]),
             Column(head="frozen", rank=1, cells=[frozen for frozen, _ in changes]),
             Column(head="out", rank=1, cells=[out for _, out in changes]),
             Column(head="params", rank=3, cells=["" if b.params is None else f"{b.params:,}" for b in blocks]),

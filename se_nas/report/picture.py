@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from se_nas.core.words import duration
+from se_nas.core.words import duration, level_of
 from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.progress import Status, Training
 
@@ -62,13 +62,17 @@ def running_table(running: Sequence[Training]) -> FittedTable:
             Column(head="epoch", cells=[f"{t.current}/{t.epochs}" for t in shown]),
             Column(head="batch", cells=[t.at if t.current else "starting" for t in shown], rank=1),
             Column(head="loss", cells=["" if t.loss is None else f"{t.loss:.4g}" for t in shown], rank=3),
-            *(Column(head=metric, rank=4, cells=["" if t.metric != metric or t.value is None else f"{t.value:.4f}"
-                                                 for t in shown]) for metric in metrics),
+            *(Column(head=metric, rank=4, cells=[_value(t) if t.metric == metric else "" for t in shown])
+              for metric in metrics),
             Column(head="left", cells=[_left(t) for t in shown], rank=2),
         ],
         note=f"and {len(running) - ROWS} more" if len(running) > ROWS else "",
         box=None,
     )  # fmt: skip
+
+
+def _value(training: Training) -> str:
+    return "" if training.value is None else level_of(training.value, training.unit)
 
 
 def _left(training: Training) -> str:
@@ -83,7 +87,7 @@ def line_of(training: Training, status: Status, left: float | None) -> str:
     parts += [training.at if training.at.startswith(("step", "validating")) else f"batch {training.at}"
               ] if training.at else []  # fmt: skip
     parts += [] if training.loss is None else [f"loss {training.loss:.4g}"]
-    parts += [] if training.value is None else [f"{training.metric} {training.value:.4f}"]
+    parts += [] if training.value is None else [f"{training.metric} {level_of(training.value, training.unit)}"]
     parts += [] if training.seconds_left is None else [f"{duration(training.seconds_left)} left"]
     whole = "" if left is None or status.budget == 1 else f"; in all {time_text(left, status.beyond)}"
     return f"[{status.trained}/{status.budget}] trial {training.number} {training.label}: {', '.join(parts)}{whole}"

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from se_nas.analysis.detectable import POWER
-from se_nas.analysis.search_plan import SearchPlan
-from se_nas.core.words import amount, counted, duration, listed, size_text
+from se_nas.analysis.search_plan import SearchPlan, batch_for
+from se_nas.core.words import amount, counted, duration, few, listed, size_text
 
 NONE_WITHIN = (
     "limits: no network of the space is within the limits on cost, so only the reference points are trained, and none "
@@ -32,8 +32,24 @@ def what_lines(plan: SearchPlan) -> list[str]:
         f"space: {counted(plan.networks, 'network')}, {counted(plan.decisions, 'decision')}" if plan.listed else
         f"space: {size}, {counted(plan.decisions, 'decision')}",
         *([NONE_WITHIN] if plan.listed and not plan.networks else []),
+        *_batch(plan),
         f"trainings: {plan.trainings:,}{there} of {counted(plan.epochs, 'epoch')}{all_of_them}",
     ]  # fmt: skip
+
+
+def _batch(plan: SearchPlan) -> list[str]:
+    """A warning where an epoch has few steps, with what to give instead."""
+    if plan.images is None or plan.batch_size is None:
+        return []
+    train, given = plan.images[0], plan.batch_size
+    better = batch_for(train, given)
+    if better == given:
+        return []
+    used = f"all {train:,} training images (batch_size is {given:,})" if train < given else f"{given:,} images"
+    return [
+        f"batch: {used}, {counted(max(1, train // given), 'step')} an epoch, in which networks learn little: give "
+        f"--batch-size {better}"
+    ]
 
 
 def cost_lines(plan: SearchPlan) -> list[str]:
@@ -58,7 +74,7 @@ def _time(plan: SearchPlan) -> str:
     at_a_time = f", {plan.slots} at a time" if plan.slots > 1 else ""
     limit = " (max_time)" if plan.max_seconds is not None and plan.seconds >= plan.max_seconds else ""
     return (
-        f"time: about {duration(plan.seconds)}{limit} ({plan.trainings:,} trainings of "
+        f"time: about {duration(plan.seconds)}{limit} ({counted(plan.trainings, 'training')} of "
         f"{_seconds(plan.timing.seconds)}{at_a_time}; {by})"
     )
 
@@ -67,8 +83,8 @@ def _effect(plan: SearchPlan) -> str:
     """What this budget tells from noise."""
     if plan.effect_in_sd is None:
         return (
-            f"effect: {plan.budget:,} trainings are too few to distinguish any effect of SE from noise in a space of "
-            f"{plan.decisions} decisions"
+            f"effect: {few(plan.budget)} too few to distinguish any effect of SE from noise in a space of "
+            f"{counted(plan.decisions, 'decision')}"
         )
     times = f"{plan.effect_in_sd:.1f} times the noise of one training"
     size = times if plan.effect is None else f"{amount(plan.effect, plan.unit, signed=False)} or more ({times})"
@@ -88,7 +104,8 @@ def _noise(plan: SearchPlan) -> str:
         return "noise of one training: not known yet, since no run in this folder or beside it is of these data"
     sd = f"noise of one training: {amount(noise.sd, plan.unit, signed=False)}"
     if noise.guessed:
-        return f"{sd}, a guess, since no run in this folder or beside it is of these data"
+        images = f" for {counted(plan.images[1], 'validation image')}" if plan.images is not None else ""
+        return f"{sd}, a guess{images}, since no run in this folder or beside it is of these data"
     other = [noise.backbone] if noise.backbone != plan.backbone else []
     other += [counted(noise.epochs, "epoch")] if noise.epochs != plan.epochs else []
     return f"{sd}, by {listed([f'{noise.trainings:,} trainings in {Path(noise.folder).name}', *other])}"

@@ -28,6 +28,8 @@ class Training:
     label: str
     epochs: int
     metric: str
+    unit: str = ""
+    """Of the metric: ``share`` is shown in percent."""
     clock: Callable[[], float] = time.monotonic
     epoch: int = 0
     """Epochs behind it."""
@@ -103,6 +105,8 @@ class Status:
     objective: Objective
     ending: str = ""
     beyond: int = 0
+    allowed: Callable[[], float | None] = lambda: None
+    """Seconds until the search ends whatever is left of the budget; None without such a limit."""
 
     @property
     def trained(self) -> int:
@@ -113,7 +117,7 @@ class Status:
         return sum(trial.state == "failed" and trial.reason not in BLAMELESS for trial in self.trials)
 
     def seconds_left(self, running: Iterable[Training], expected: float | None = None) -> float | None:
-        """Until the budget is spent; None while nothing is known of how long a training takes.
+        """Until the budget is spent or its time is over; None while nothing is known of how long a training takes.
 
         That is what trainings took, before the first has ended what those that run will have taken, and else as
         `expected`.
@@ -124,7 +128,9 @@ class Status:
             return None
         left = [each if t.seconds_left is None else t.seconds_left for t in running]
         waiting = max(0, self.budget - self.trained - len(running))
-        return max((sum(left) + waiting * each) / self.slots, max(left, default=0.0))
+        whole = max((sum(left) + waiting * each) / self.slots, max(left, default=0.0))
+        allowed = self.allowed()
+        return whole if allowed is None else min(whole, allowed)
 
     def seconds_each(self, running: Sequence[Training], expected: float | None) -> float | None:
         """What one training takes."""

@@ -5,10 +5,12 @@ Each of them is told lines that stay, and draws the picture that it was made wit
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from rich.console import Group, RenderableType
@@ -165,6 +167,25 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def while_loading() -> Iterator[None]:
+    """In a notebook, say below the cell that libraries are being loaded, until they are; elsewhere nothing.
+
+    tqdm's warning that ipywidgets are not installed is not shown: progress is drawn without them.
+    """
+    if not in_notebook():
+        yield
+        return
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    screen = Notebook()
+    screen.start(lambda: ["loading PyTorch and Lightning ..."], lambda: None)
+    screen.redraw()
+    try:
+        yield
+    finally:
+        screen.stop()
 
 
 class _Clock:

@@ -37,7 +37,7 @@ def show_result(summary: Summary, dashboard: str = "") -> None:
     """
     out = console(width=WIDTH)
     say = functools.partial(out.print, highlight=False, markup=False)
-    failed = f", {summary.failed} trainings failed" if summary.failed else ""
+    failed = f", {counted(summary.failed, 'training')} failed" if summary.failed else ""
     say(f"Ended: {summary.ended} ({summary.trained} trained{failed}).")
     if summary.front:
         what = (
@@ -76,7 +76,7 @@ def show_export(folder: str, proofs: Sequence[dict[str, Any]], said: Sequence[st
     )
     out.print(table)
     if first["trained_accuracy"] is not None:
-        out.print(f"Accuracy of the trained network on these images: {first['trained_accuracy']:.4f}",
+        out.print(f"Accuracy of the trained network on these images: {level_of(first['trained_accuracy'], 'share')}",
                       highlight=False)  # fmt: skip
     out.print(folder, highlight=False, markup=False)
 
@@ -88,7 +88,7 @@ def _proof_cells(proof: dict[str, Any]) -> list[str]:
         f"{proof['bytes'] / 1024:,.0f}",
         f"{proof['difference']:.2g} of {proof['scale']:.3g}",
         f"{100 * proof['agreement']:.2f} %",
-        "" if proof["accuracy"] is None else f"{proof['accuracy']:.4f}",
+        "" if proof["accuracy"] is None else level_of(proof["accuracy"], "share"),
         f"{latency['value']:.3f} ({latency['interval'][0]:.3f} to {latency['interval'][1]:.3f})",
     ]
 
@@ -117,7 +117,8 @@ def show_confirmed(result: Confirmation, run: str) -> None:
     say = functools.partial(out.print, highlight=False, markup=False)
     images = f"{result.test_images:,}" if result.test_images else "the trainer's own"
     up_to = "" if result.rounds is None else "up to "
-    title = f"Confirmed: {up_to}{len(result.seeds)} fresh seeds, {result.epochs} epochs, {images} test images"
+    trained = f"{counted(len(result.seeds), 'fresh seed')}, {counted(result.epochs, 'epoch')}"
+    title = f"Confirmed: {up_to}{trained}, {images} test images"
     heads = ("placement", "seeds", result.metric, "test", f"90 % ({ALONE})", "vs. no SE", f"90 % ({TOGETHER})", "p",
              "vs. SE everywhere", "p", "predicted", "overestimated by")  # fmt: skip
     rows = [_confirmed_cells(network, result) for network in result.networks]

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from se_nas.core.errors import ConfigError
 from se_nas.core.trial import Trial
-from se_nas.core.words import duration
+from se_nas.core.words import duration, level_of
 from se_nas.report.console import console
 from se_nas.report.picture import headline, line_of, running_table, working
 from se_nas.report.progress import Status, Training
@@ -92,12 +92,16 @@ class View:
             elif what:
                 self.say(f"{what} ...")
 
-    def begun(self, trial: Trial, metric: str) -> None:
-        """A training is on its way to a worker; it is told of until it is `finished`."""
+    def begun(self, trial: Trial, metric: str, unit: str = "") -> None:
+        """A training is on its way to a worker; it is told of until it is `finished`. `unit` is that of the metric."""
         with self._lock:
             self._stage = ""
             self._trainings[trial.number] = Training(
-                number=trial.number, label=trial.placement.label, epochs=trial.identity.epochs, metric=metric
+                number=trial.number,
+                label=trial.placement.label,
+                epochs=trial.identity.epochs,
+                metric=metric,
+                unit=unit,
             )
 
     def told(self, number: int, epoch: int, seen: Mapping[str, float]) -> None:
@@ -124,8 +128,8 @@ class View:
         if self._screen.moves or self.quiet:
             return
         if trial.state == "complete":
-            value = trial.metrics[status.objective.metric].value
-            outcome = f"{status.objective.metric} {value:.4f}"
+            value = trial.metrics[status.objective.metric]
+            outcome = f"{status.objective.metric} {level_of(value.value, value.unit)}"
         else:
             outcome = f"{trial.state}: {trial.reason}"
         left = self._left(status)

@@ -136,8 +136,8 @@ class TestWords:
     def test_all_at_once(self) -> None:
         first = said(block(), block(), all_frozen=change(0.2, -0.1, p=0.001), all_removed=change(0.5, -0.3, p=0.001))[0]
         assert first == (
-            "With all 2 blocks frozen at once, val_accuracy is worse by 10.00 points (90 % interval -11.00 to -9.00). "
-            "With all taken out, val_accuracy is worse by 30.00 points (90 % interval -31.00 to -29.00)."
+            "With both blocks frozen at once, val_accuracy is worse by 10.00 points (90 % interval -11.00 to -9.00). "
+            "With both taken out, val_accuracy is worse by 30.00 points (90 % interval -31.00 to -29.00)."
         )
 
     @pytest.mark.parametrize(
