@@ -57,7 +57,7 @@ class Trained:
         found = self.trial.metrics
         value = level_of(found[self.metric].value, found[self.metric].unit)
         seen = " (of images that it was trained on)" if self.includes_val else ""
-        units = {name.removeprefix("val_"): metric.unit for name, metric in found.items()}
+        units = {name.replace("val_", "test_", 1): metric.unit for name, metric in found.items()}
         tested = ", ".join(f"{name} {level_of(number, units.get(name, ''))}" for name, number in self.test.items())
         return [
             f"{self.trial.placement.label}: {counted(self.trial.identity.epochs, 'epoch')}, {self.trial.seconds:.1f} s",

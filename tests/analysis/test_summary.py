@@ -246,9 +246,9 @@ class TestGained:
         trials[2] = replace(trials[2], role="reference")
         found = summarize(findings(trials), folder="RUN", budget=3, ended="")
         assert list(found.gained) == [
-            "Best observed: p1 (trial 1), val_accuracy 0.7500.",
-            "Compared with no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %.",
-            "Compared with SE everywhere at r=16 (0.6250): +12.50 points, params +1.835 %, MACs +22.222 %.",
+            "Best observed: p1 (trial 1), val_accuracy 75.00 %.",
+            "Compared with no SE (50.00 %): +25.00 points, params +0.909 %, MACs +10.000 %.",
+            "Compared with SE everywhere at r=16 (62.50 %): +12.50 points, params +1.835 %, MACs +22.222 %.",
             "Each number is a single training: a difference may be noise until it is confirmed with fresh seeds.",
         ]
 
@@ -259,12 +259,12 @@ class TestGained:
         assert base is not None
         assert lines[0] == (
             f"Best by the model estimate (30 trainings): {best.placement} (trial {best.trial}), "
-            f"val_accuracy {best.mean:.4f}, "
-            f"90 % interval {best.lower:.4f} to {best.upper:.4f}, observed {best.metric:.4f}."
+            f"val_accuracy {100 * best.mean:.2f} %, "
+            f"90 % interval {100 * best.lower:.2f} to {100 * best.upper:.2f} %, observed {100 * best.metric:.2f} %."
         )
         against = next(line for line in lines if line.startswith("Compared with no SE"))
         assert against.startswith(
-            f"Compared with no SE ({base.mean:.4f}): {100 * (best.mean - base.mean):+.2f} points, params +"
+            f"Compared with no SE ({100 * base.mean:.2f} %): {100 * (best.mean - base.mean):+.2f} points, params +"
         )
         assert lines[-1] == (
             "Validation metric: the best of many runs is optimistic; confirm with fresh seeds before reporting."
@@ -294,5 +294,5 @@ def test_a_loss_and_a_result_without_a_metric() -> None:
     trials = trials_of((0.75, 100, "complete"), (0.5, 110, "complete"))
     trials.append(replace(trials[1], number=2, **result_of("failed", reason="RuntimeError: no")))
     found = summarize(findings(trials, objective), folder="RUN", budget=3, ended="")
-    assert "Compared with no SE (0.7500): -25.00 points, params +0.909 %, MACs +10.000 %." in found.gained
+    assert "Compared with no SE (75.00 %): -25.00 points, params +0.909 %, MACs +10.000 %." in found.gained
     assert found.failed == 1

@@ -163,7 +163,7 @@ class TestTables:
         content = summarize(findings(trials, OBJECTIVE), folder="x", budget=3, ended="e")
         assert content.best is not None
         assert content.best.placement == "p1"
-        assert "Compared with no SE (0.5000): +25.00 points, params +0.909 %, MACs +10.000 %." in content.gained
+        assert "Compared with no SE (50.00 %): +25.00 points, params +0.909 %, MACs +10.000 %." in content.gained
         assert content.gained[-1].startswith("Each number is a single training")
 
     def test_a_metric_that_is_no_share_has_its_own_unit(self) -> None:

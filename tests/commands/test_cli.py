@@ -343,7 +343,7 @@ class TestSearch:
         assert "Pareto front" in first.out
         assert "Compared with SE everywhere at r=16" in first.out
         assert str(tmp_path / "run") in first.out.replace("\n", "")
-        assert re.search(r"\[1/2\] trial 0 none: val_accuracy 0\.\d{4} \(", first.err)
+        assert re.search(r"\[1/2\] trial 0 none: val_accuracy \d+\.\d\d % \(", first.err)
         assert "\x1b" not in first.out + first.err
 
         assert main([*command, "--json"]) == 0

@@ -18,7 +18,7 @@ from se_nas.commands.results import existing_run
 from se_nas.core.config import Limits, SearchConfig
 from se_nas.core.errors import DataError, RunError
 from se_nas.core.trial import Recipe, Target
-from se_nas.report.plan_text import plan_lines
+from se_nas.report.plan_text import plan_lines, what_lines
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ class TestNoise:
         for changes in ({"data": Target(target="digits", args={"split_seed": 7})}, {"metric": "val_f1"}):
             plan = planned(beside, **changes)
             assert plan.noise == guessed_noise("share", 357)
-            assert any("a guess, since no run" in line for line in plan_lines(plan))
+            assert any("a guess for 357 validation images, since no run" in line for line in plan_lines(plan))
         loss = planned(beside, metric="val_loss", direction="minimize", budget=8)
         assert (loss.noise.sd, loss.effect) == (None, None)
         assert any("times the noise of one training" in line for line in plan_lines(loss))
@@ -148,6 +148,27 @@ class TestNoise:
         assert many is not None
         assert few > 2 * many
         assert many == pytest.approx(0.004, rel=0.05)
+
+
+class TestLimitsAndBatches:
+    def test_says_that_no_network_is_within_the_limits(self, tmp_path: Path) -> None:
+        lines = what_lines(replace(planned(tmp_path), networks=0, listed=True, trainings=2, trained=0))
+        assert "space: 0 networks, 3 decisions" in lines
+        assert any(line.startswith("limits: no network of the space is within the limits on cost") for line in lines)
+        assert "trainings: 2 of 1 epoch" in lines
+
+    def test_warns_of_few_steps_with_a_batch_size_that_has_more(self, tmp_path: Path) -> None:
+        plan = planned(tmp_path)
+
+        def said(train: int, batch: int | None) -> list[str]:
+            changed = replace(plan, images=(train, 10, 10), batch_size=batch)
+            return [line for line in what_lines(changed) if line.startswith("batch:")]
+
+        few = "in which networks learn little: give --batch-size"
+        assert said(60, 128) == [f"batch: all 60 training images (batch_size is 128), 1 step an epoch, {few} 8"]
+        assert said(400, 128) == [f"batch: 128 images, 3 steps an epoch, {few} 32"]
+        for enough in ((1081, 128), (60, 8), (60, 4), (60, None)):
+            assert said(*enough) == []
 
 
 class TestUntimed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import helpers
 import pytest
@@ -109,6 +110,11 @@ class TestTimeLeft:
         one.tell(2, {})
         assert status(9, 10, slots=4).seconds_left([one]) == pytest.approx(24)
 
+    def test_is_never_more_than_the_search_may_still_take(self) -> None:
+        for allowed, left in ((7.0, 7.0), (50.0, 30.0), (None, 30.0)):
+            now = replace(status(0, 10), allowed=lambda allowed=allowed: allowed)
+            assert now.seconds_left([], expected=6.0) == pytest.approx(left)
+
     def test_at_the_end_there_is_none(self) -> None:
         assert status(10, 10).seconds_left([]) == 0
 
@@ -124,7 +130,7 @@ class TestLines:
         with View(progress="plain") as view:
             view.stage("reading the data")
             running = trial(0, epochs=3)
-            view.begun(running, "val_accuracy")
+            view.begun(running, "val_accuracy", "share")
             view.update(status(0, 1))
             view.told(0, 0, {"epoch": 1, "batch": 1, "batches": 4, "loss": 2.0})
             view.told(0, 1, {"val_accuracy": 0.5})
@@ -133,9 +139,9 @@ class TestLines:
             view.finished(running, status(0, 1))
         lines = said.readouterr().err.splitlines()
         assert lines[0] == "reading the data ..."
-        assert lines[1].endswith(": epoch 1/3, loss 2, val_accuracy 0.5000")
-        assert ": epoch 2/3, loss 0.25, val_accuracy 0.6250" in lines[2]
-        assert lines[3].endswith(": val_accuracy 0.9000 (20.0 s)")
+        assert lines[1].endswith(": epoch 1/3, loss 2, val_accuracy 50.00 %")
+        assert ": epoch 2/3, loss 0.25, val_accuracy 62.50 %" in lines[2]
+        assert lines[3].endswith(": val_accuracy 90.00 % (20.0 s)")
         assert len(lines) == 4, "the last epoch is the end"
 
     def test_of_many_trainings_not_every_epoch(self, said: pytest.CaptureFixture[str]) -> None:
