@@ -28,8 +28,8 @@ def compare(
 ) -> Comparison:
     """Compare runs: write ``compare.html``, figures (PNG, SVG, PDF) and tables (CSV, Markdown, LaTeX) into a folder.
 
-    Runs of another metric, or of one metric in another direction, are refused. Runs on other data or with other epochs
-    are compared, since that may be the question, and marked.
+    Runs with different metrics or directions are an error. Runs on different data or with different epochs are
+    compared, since that may be the question, and marked.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def confirm(
     progress: bool | Progress = "auto",
     view: View | None = None,
 ) -> Confirmation:
-    """Confirm the finalists of a search, or go on with a confirm that was interrupted.
+    """Confirm the finalists of a search, or continue a confirm that was interrupted.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def confirm(
     Raises
     ------
     SeNasError
-        For anything that the user can mend; what was finished before is kept.
+        For anything that the user can fix; finished trainings are kept.
     """
     _check(top, finalists, seeds, max_seeds)
     if margin is not None and not 0 < margin < math.inf:

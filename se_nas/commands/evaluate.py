@@ -43,18 +43,18 @@ def evaluate(
     storage: str | None = None,
     view: View | None = None,
 ) -> Evaluation:
-    """The metric of a trained network of a run on labelled images, with its 90 % interval, in all and by class.
+    """The metric of a trained network of a run on labelled images, with its 90 % interval, overall and by class.
 
     Parameters
     ----------
     run:
-        A run folder, what `se_nas.search` returned, or an export folder.
+        A run folder, the result of `se_nas.search`, or an export folder.
     data:
-        A data set, as for a search: ``folder:PATH`` with one folder for each class. Its classes must have the names
-        of those of the run; not all of them need be there. Images of a folder are prepared as the training images were.
+        A data set, as for a search: ``folder:PATH`` with one folder for each class. Its classes are matched by name
+        with those of the run; some may be missing. Images of a folder are prepared like the training images.
     part:
-        Only the images of this part of the data set; by default all. Where they include the sealed test set of the
-        run, that is noted in its ``test_openings.jsonl``, as by `se_nas.confirm`.
+        Only the images of this part of the data set; by default all. If they include the sealed test set of the run,
+        this is recorded in its ``test_openings.jsonl``, as by `se_nas.confirm`.
     select:
         Which network, as for `se_nas.export`.
     device:

@@ -43,23 +43,24 @@ def explain(
     *,
     classes: Sequence[str] = (),
 ) -> Explanation:
-    """What the SE blocks of any network do on images: blocks of a search, of timm, of torchvision, of yours.
+    """What the SE blocks of any network do on images, whether they come from a search, timm, torchvision or your code.
 
-    Blocks are found by what they compute. Of each: its mean gates, how they vary from image to image, how much of that
-    lies between classes, saturation, and what becomes of the network when the block is frozen at its mean gates and
-    when it is taken out, as paired differences on the same images. The network is left as it was.
+    Blocks are found by what they compute. For each block: its mean gates, how they vary from image to image, how much
+    of this variation lies between classes, saturation, and how the metric changes when the block is frozen at its mean
+    gates or removed, as paired differences on the same images. The network is not changed.
 
     Parameters
     ----------
     network:
         On any device.
     images:
-        As the network takes them: a tensor (n, channels, *size), or batches, such as a DataLoader gives: tensors, or
-        pairs of images and labels.
+        Prepared as the network expects them: a tensor (n, channels, *size), or batches as from a DataLoader: tensors,
+        or pairs of images and labels.
     labels:
-        Class numbers (n,), where the batches do not have them. Without any nothing is said of classes and accuracy.
+        Class numbers (n,), if the batches do not include them. Without labels nothing is reported about classes and
+        accuracy.
     classes:
-        The names of the classes, by their numbers.
+        The names of the classes, in the order of their numbers.
 
     Raises
     ------
@@ -113,17 +114,17 @@ def explain_run(
 ) -> Explained:
     """What the SE blocks of a trained network of a run do on its validation images.
 
-    Tables and figures are written into ``RUN/explain``, and the report of the run is made again with them.
+    Tables and figures are written to ``RUN/explain``, and the report of the run is rebuilt with them.
 
     Parameters
     ----------
     run:
         A run folder.
     select:
-        Which network, as for `se_nas.export`. By default the recommended one; if that has no SE, or no weights here,
-        the best with SE that has.
+        Which network, as for `se_nas.export`. By default the recommended one; if that has no SE, or its weights are
+        not in the folder, the best one with SE whose weights are.
     images:
-        At most so many; by default as many as take minutes.
+        Maximum number of images; by default as many as take minutes.
     device:
         ``auto``, ``cpu``, ``cuda``, ...
     trust, storage, view:

@@ -100,48 +100,48 @@ def export(
     storage: str | None = None,
     view: View | None = None,
 ) -> Export:
-    """Write a network of a run to a folder, in formats that are each proven to give what the trained network gives.
+    """Export a network of a run to a folder; each file is verified against the trained network.
 
-    Every file is loaded in a process of its own and run on real validation images. If one is not equal, nothing is
-    left. The folder is there whole or not at all.
+    Every file is loaded in a process of its own and run on real validation images. If the outputs of one differ,
+    nothing is written: the folder is complete or not there at all.
 
     Parameters
     ----------
     run:
-        A run folder, or what `se_nas.search` returned.
+        A run folder, or the result of `se_nas.search`.
     select:
         ``recommended``, ``folded``, ``observed-best``, ``knee``, ``baseline``, ``reference``, ``given``, ``trial=N`` or
         ``max-COST=X``: see `se_nas.analysis.selection.select`.
     formats:
-        Of ``safetensors`` (always written), ``python``, ``pt2``, ``pt2-half``, ``onnx``, ``onnx-half``,
-        ``onnx-int8``; a list, or names with commas.
+        Any of ``safetensors`` (always written), ``python``, ``pt2``, ``pt2-half``, ``onnx``, ``onnx-half``,
+        ``onnx-int8``; a list, or names separated by commas.
     to:
         The folder to write; by default ``RUN/export-KEY``.
     force:
-        Whether an export that is there already is replaced.
+        Whether to replace an existing export.
     license:
-        What the model card says, such as ``apache-2.0``.
+        The license stated in the model card, such as ``apache-2.0``.
     opset:
         Version of the ONNX operator set.
     max_drop:
         Accuracy that half precision and quantisation may lose, between 0 and 1.
     fold:
-        Whether SE blocks that are constants in effect are folded into the neighbouring weights.
+        Whether to fold effectively constant SE blocks into the neighbouring weights.
     fold_margin:
-        With `fold`: the loss up to which a block counts as such, by a paired test on validation images; points where
-        the metric is a share (default 0.1), else in its unit.
+        With `fold`: the loss up to which a block is treated as constant, by a paired test on validation images; in
+        points if the metric is a share (default 0.1), else in its unit.
     trust:
-        Whether code that the folder names is run though you have not given its name on this machine.
+        Whether to run code that the folder names even if you have never given its name on this machine.
     storage:
         The storage that the folder names, if its study is not in the folder itself.
     view:
-        What shows what is being done; by default nothing does.
+        Shows what is being done; by default nothing is shown.
 
     Raises
     ------
     SeNasError
-        If there is no such trial or format, a package is missing, the folder is there already, the network cannot be
-        written in a format, or a proof fails.
+        If there is no such trial or format, a package is missing, the folder already exists, the network cannot be
+        written in a format, or a verification fails.
     """
     names = check_formats(listed_names(formats))
     if not 0 <= max_drop <= 1:

@@ -63,9 +63,9 @@ def fold(
     *,
     margin: float = MARGIN,
 ) -> Folded:
-    """Fold SE blocks that are constants in effect into the neighbouring weights, of any network.
+    """Fold effectively constant SE blocks of any network into the neighbouring weights.
 
-    The network itself is left as it was; `Folded.network` is the folded copy, `Folded.folds` says what became of each
+    The network itself is not changed; `Folded.network` is the folded copy, `Folded.folds` says what was done with each
     block.
 
     Parameters

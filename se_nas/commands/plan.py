@@ -30,15 +30,15 @@ from se_nas.space.pricing import CACHE, FITS
 def plan(
     config: SearchConfig | None = None, *, view: View | None = None, **settings: Unpack[SearchSettings]
 ) -> SearchPlan:
-    """What `se_nas.search` with these settings would do: images, networks, trainings, time, memory, disk, and effect.
+    """What `se_nas.search` would do with these settings: images, networks, trainings, time, memory, disk, and effect.
 
-    Nothing is trained but a few steps, which are timed and forgotten. The run folder is read, not written; data are
-    prepared in a folder of their own, which is gone afterwards. A `view` shows what is being done.
+    Only a few training steps are run, to time them. The run folder is read, not written; the data are prepared in a
+    temporary folder. A `view` shows what is being done.
 
     Raises
     ------
     SeNasError
-        Where the search itself would not begin.
+        If the search itself could not start.
     """
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))

@@ -34,17 +34,17 @@ def predict(
     trust: bool = False,
     storage: str | None = None,
 ) -> Predictions:
-    """The class of each image by a trained network of a run, with its probability.
+    """The class of each image according to a trained network of a run, with its probability.
 
-    Image files are prepared as the training images were: grey or colour, size, background, scale, mean and deviation.
+    Image files are prepared like the training images: grey or colour, size, background, scale, mean and deviation.
 
     Parameters
     ----------
     run:
-        A run folder, what `se_nas.search` returned, or an export folder.
+        A run folder, the result of `se_nas.search`, or an export folder.
     images:
-        Names of image files or of folders of them; or an array (n, channels, *size) in the units of the data set that
-        was searched, which for a LightningDataModule are those that the network takes.
+        Names of image files or of folders of images; or an array (n, channels, *size) in the units of the data set of
+        the search (for a LightningDataModule: as the network expects them).
     select:
         Which network, as for `se_nas.export`.
     device:
@@ -55,7 +55,7 @@ def predict(
     Raises
     ------
     SeNasError
-        If there is no such network, it gives no class for an image, or an image cannot be read or does not fit.
+        If there is no such network, it does not predict classes, or an image cannot be read or does not fit.
     """
     trained = trained_network(run, select=select, trust=trust, storage=storage)
     check_classes(trained)

@@ -98,8 +98,8 @@ class SearchResult:
     def plot(self, cost: str | None = None) -> Figure:
         """The front as a figure of plotly, which a notebook shows: the chart of ``report.html``, with its hover texts.
 
-        Over the cost that was searched for, or another that the trials have. ``front.png`` and ``front.svg`` in the run
-        folder are the same for papers; ``write_html`` of the figure makes a page of it.
+        Over the cost of the search, or another cost that the trials have. ``front.png`` and ``front.svg`` in the run
+        folder are versions for papers; ``write_html`` of the figure saves it as a page.
         """
         return front_figure(self.found, self.summary, cost=cost, confirmation=read_confirmed(self.folder))
 
@@ -195,14 +195,14 @@ def write_page_of(run: RunFolder, study: Study, *, refresh: float | None = None)
 
 
 def report_again(folder: Path, *, figures: Path | None = None, storage: str | None = None) -> SearchResult:
-    """Make all views of a run again, from its study alone, which is only read.
+    """Rebuild all views of a run from its study alone, which is only read.
 
-    While a search works in the folder, its files are left to it: only the page is written, as of now.
+    While a search is running in the folder, only the page is written, with the results so far.
 
     Parameters
     ----------
     figures:
-        A folder for figures and tables as papers want them, see `se_nas.report.figures.write_paper`.
+        A folder for figures and tables for papers, see `se_nas.report.figures.write_paper`.
     storage:
         The storage that the folder names, if its study is not in the folder itself.
     """

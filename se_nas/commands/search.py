@@ -38,26 +38,26 @@ def search(
     view: View | None = None,
     **settings: Unpack[SearchSettings],
 ) -> SearchResult:
-    """Search, or go on with the search in the run folder of the configuration.
+    """Run a search, or continue the search in the run folder of the configuration.
 
     ``search(backbone="resnet20", data="digits", budget=50, epochs=5)`` is the command line's search; see
-    `se_nas.core.overrides.configured` for what a setting may be.
+    `se_nas.core.overrides.configured` for the possible settings.
 
     Parameters
     ----------
     on_trial:
-        Is called with every trial when it has ended. If it returns ``"stop"``, nothing new is trained.
+        Called with every trial when it has ended. If it returns ``"stop"``, no new training is started.
 
     progress:
-        ``auto``: drawn below the cell of a notebook and on a terminal, nothing elsewhere; ``plain``: lines on standard
-        error; True: drawn where it can be, else lines; False: nothing.
+        ``auto``: a live display in a notebook or a terminal, nothing elsewhere; ``plain``: lines on standard error;
+        True: a live display where possible, else lines; False: nothing.
     view:
-        What shows it instead.
+        Shows the progress instead.
 
     Raises
     ------
     SeNasError
-        For anything that the user can mend; what was finished before is kept.
+        For anything that the user can fix; finished trainings are kept.
     """
     config = configured(config, settings)
     run = RunFolder(Path(config.out) if config.out else default_folder(config))

@@ -310,15 +310,15 @@ def trusted_backbone(record: Exported, folder: Path, *, trust: bool) -> Target:
 
 
 def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
-    """The network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
+    """Load the network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
 
-    A backbone from a Python file is taken from where it was, else from the copy in the folder.
+    If the backbone is in a Python file, that file is used, or if it is gone the copy in the folder.
 
     Parameters
     ----------
     trust:
-        Whether code that the folder names is run, though it is neither built in nor installed as a plug-in, nor a name
-        that you searched or trained with on this machine. Read the folder's code before.
+        Whether to run code that the folder names even if it is neither built in nor installed as a plug-in, nor a name
+        that you have searched or trained with on this machine. Read the folder's code first.
 
     Raises
     ------

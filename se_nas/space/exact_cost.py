@@ -182,7 +182,7 @@ class CostModel:
 
 
 def cost(model: nn.Module, *, input_shape: tuple[int, ...]) -> Cost:
-    """Exact cost of a network for one image, by a full trace. The network is left alone.
+    """Exact cost of a network for one image, by a full trace. The network is not changed.
 
     Parameters
     ----------

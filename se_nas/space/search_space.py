@@ -19,7 +19,7 @@ from se_nas.space.spec import Reduction, read_space
 
 
 class SearchSpace(Space):
-    """The placements of a network, for use in anybody's Optuna study."""
+    """The placements of a network, for use in your own Optuna study."""
 
     @classmethod
     def from_model(
@@ -36,28 +36,27 @@ class SearchSpace(Space):
         input_shape:
             (channels, *size) of one image.
         space:
-            A built-in name, a YAML file, or the mapping that such a file holds.
+            A built-in name, a YAML file, or a mapping with the content of such a file.
         """
         spec = read_space(space)
         return cls(spec, units_of(model, input_shape, spec.units))
 
     def suggest(self, trial: Any) -> Placement:
-        """The placement that a trial proposes, by one ``suggest_int`` for each parameter.
+        """The placement that a trial proposes, with one ``suggest_int`` for each parameter.
 
-        The number of a parameter is the level of `parameters`, counted among those that may be proposed. The two are
-        equal unless the space leaves out `none` or the reduction of the reference placement (16): such levels are not
-        offered.
+        The value of a parameter is the index of a level in `parameters`, counting only the levels that may be proposed.
+        These are all levels, unless the space leaves out `none` or the reduction of the reference placement (16).
         """
         params = {name: trial.suggest_int(name, 0, len(self.searched(name)) - 1) for name in self.parameters}
         return self.from_params(params)
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What `suggest` draws from, for samplers that are told the space, and for ``study.ask(distributions)``."""
+        """What `suggest` draws from, for samplers that need the space, and for ``study.ask(distributions)``."""
         return distributions({name: self.searched(name) for name in self.parameters})
 
     def from_params(self, params: Mapping[str, Any]) -> Placement:
-        """The placement of the parameters of a trial; those that are not of this space are left alone.
+        """The placement of the parameters of a trial; parameters that do not belong to this space are ignored.
 
         SpaceError if one is missing or out of range.
         """
@@ -78,7 +77,7 @@ def insert(
     units: tuple[Unit, ...] | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of a network with the blocks of a placement; the network itself is left alone.
+    """A copy of a network with the blocks of a placement; the network itself is not changed.
 
     >>> from se_nas.backbones.resnet import resnet
     >>> network = insert(resnet(depth=8), "layer3=16", input_shape=(3, 32, 32))
@@ -89,19 +88,19 @@ def insert(
     ----------
     placement:
         A placement; text such as ``all:16``, ``layer3=16,layer4=8`` or ``layer3=eca,layer4=8:cbam`` with names of
-        stages, units or modules around units, as `Space.parse` reads it; or a mapping of such names to reductions. What
-        is not named has no block.
+        stages, units or modules that contain units, as `Space.parse` reads it; or a mapping of such names to
+        reductions. Units that are not named get no block.
     input_shape:
-        (channels, *size) of one image, for finding the sites.
+        (channels, *size) of one image, used to find the sites.
     units:
-        The units of the space that the placement is of, where that names them by hand.
+        The units of the space of the placement, if that space names them itself.
     seed:
-        Of the blocks' weights.
+        Seed of the blocks' weights.
 
     Raises
     ------
     SpaceError
-        If the placement is of another backbone, or its text cannot be read.
+        If the placement belongs to another backbone, or its text cannot be read.
     """
     units = units or find_units(model, input_shape)
     if isinstance(placement, Mapping):
@@ -115,4 +114,4 @@ def insert(
 
 
 insert_se = insert
-"""The name of before there were other blocks."""
+"""The earlier name, from before there were other blocks."""

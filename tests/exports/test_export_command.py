@@ -127,8 +127,8 @@ def test_a_network_of_a_users_own_file(mine: SearchResult, tmp_path: Path) -> No
     card = (target / "README.md").read_text()
     assert f"| {100 * int8.accuracy:.2f} % ({100 * int8.trained_accuracy:.2f} %) |" in card
     assert json.loads((target / "proof.json").read_text())[3]["accuracy"] == int8.accuracy
-    for text in ("license: \"apache-2.0\"", "| `network.onnx` |", "network.load()", "(image - mean) / std", "357 validation", "trial 1",
-                 f"{100 * done.proofs[0].accuracy:.2f} %"):  # fmt: skip
+    for text in ("license: \"apache-2.0\"", "| `network.onnx` |", "network.load()", "(image - mean) / std",
+                 "357 validation", "trial 1", f"{100 * done.proofs[0].accuracy:.2f} %"):  # fmt: skip
         assert text in card, text
     _onnx_says_what_it_is(target / "network.onnx", done)
     assert not [path for path in target.rglob("*") if path.name == "__pycache__"]
