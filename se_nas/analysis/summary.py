@@ -27,6 +27,7 @@ from se_nas.core.words import (
     gain_span,
     in_words,
     level_of,
+    levels_of,
     reference_name,
 )
 from se_nas.samplers.front import TOLD_APART
@@ -69,6 +70,11 @@ class Network:
     def value(self) -> float:
         """The model's estimate of the metric where there is one, else that of the one training."""
         return self.metric if self.mean is None else self.mean
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 90 % interval of the estimate; 0 where there is none."""
+        return self.lower or 0.0, self.upper or 0.0
 
     @classmethod
     def of(cls, row: pd.Series) -> Network:
@@ -257,7 +263,8 @@ def _gained(summary: Summary) -> list[str]:
     if best.mean is not None:
         lines = [
             f"Best by the model estimate ({counted(summary.complete, 'training')}): {name} "
-            f"{level_of(best.mean, unit)}, 90 % interval {_span(best, unit)}, observed {level_of(best.metric, unit)}."
+            f"{level_of(best.mean, unit)}, 90 % interval {levels_of(*best.interval, unit)}, "
+            f"observed {level_of(best.metric, unit)}."
         ]
         if best.tied_with is not None:
             rival = next(n for n in summary.front if n.trial == best.tied_with)
@@ -280,12 +287,6 @@ def _gained(summary: Summary) -> list[str]:
         else "Each number is a single training: a difference may be noise until it is confirmed with fresh seeds."
     )
     return lines
-
-
-def _span(network: Network, unit: str) -> str:
-    """The interval of the model estimate, with the unit once."""
-    low, high = (level_of(end or 0.0, unit) for end in (network.lower, network.upper))
-    return f"{low.removesuffix(' %')} to {high}" if unit == "share" else f"{low.removesuffix(unit).rstrip()} to {high}"
 
 
 def _percent(costs: Mapping[str, float], base: Mapping[str, float], name: str) -> str:

@@ -28,12 +28,19 @@ def added_costs(
 
 def price_text(added: Mapping[str, float]) -> str:
     """What costs are higher by, in percent by name, as the end of a sentence."""
-    words = [f"{_percent(value)} {cost_facts(name).word}" for name, value in added.items()]
+    words = [_percent(value, name) for name, value in added.items()]
     return f" for {listed(words)}" if words else ""
 
 
-def _percent(value: float) -> str:
-    return f"{abs(value):.2g} % {'more' if value >= 0 else 'less'}"
+def _percent(value: float, cost: str) -> str:
+    """A difference of a cost in words.
+
+    >>> _percent(10, "params"), _percent(-2.5, "params"), _percent(-2.5, "latency")
+    ('10 % more parameters', '2.5 % fewer parameters', '2.5 % less latency')
+    """
+    facts = cost_facts(cost)
+    fewer = "fewer" if facts.whole or cost == "gflops" else "less"
+    return f"{abs(value):.2g} % {'more' if value >= 0 else fewer} {facts.word}"
 
 
 def _names_of_costs(cost: str, known: Mapping[str, CostValue]) -> list[str]:
@@ -137,9 +144,10 @@ def _ceiling(difference: Difference, sign: float) -> float:
 
 
 def _not_worth_it(c: Confirmation, ceiling: float) -> Sentence:
-    margin = amount(c.margin, c.unit, signed=False)
+    margin, number = amount(c.margin, c.unit, signed=False), len(c.family)
+    none = f"none of the {number} compared placements gains" if number > 1 else "the compared placement does not gain"
     return Sentence(
-        text=f"Not worth it: none of the {len(c.family)} compared placements gains {margin} or more over the "
+        text=f"Not worth it: {none} {margin} or more over the "
         "plain backbone "
         f"(at most {amount(max(ceiling, 0.0), c.unit, signed=False)} by {ALONE} intervals; 5 % risk of error); "
         "ship the plain backbone.",

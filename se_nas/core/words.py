@@ -171,6 +171,16 @@ def level_of(value: float, unit: str) -> str:
     return f"{100 * value:.2f} %" if unit == "share" else f"{value:.4g} {unit}".rstrip()
 
 
+def levels_of(low: float, high: float, unit: str) -> str:
+    """An interval of values of a metric, with its unit once.
+
+    >>> levels_of(0.67, 0.765, "share"), levels_of(0.4, 0.5, "nats")
+    ('67.00 to 76.50 %', '0.4 to 0.5 nats')
+    """
+    shown = level_of(low, unit).removesuffix("%" if unit == "share" else unit).rstrip()
+    return f"{shown} to {level_of(high, unit)}"
+
+
 def within(low: float, high: float, unit: str) -> tuple[float, float]:
     """An interval of values of a metric; of shares it ends at 0 and 1.
 

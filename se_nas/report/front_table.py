@@ -14,6 +14,7 @@ from se_nas.core.words import (
     cost_with_unit,
     flops_told_apart,
     level_of,
+    levels_of,
     scale_of,
 )
 from se_nas.report.fitted_table import Column, FittedTable
@@ -65,14 +66,9 @@ def _values(networks: Sequence[Network], summary: Summary) -> list[Column]:
     return [
         Column(head=summary.objective.metric, cells=observed, rank=4),
         Column(head="mean", cells=["" if n is None else level_of(n.mean or 0.0, unit) for n in known]),
-        Column(head="90 % interval", rank=5, cells=["" if n is None else _span(n, unit) for n in known]),
+        Column(head="90 % interval", rank=5, cells=["" if n is None else levels_of(*n.interval, unit) for n in known]),
         Column(head="p_front", rank=7, cells=["" if n is None else f"{n.p_front:.2f}" for n in known]),
     ]  # fmt: skip
-
-
-def _span(network: Network, unit: str) -> str:
-    low, high = (level_of(end or 0.0, unit) for end in (network.lower, network.upper))
-    return f"{low.removesuffix(' %')} to {high}" if unit == "share" else f"{low} to {high}"
 
 
 def _against_no_se(networks: Sequence[Network], summary: Summary) -> list[Column]:

@@ -101,7 +101,7 @@ class TestVerdict:
         assert "10 % more parameters" in verdict.sentences[0].text
         assert verdict.sentences[1].numbers["p"] == 0.01
         cheaper = final_verdict(confirmation((0.6, 900, against(0.05, 0.01, beats=True))))
-        assert "10 % less parameters" in cheaper.sentences[0].text
+        assert "10 % fewer parameters" in cheaper.sentences[0].text
 
     @pytest.mark.parametrize(
         ("difference", "words"),
@@ -231,6 +231,9 @@ class TestWords:
     def test_where_even_the_upper_end_is_no_gain_it_is_none(self) -> None:
         found = final_verdict(replace(confirmation((0.6, 1100, against(-0.05, 0.01, beats=False, p=1.0))), margin=0.01))
         assert "(at most 0.00 points by individual intervals;" in found.sentences[0].text
+        assert found.sentences[0].text.startswith(
+            "Not worth it: the compared placement does not gain 1.00 points or more"
+        )
         assert found.sentences[0].numbers["ceiling"] == pytest.approx(-0.04)
 
     def test_of_what_is_undecided(self) -> None:
