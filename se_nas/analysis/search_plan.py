@@ -57,7 +57,7 @@ def guessed_noise(unit: str, images: int) -> Noise:
     `GUESSED_ERRORS` among so many.
 
     >>> [round(guessed_noise("share", images).sd, 4) for images in (10_000, 100)], guessed_noise("nats", 100).sd
-    ([0.0041, 0.0085], None)
+    ([0.0043, 0.0155], None)
     """
     if unit != "share" or images < 1:
         return Noise(sd=None, guessed=True)

@@ -76,7 +76,7 @@ def add_compare(parser: ArgumentParser) -> None:
 
 def run_compare(given: Namespace) -> int:
     """``se-nas compare``; the exit code."""
-    for run in given.runs:
+    for run in given.runs if len({Path(run).resolve() for run in given.runs}) == len(given.runs) > 1 else ():
         check_run(run, storage=given.storage)
     with at_work(given) as view:
         from se_nas.commands.compare import compare

@@ -217,7 +217,7 @@ class TestCommand:
         said = capsys.readouterr().err.splitlines()
         starts = [
             "Plan: resnet8 on digits", "images: 1,081 to train on", "space: 64 networks", "trainings: 2 of 1 epoch",
-            "time: about", "effect: 2 trainings are too few", "noise of one training: 0.5", "memory: ", "disk: ",
+            "time: about", "effect: 2 trainings are too few", "noise of one training: 0.8", "memory: ", "disk: ",
             "[1/2] trial 0 none",
         ]  # fmt: skip
         places = [next(i for i, line in enumerate(said) if line.startswith(start)) for start in starts]

@@ -125,7 +125,7 @@ class TestPage:
         trials = trials_of(*((0.5, 10 + i, state) for i, state in enumerate(states)))
         text = render(page_of(trials, space8))
         if "complete" not in states:
-            assert "trainings are too few to say whether SE helps here" in text
+            assert "too few to say whether SE helps here" in text
         if "failed" in states:
             assert "failed" in text
 
