@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -113,8 +113,11 @@ class Notebook:
     """Characters of a line."""
     KEPT = 40
     """Lines that stay, at most: the last ones."""
+    _free: ClassVar[Notebook | None] = None
+    """What a screen that showed the loading of libraries leaves to the next one of the same cell: its display."""
 
     def __init__(self) -> None:
+        self.cell = 0
         self._lines: list[str] = []
         self._handle: Any = None
         self._shown = ""
@@ -123,10 +126,13 @@ class Notebook:
         self._drawing = threading.Lock()
 
     def start(self, draw: Draw, tick: Callable[[], None]) -> None:
-        from IPython.display import HTML, display  # which is there where there is a notebook
+        from IPython import get_ipython  # which is there where there is a notebook
+        from IPython.display import HTML, display
 
-        self._draw = draw
-        self._handle = display(HTML(""), display_id=True)
+        self._draw, self.cell = draw, getattr(get_ipython(), "execution_count", 0)
+        free, Notebook._free = Notebook._free, None
+        again = free is not None and free.cell == self.cell
+        self._handle = free._handle if free is not None and again else display(HTML(""), display_id=True)
         self._clock = _Clock(1.0, self.redraw)
 
     def stop(self) -> None:
@@ -186,6 +192,7 @@ def while_loading() -> Iterator[None]:
         yield
     finally:
         screen.stop()
+        Notebook._free = screen
 
 
 class _Clock:

@@ -173,7 +173,7 @@ class TestTables:
             replace(t, metrics={n: replace(m, value=t.metrics[n].value) for n, m in loss.items()}) for t in trials
         ]
         content = summarize(findings(trials, replace(OBJECTIVE, direction="minimize")), folder="x", budget=3, ended="e")
-        assert "Compared with no SE (1.5000): -0.25 nats, params +0.909 %, MACs +10.000 %." in content.gained
+        assert "Compared with no SE (1.5 nats): -0.25 nats, params +0.909 %, MACs +10.000 %." in content.gained
 
 
 class TestFigures:
