@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/where_se_pays"))
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    content = yaml.safe_load((HERE / "settings.yaml").read_text())
+    content = yaml.safe_load((HERE / "settings.yml").read_text())
     if not given.table:
         places = {name: getattr(given, name) for name in ("cifar10", "cifar100", "aeon")}
         for name in content["settings"]:
