@@ -25,6 +25,10 @@ from se_nas.core.errors import ConfigError, SeNasError, did_you_mean
 from se_nas.core.files import path_text, user_path
 from se_nas.core.latency_names import LATENCY, milliseconds
 from se_nas.core.overrides import SHORT, TARGETS, WORDS, build, grouped, names_of, read_config, wrong_value
+from se_nas.core.own_blocks import named_blocks, own_blocks
+from se_nas.core.placement import Placement
+from se_nas.core.serialization import from_plain
+from se_nas.core.trust import check_trust
 from se_nas.core.version import __version__
 
 LATENCY_LIMIT = f"max.{LATENCY}"
@@ -148,15 +152,26 @@ def _of_the_run(arguments: Sequence[str]) -> list[str]:
     file = user_path(values[-1]) if values and values[-1].endswith(".json") else None
     if file is None or not file.is_file():
         return []
-    for folder in (file.parent, file.parent.parent):
-        if (folder / "config.yaml").is_file():
-            return _followed(folder, read_config(str(folder / "config.yaml"), TrainConfig), arguments)
     try:
         raw = from_json_text(text_of(file, largest=LARGEST_JSON))
     except (OSError, UnreadableError):
         return []  # said where the placement is read
+    _check_blocks(file, raw, arguments)
+    for folder in (file.parent, file.parent.parent):
+        if (folder / "config.yaml").is_file():
+            return _followed(folder, read_config(str(folder / "config.yaml"), TrainConfig), arguments)
     there = isinstance(raw, dict) and "backbone" in raw
     return _followed(file.parent, {"backbone": raw["backbone"]}, arguments) if there else []
+
+
+def _check_blocks(file: Path, raw: Any, arguments: Sequence[str]) -> None:
+    """PluginError if a placement file names blocks whose code may not be run."""
+    try:
+        placement = from_plain(raw.get("placement", raw) if isinstance(raw, dict) else raw, Placement)
+    except SeNasError:  # said where it is read
+        return
+    trust = any(argument.partition("=")[0] == "--trust" for argument in arguments)
+    check_trust(named_blocks(own_blocks(placement.choices.values())), where=file, trust=trust)
 
 
 def _followed(folder: Path, settings: dict[str, Any], arguments: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from se_nas.analysis.gate_report import gate_check
 from se_nas.analysis.probe_report import Probe, probe_check
 from se_nas.core.config import Limits
 from se_nas.core.costs import cost_facts
+from se_nas.core.errors import PluginError
 from se_nas.core.trial import Trial
 from se_nas.core.words import ALONE, amount, in_words
 from se_nas.space.exact_cost import NOTHING, Cost, se_cost
@@ -206,7 +207,10 @@ def _options(found: Findings, base: Trial, limits: Limits) -> Iterator[_Option]:
 
 
 def _added(decision: Decision, part: Part) -> Cost | None:
-    """What the choices of a decision add; None without SE, or where the closed form does not know it (`keep`)."""
+    """What the choices of a decision add; None without a block, or where that is not known.
+
+    It is not of `keep`, nor of a block whose code is not at hand or not trusted.
+    """
     total, blocks = NOTHING, 0
     for unit in decision.units:
         choice = part.choices[unit.name]
@@ -214,6 +218,9 @@ def _added(decision: Decision, part: Part) -> Cost | None:
             return None
         if choice.kind == "se":
             site = unit.site(choice.position)
-            total += se_cost(site.channels, site.size, choice).times(site.uses)
+            try:
+                total += se_cost(site.channels, site.size, choice).times(site.uses)
+            except PluginError:
+                return None
             blocks += 1
     return total if blocks else None

@@ -17,7 +17,7 @@ from se_nas.core.files import user_path
 from se_nas.core.placement import Placement
 from se_nas.core.ranges import check_whole
 from se_nas.data.base import DataInfo
-from se_nas.engine.trusted import check_config
+from se_nas.engine.trusted import blocks_of, check_config
 from se_nas.insertion.insert import insert_choices
 from se_nas.report.view import View
 from se_nas.runtimes.bench import check_bench_formats, entries_of, export_bench
@@ -33,7 +33,7 @@ def bench_run(
     names = check_bench_formats(formats)
     run_folder, study = existing_run(Path(run), storage=storage)
     config, data = stored(study, "config", SearchConfig), stored(study, "data", DataInfo)
-    check_config(config, where=run_folder.path, trust=trust, only=("backbone",))
+    check_config(config, where=run_folder.path, trust=trust, only=("backbone",), blocks=blocks_of(study))
     space, found = study.space, study.findings()
     number = batch or config.latency_batch
     check_whole("latency_batch", number)

@@ -50,7 +50,7 @@ from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.rounds import train_fixed, train_in_rounds
 from se_nas.engine.run_folder import RunFolder, clear_errors, differences
 from se_nas.engine.study import Study
-from se_nas.engine.trusted import check_config
+from se_nas.engine.trusted import blocks_of, check_config
 from se_nas.report.view import Progress, View
 from se_nas.training.provenance import commit, versions
 
@@ -121,7 +121,7 @@ def confirm(
         _, study = existing_run(folder.path, storage=storage, read_only=False)
         config = _config(study, folder, epochs=epochs, workers=workers, device=device, executor=executor)
         given = () if executor is None else ("executor",)
-        check_config(config, where=folder.path, trust=trust, given=("sampler", *given))  # no sampler proposes here
+        check_config(config, where=folder.path, trust=trust, given=("sampler", *given), blocks=blocks_of(study))
         problem = _problem(study, folder, config, shown)
         if (loop := problem.loop) is not None and loop.test is None:
             raise RunError(

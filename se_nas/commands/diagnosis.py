@@ -21,7 +21,7 @@ from se_nas.engine.gates import Trained, explain_trial, network_to_look_at
 from se_nas.engine.run_folder import RunFolder
 from se_nas.engine.storage import study_names
 from se_nas.engine.study import Study
-from se_nas.engine.trusted import check_config
+from se_nas.engine.trusted import blocks_of, check_config
 
 
 def explained(
@@ -87,7 +87,7 @@ def _gates(
         run=run.path, backbone=config.backbone, units=study.space.units, data=data, objective=found.objective
     )
     try:
-        check_config(config, where=run.path, trust=False, only={"backbone", "data", "task"})
+        check_config(config, where=run.path, trust=False, only={"backbone", "data", "task"}, blocks=blocks_of(study))
         with torch.random.fork_rng(devices=[]):
             return explain_trial(trained, trial, each=False), ""
     except Exception as error:  # whatever the user's network or data raise: all else of the report is still true

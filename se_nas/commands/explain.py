@@ -28,7 +28,7 @@ from se_nas.engine.block_times import block_times
 from se_nas.engine.explaining import ACCURACY, Shown, explain_network
 from se_nas.engine.gates import Trained, explain_trial, network_to_look_at, weights_of
 from se_nas.engine.run_folder import clear_errors
-from se_nas.engine.trusted import check_config, check_data
+from se_nas.engine.trusted import blocks_of, check_config, check_data
 from se_nas.exports.bundle import kept_weights
 from se_nas.report.figures import csv_of
 from se_nas.report.gates_figure import save_gates
@@ -144,7 +144,7 @@ def explain_run(
     data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
     trial, note = _chosen(found, folder.path, select, confirmed_trials(study, confirmation))
     place = choose_devices(replace(config, device=device, workers=1, trials_per_device=None, devices_per_trial=1))[0]
-    check_config(config, where=folder.path, trust=trust, only=("backbone", "task"))
+    check_config(config, where=folder.path, trust=trust, only=("backbone", "task"), blocks=blocks_of(study))
     check_data(data, where=folder.path, trust=trust)
     trained = Trained(
         run=folder.path, backbone=config.backbone, units=study.space.units, data=data, objective=found.objective

@@ -28,7 +28,7 @@ from se_nas.core.words import in_words, level_of
 from se_nas.data.base import DataInfo
 from se_nas.engine.gates import Trained as TrainedNetworks
 from se_nas.engine.gates import network_to_look_at
-from se_nas.engine.trusted import check_config, check_data
+from se_nas.engine.trusted import blocks_of, check_config, check_data
 from se_nas.exports.bundle import (
     Advice,
     Estimate,
@@ -162,7 +162,7 @@ def export(
     target = default if to is None else user_path(to).absolute()
     _check_target(target, force=force)
     data, config = stored(study, "data", DataInfo), stored(study, "config", SearchConfig)
-    check_config(config, where=run_folder.path, trust=trust, only=("backbone",))
+    check_config(config, where=run_folder.path, trust=trust, only=("backbone",), blocks=blocks_of(study))
     check_data(data, where=run_folder.path, trust=trust)
     record = describe(
         trial,

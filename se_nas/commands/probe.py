@@ -20,7 +20,7 @@ from se_nas.engine.opening import check_same
 from se_nas.engine.problem import Problem, prepare
 from se_nas.engine.run_folder import STUDY, RunFolder, clear_errors
 from se_nas.engine.study import Study
-from se_nas.engine.trusted import check_config
+from se_nas.engine.trusted import blocks_of, check_config
 from se_nas.executors.build import open_executor
 from se_nas.report.view import View
 from se_nas.training.tasks import TASKS
@@ -46,7 +46,7 @@ def probe_learning_rate(
     with run.locked(), view or View(quiet=True) as shown, clear_errors(run.path):
         kept = stored(study, "config", SearchConfig)
         config = replace(kept, out=str(run.path), storage=None if study.url == run.storage else study.url)
-        check_config(config, where=run.path, trust=trust, given=("sampler",))
+        check_config(config, where=run.path, trust=trust, given=("sampler",), blocks=blocks_of(study))
         problem = prepare(config, run.path, init=start_of(study), stage=shown.stage)
         check_same(study, problem, run)
         _check_heeds(problem)

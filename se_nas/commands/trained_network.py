@@ -20,7 +20,7 @@ from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
 from se_nas.data.store import open_part
 from se_nas.engine.gates import Trained
-from se_nas.engine.trusted import check_config
+from se_nas.engine.trusted import blocks_of, check_config
 from se_nas.exports.bundle import (
     Exported,
     describe,
@@ -28,6 +28,7 @@ from se_nas.exports.bundle import (
     load,
     read_exported,
     trusted_backbone,
+    trusted_placement,
 )
 from se_nas.exports.names import PLACEMENT, WEIGHTS
 from se_nas.training.devices import choose_devices
@@ -87,7 +88,7 @@ def trained_network(
     trial = select_trial(findings, select, read_confirmed(found.path))
     weights = kept_weights(found.path, trial)
     config, data = stored(study, "config", SearchConfig), stored(study, "data", DataInfo)
-    check_config(config, where=found.path, trust=trust, only=("backbone",))
+    check_config(config, where=found.path, trust=trust, only=("backbone",), blocks=blocks_of(study))
     networks = Trained(
         run=found.path, backbone=config.backbone, units=study.space.units, data=data, objective=findings.objective
     )
@@ -115,7 +116,11 @@ def _of_export(folder: Path, select: str, trust: bool) -> TrainedNetwork:
         )
     above = folder.absolute().parent
     return TrainedNetwork(
-        record=replace(record, backbone=trusted_backbone(record, folder, trust=trust)),
+        record=replace(
+            record,
+            backbone=trusted_backbone(record, folder, trust=trust),
+            placement=trusted_placement(record, folder, trust=trust),
+        ),
         data=record.data,
         weights=folder / WEIGHTS,
         open=lambda: load(folder, trust=trust),

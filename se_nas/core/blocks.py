@@ -6,7 +6,8 @@ The modules are in `se_nas.insertion.attention`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from se_nas.core.errors import SpaceError
 
@@ -17,6 +18,10 @@ SE = "se"
 """The block of the SE paper, which is meant where no block is named."""
 
 
+Scalar = str | int | float | bool | None
+"""What an argument of a block may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockKind:
     """What holds for all blocks of one kind.
@@ -24,6 +29,8 @@ class BlockKind:
     ``width`` says whether it has a hidden width, so that a reduction means something beside "there is one"; ``gate``
     whether all that it does is to multiply each channel by one number; ``identity`` whether it can be made to start as
     the identity (``own_identity``: as in its paper it does so by itself); ``sizes`` the numbers of spatial axes.
+    ``made`` is the place of its code, and of a block of the user's own also what `args` are for
+    (`se_nas.core.own_blocks`).
     """
 
     title: str
@@ -34,10 +41,17 @@ class BlockKind:
     own_identity: bool = False
     sizes: tuple[int, ...] = (1, 2, 3)
     source: str = ""
+    args: tuple[tuple[str, Scalar], ...] = ()
+
+    @property
+    def portable(self) -> tuple[Any, ...]:
+        """What it is on any machine: the place of its code without folders, and its arguments."""
+        head, colon, attribute = self.made.rpartition(":")
+        return (f"{PurePath(head).name}{colon}{attribute}" if head.endswith(".py") else self.made, *self.args)
 
     def takes(self, setting: str) -> bool:
         """Whether a setting of an SE block means something for one of this kind."""
-        if self.title == "SE":
+        if self.made == BLOCKS[SE].made:
             return True
         return (setting == "rounding" and self.width) or (setting == "init" and self.identity)
 

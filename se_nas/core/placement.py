@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
 
 from se_nas.core.blocks import BLOCKS, SE, BlockKind
 from se_nas.core.errors import SpaceError
@@ -46,6 +49,17 @@ REDUCTIONS = (1 / 16, 65_536.0)
 
 WIDEST = 2**20
 """Hidden channels, at most."""
+
+
+def check_block_name(name: str) -> None:
+    """SpaceError for what no block of the user's own can be called, since labels would say something else by it."""
+    taken = {"none", "keep", "all", DEFAULT, *(word for words in ALLOWED.values() for word in words)}
+    if not re.fullmatch(r"[^\W\d]\w*", name) or name in taken:
+        raise SpaceError(
+            f"a block of your own cannot be called {name!r}",
+            allowed=["a word of letters, digits and _ that no other block or setting has"],
+            hint="give it a name: {target: my_block.py:function, name: mine}",
+        )
 
 
 def start_named(word: str) -> str:
@@ -162,7 +176,8 @@ class Choice:
 
     `block` says which block a new one is. One without a hidden width has no `reduction` and no `squeeze_channels`, and
     `gate`, `gate_scale`, `gate_offset`, `squeeze` and `bias` are settings of SE alone: what a block has none of keeps
-    its default, so that choices which build the same are equal. The gate of an SE block is
+    its default, so that choices which build the same are equal. Of a block of the user's own, `block` is what the space
+    calls it, and `own` what is known of it. The gate of an SE block is
     ``gate_offset + gate_scale * gate(logit)``. `init` says how the block starts: ``identity`` makes its gate exactly 1
     at the start, with the scale and offset of `IDENTITY_GATES`.
 
@@ -182,12 +197,15 @@ class Choice:
     bias: bool = False
     init: str = PLAIN
     block: str = SE
+    own: BlockKind | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "init", start_named(self.init))
         for name, allowed in ALLOWED.items():
-            if getattr(self, name) not in allowed:
+            if getattr(self, name) not in allowed and (name != "block" or self.own is UNSET):
                 raise SpaceError(f"{name} is {getattr(self, name)!r}", allowed=allowed)
+        if self.own is not UNSET:
+            check_block_name(self.block)
         if self.kind != "se":
             return
         if not (math.isfinite(self.gate_scale) and math.isfinite(self.gate_offset)):
@@ -211,7 +229,7 @@ class Choice:
     @property
     def of(self) -> BlockKind:
         """What is known of its kind of block."""
-        return BLOCKS[self.block]
+        return BLOCKS[self.block] if self.own is UNSET else self.own
 
     @property
     def label(self) -> str:
@@ -226,11 +244,16 @@ class Choice:
     def built(self) -> tuple[tuple[str, Any], ...]:
         """(field, value) of what the block is where that differs from the default; nothing for `none`.
 
-        It is equal for choices that build the same: how the hidden width was asked for is left out.
+        It is equal for choices that build the same: how the hidden width was asked for is left out, unless a block of
+        the user's own may be told; so are the name of such a block and the folder of its code.
         """
         if self.kind == "none":
             return ()
-        return tuple((name, value) for name, default in _BUILT.items() if (value := getattr(self, name)) != default)
+        found = {name: value for name, default in _BUILT.items() if (value := getattr(self, name)) != default}
+        if self.own is not UNSET:
+            del found["block"]
+            found |= {"own": self.own.portable, **({"reduction": self.reduction} if self.own.width else {})}
+        return tuple(found.items())
 
     @classmethod
     def se(cls, channels: int, reduction: float, **settings: Any) -> Choice:  # settings are this class's own fields
@@ -239,9 +262,10 @@ class Choice:
         Settings that its kind does not have are left out. Where `init` is not given, it starts as the identity if it
         can (`usual_start`); with a scale or an offset of the gate that are given, it is plain.
         """
-        if (name := settings.get("block", SE)) not in BLOCKS:
+        name, kind = settings.get("block", SE), settings.get("own", UNSET)
+        if kind is UNSET and name not in BLOCKS:
             raise SpaceError(f"block is {name!r}", allowed=BLOCKS)
-        kind = BLOCKS[name]
+        kind = BLOCKS[name] if kind is UNSET else kind
         if name != SE:
             return cls._other(channels, reduction, kind, settings)
         rounding, gate, bias = (settings.get(name, getattr(cls, name)) for name in ("rounding", "gate", "bias"))
@@ -257,7 +281,9 @@ class Choice:
     @classmethod
     def _other(cls, channels: int, reduction: float, kind: BlockKind, settings: dict[str, Any]) -> Choice:
         """A block that is not SE, with those of the settings that it has."""
-        own = {name: value for name, value in settings.items() if name in ("block", "position") or kind.takes(name)}
+        own = {
+            name: value for name, value in settings.items() if name in ("block", "own", "position") or kind.takes(name)
+        }
         if kind.identity and own.get("init") is None:
             own["init"] = IDENTITY
         if not kind.width:

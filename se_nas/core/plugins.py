@@ -27,6 +27,9 @@ from se_nas.core.trial import Target
 LIVE = "live:"
 """Names of objects of this process, which no file and no other process knows."""
 
+FILE_MODULE = "se_nas_file_"
+"""Names of modules that are files of the user's begin with it."""
+
 _KEPT: dict[str, Any] = {}
 
 
@@ -174,7 +177,7 @@ def _load_file(file: Path) -> Any:
     _check_there(file)
     here = _PROVIDED.get(file, file)
     # One module per file, however often it is asked for; pickles of its classes find it by this name.
-    name = f"se_nas_file_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    name = f"{FILE_MODULE}{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, here)

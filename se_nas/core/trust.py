@@ -64,6 +64,9 @@ REMOTE = "trust_remote_code"
 _KNOWN: set[str] = set()
 """Entries of this process, for a home folder that cannot be written."""
 
+_FOLLOWED: set[str] = set()
+"""Entries that `follow` was told of."""
+
 
 def remember(names: Iterable[Named]) -> None:
     """Keep names that the user has given, so that they may be followed when they are read from a folder."""
@@ -75,6 +78,20 @@ def remember(names: Iterable[Named]) -> None:
             if not (file := _folder() / named.entry).is_file():
                 _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_atomically(file, msgspec.json.encode([named.kind, named.target]) + b"\n")
+
+
+def follow(names: Iterable[Named]) -> None:
+    """Let code run in this process that is loaded only when a network is built (`may_run`).
+
+    For what the user gives now, what is trusted for one command, and what whoever sends the work has checked. A folder
+    that is read later is checked again.
+    """
+    _FOLLOWED.update(named.entry for named in names if named.runs_code)
+
+
+def may_run(named: Named) -> bool:
+    """Whether the code of a name may run: it is trusted, or `follow` was told of it."""
+    return named.entry in _FOLLOWED or is_trusted(named)
 
 
 def is_trusted(named: Named) -> bool:
@@ -89,10 +106,12 @@ def is_trusted(named: Named) -> bool:
 
 def check_trust(names: Iterable[Named], *, where: Path, trust: bool) -> None:
     """PluginError, with the names, if a folder names code that may not be followed."""
-    strange = [] if trust else [named for named in names if not is_trusted(named)]
-    if not strange:
+    strange = [named for named in names if not is_trusted(named)]
+    if trust:
+        follow(strange)
+    if trust or not strange:
         return
-    shown = ", ".join(f"{named.kind} {_short(named.target)}" for named in strange)
+    shown = ", ".join(dict.fromkeys(f"{named.kind} {_short(named.target)}" for named in strange))
     raise PluginError(
         f"the folder names code that you have not given on this machine, and it is not run: {shown}",
         where=str(where),

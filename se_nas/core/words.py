@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from se_nas.core.blocks import BLOCKS
 from se_nas.core.costs import EXACT, cost_facts
+from se_nas.core.placement import ALLOWED
 
 ANY = "any"
 """The level that stands for the mean over all reductions of a stage."""
@@ -22,6 +23,8 @@ def in_words(label: str) -> str:
     "SE with r=8 (pre) in layer1 and the network's own SE in layer2"
     >>> in_words("stage1=eca,stage2=8:cbam:pre")
     'ECA in stage 1 and CBAM with r=8 (pre) in stage 2'
+    >>> in_words("stage1=mine,stage2=8:mine:pre")
+    'mine in stage 1 and mine with r=8 (pre) in stage 2'
     """
     if label == "none":
         return "no SE"
@@ -41,12 +44,17 @@ def _choice(value: str) -> str:
     reduction, *settings = value.split(":")
     if reduction == "keep":
         return "the network's own SE"
-    if reduction in BLOCKS:
-        text = BLOCKS[reduction].title
+    if reduction in BLOCKS or reduction.isidentifier():
+        text = _title(reduction)
     else:
-        block = settings.pop(0) if settings and settings[0] in BLOCKS else "se"
-        text = f"{BLOCKS[block].title} with r={reduction}"
+        named = settings and all(settings[0] not in words for name, words in ALLOWED.items() if name != "block")
+        text = f"{_title(settings.pop(0) if named else 'se')} with r={reduction}"
     return text + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _title(block: str) -> str:
+    """What a block is called; of the user's own only the name is known here."""
+    return BLOCKS[block].title if block in BLOCKS else block
 
 
 def _places(names: Sequence[str]) -> str:

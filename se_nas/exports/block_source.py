@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TypeGuard
 
 from torch import nn
@@ -12,6 +13,7 @@ from se_nas.core.blocks import BLOCKS, SE
 from se_nas.core.plugins import load
 from se_nas.insertion.attention.base import Attention, ChannelGate
 from se_nas.insertion.attention.build import gate_only, gives_gates
+from se_nas.insertion.attention.own import OwnBlock, OwnGate
 from se_nas.insertion.block import OpenGate, SEBlock, SEGate
 
 _GATES = {
@@ -56,6 +58,9 @@ _OTHERS: dict[str, type[Attention]] = {
 }
 """Name of the class -> blocks other than SE."""
 
+_OWN: dict[str, type[Attention]] = {made.__name__: made for made in (OwnBlock, OwnGate)}
+"""What holds a block of the user's own."""
+
 HELPERS = {
     "Logits": inspect.getsource(Logits),
     "SEBlock": _BLOCK,
@@ -65,14 +70,14 @@ HELPERS = {
     "Attention": inspect.getsource(Attention),
     "ChannelGate": inspect.getsource(ChannelGate),
     "gate_only": inspect.getsource(gate_only),
-    **{name: inspect.getsource(made) for name, made in _OTHERS.items()},
+    **{name: inspect.getsource(made) for name, made in {**_OTHERS, **_OWN}.items()},
 }
 """Name -> source, which uses nothing but ``torch``, ``nn`` and ``Tensor``."""
 
 
 def is_block(module: nn.Module) -> TypeGuard[SEBlock | Attention]:
     """Whether a module is a block whose source is here."""
-    return isinstance(module, SEBlock) or type(module) in _OTHERS.values()
+    return isinstance(module, SEBlock) or type(module) in (*_OTHERS.values(), *_OWN.values())
 
 
 def needed_for(block: SEBlock | Attention) -> set[str]:
@@ -83,10 +88,13 @@ def needed_for(block: SEBlock | Attention) -> set[str]:
     return {"Attention", type(block).__name__} | gate | ({"gate_only"} if gives_gates(block) else set())
 
 
-def block_call(block: SEBlock | Attention) -> str:
-    """The call that makes a block of the settings of another, as source; what is the default is left out."""
+def block_call(block: SEBlock | Attention, imported: Callable[[str, str], str]) -> str:
+    """The call that makes a block of the settings of another, as source; what is the default is left out.
+
+    `imported` gives the local name of what is imported, from module and attribute.
+    """
     if isinstance(block, Attention):
-        made = f"{type(block).__name__}({block.extra_repr()})"
+        made = f"{type(block).__name__}({_own_call(block, imported)}{block.extra_repr()})"
         return f"gate_only({made})" if gives_gates(block) else made
     settings = {
         "squeeze": (repr(block.squeeze), "'avg'"),
@@ -97,3 +105,13 @@ def block_call(block: SEBlock | Attention) -> str:
     }
     given = [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
     return f"{type(block).__name__}({', '.join([str(block.fc1.in_features), str(block.fc1.out_features), *given])})"
+
+
+def _own_call(block: Attention, imported: Callable[[str, str], str]) -> str:
+    """The call that makes the module in a block of the user's own, as the first argument; nothing for others."""
+    if not isinstance(block, OwnBlock | OwnGate) or block.source is None:
+        return ""
+    module, attribute, args = block.source
+    first, _, rest = attribute.partition(".")
+    name = ".".join(filter(None, (imported(module, first), rest)))
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in args.items())}), "

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import filelock
@@ -18,9 +18,11 @@ from torch import nn
 
 from se_nas.backbones.build import BACKBONES, source_file
 from se_nas.backbones.forward import run_once
+from se_nas.core.blocks import BlockKind
 from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
 from se_nas.core.files import sync_folder, user_path, weights_file, write_atomically
+from se_nas.core.own_blocks import named_blocks, own_blocks
 from se_nas.core.placement import Placement, Unit
 from se_nas.core.ranges import MAX_VALUES
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
@@ -231,14 +233,14 @@ def _put_back(old: Path, target: Path) -> None:
 
 
 def write_network(folder: Path, record: Exported, weights: Path, *, trust: bool = False) -> None:
-    """Write placement, weights, and the backbone's own file with what it imports from beside it.
+    """Write placement, weights, and the files of the user's own backbone and blocks with what they import from beside.
 
     A file that only a folder names is not copied into it without `trust`: it may be any file of this machine.
     """
-    mine = trust or is_trusted(_backbone(record.backbone))
-    for relative, source in source_files(record.backbone).items() if mine else ():
-        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, folder / relative)
+    for named in (_backbone(record.backbone), *_blocks(record)):
+        for relative, source in source_files(named.target).items() if trust or is_trusted(named) else ():
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / relative)
     write_atomically(folder / PLACEMENT, to_json(record, indent=2))
     if weights != folder / WEIGHTS:
         shutil.copyfile(weights, folder / WEIGHTS)
@@ -309,6 +311,25 @@ def trusted_backbone(record: Exported, folder: Path, *, trust: bool) -> Target:
     return backbone
 
 
+def trusted_placement(record: Exported, folder: Path, *, trust: bool) -> Placement:
+    """The placement of an export, the code of the user's own blocks in it found as that of a backbone is.
+
+    PluginError if that is code that is not trusted.
+    """
+    moved = {}
+    for kind in own_blocks(record.placement.choices.values()):
+        file, _, attribute = kind.made.rpartition(":")
+        if file.endswith(".py") and not Path(file).is_file():
+            moved[kind] = replace(kind, made=f"{folder / Path(file).name}:{attribute}")
+    choices = {
+        unit: replace(choice, own=moved[choice.own])
+        if isinstance(choice.own, BlockKind) and choice.own in moved else choice
+        for unit, choice in record.placement.choices.items()
+    }  # fmt: skip
+    check_trust(named_blocks(own_blocks(choices.values())), where=folder, trust=trust)
+    return replace(record.placement, choices=choices)
+
+
 def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     """Load the network of an export folder (``best/``), in eval mode on the CPU. Nothing in it is a pickle.
 
@@ -332,7 +353,7 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
     network = build_candidate(
         trusted_backbone(record, folder, trust=trust),
         record.units,
-        record.placement,
+        trusted_placement(record, folder, trust=trust),
         num_classes=len(record.classes) or None,
         input_shape=record.input_shape,
         seed=0,
@@ -345,6 +366,10 @@ def load(folder: str | Path, *, trust: bool = False) -> nn.Module:
         ) from error
     run_once(network, record.input_shape)
     return network.eval()
+
+
+def _blocks(record: Exported) -> list[Named]:
+    return named_blocks(own_blocks(record.placement.choices.values()))
 
 
 def _backbone(target: Target) -> Named:

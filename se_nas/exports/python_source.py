@@ -12,12 +12,15 @@ import builtins
 import importlib.metadata
 import inspect
 import re
+import sys
 import types
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import nn
 
 from se_nas.core.errors import BackboneError
+from se_nas.core.plugins import FILE_MODULE
 from se_nas.exports.block_source import HELPERS, block_call, is_block, needed_for
 from se_nas.exports.method_source import method_source, names_in
 from se_nas.exports.plain_call import PlainCall
@@ -48,8 +51,8 @@ class _Writer:
     """Collects what the file needs while the network is compared with what the plain call gives."""
 
     call: PlainCall
-    own_file: str
-    """Name by which the user's backbone file is imported here; empty if there is none."""
+    beside: bool
+    """Whether files of the user's own, which lie beside this one, are imported."""
     imports: dict[str, tuple[str, str]] = field(default_factory=lambda: dict(_TAKEN))
     """Local name -> (module, attribute), attribute empty for a module."""
     classes: dict[tuple[type, tuple[tuple[str, str], ...]], str] = field(default_factory=dict)
@@ -86,7 +89,11 @@ class _Writer:
         return ".".join(filter(None, (self.imported(self.module_name(cls.__module__), first), rest)))
 
     def module_name(self, name: str) -> str:
-        return self.own_file if name.startswith("se_nas_file_") else name
+        """The name by which the file imports a module: a file of the user's own lies beside it."""
+        if not name.startswith(FILE_MODULE):
+            return name
+        self.beside = True
+        return Path(str(sys.modules[name].__file__)).stem
 
     def compare(self, path: str, plain: nn.Module | None, module: nn.Module) -> None:
         """Write what makes a module of the plain call into that of the network, and so for its children."""
@@ -114,7 +121,7 @@ class _Writer:
         """The call that makes a module which the plain call does not have."""
         if is_block(module):
             self.used |= needed_for(module)
-            return block_call(module)
+            return block_call(module, lambda name, attribute: self.imported(self.module_name(name), attribute))
         if isinstance(module, OpenGate):
             self.used.add("OpenGate")
             return "OpenGate()"
@@ -222,7 +229,7 @@ def python_source(
     BackboneError
         If the network has parts that cannot be written as source.
     """
-    writer = _Writer(call, own_file)
+    writer = _Writer(call, bool(own_file))
     module = own_file or call.module
     expression = call.expression
     for name in call.names:
@@ -245,13 +252,12 @@ def python_source(
 
 
 def _header(title: str, writer: _Writer, facts: dict[str, object], from_torch: str) -> str:
-    own_file = writer.own_file
     needs = ", ".join(["torch", "safetensors", *(_with_version(package) for package in writer.call.packages)])
     lines = [f'"""{title}', "", f"Needs {needs}. Its `load()` gives the trained network in eval mode.", '"""', ""]
-    lines += ["import sys"] * bool(own_file) + ["from pathlib import Path", ""]
+    lines += ["import sys"] * writer.beside + ["from pathlib import Path", ""]
     lines += ["import torch", "from safetensors.torch import load_file", f"from torch import {from_torch}"]
-    if own_file:
-        lines += ["", "sys.path.insert(0, str(Path(__file__).parent))  # the backbone's own file lies beside this one"]
+    if writer.beside:
+        lines += ["", "sys.path.insert(0, str(Path(__file__).parent))  # your own files lie beside this one"]
     for name, (module, attribute) in sorted(writer.imports.items(), key=lambda item: (item[1], item[0])):
         if name in _TAKEN:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from se_nas.core.errors import PluginError
 from se_nas.core.placement import Choice, Placement, Unit
 from se_nas.report.page import DARK, LIGHT
 from se_nas.space.exact_cost import block_cost
@@ -59,14 +61,13 @@ class _Box:
         if self.choice.kind == "keep":
             lines = ["SE: its own"]
         else:
-            cost = block_cost(self.unit, self.choice)
             ratio = "" if self.choice.reduction is None else f"r={self.choice.reduction:g}, "
             title = {"coord": "Coord"}.get(self.choice.block, self.choice.of.title)
-            lines = [
-                f"{title}: {ratio}{self.choice.squeeze_channels} ch" if self.choice.of.width else title,
-                f"+{_counted(cost.params)} params",
-                f"+{_counted(cost.macs)} MACs",
-            ]
+            title = title if len(title) <= LONGEST else f"{title[: LONGEST - 1]}…"
+            lines = [f"{title}: {ratio}{self.choice.squeeze_channels} ch" if self.choice.of.width else title]
+            with contextlib.suppress(PluginError):  # the code of the user's own block is not here, or not trusted
+                cost = block_cost(self.unit, self.choice)
+                lines += [f"+{_counted(cost.params)} params", f"+{_counted(cost.macs)} MACs"]
         if self.facts.milliseconds is not None:
             lines.append(f"{self.facts.milliseconds:+.2g} ms")
         return [*lines, self.facts.gate] if self.facts.gate else lines

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import math
 import warnings
@@ -30,14 +31,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import UNSET
 from torch import Tensor, nn
 
 from se_nas.core.blocks import SE
 from se_nas.core.costs import COSTS, EXACT
-from se_nas.core.errors import CostError
-from se_nas.core.placement import Choice, Placement, Unit
+from se_nas.core.errors import CostError, PluginError
+from se_nas.core.placement import Choice, Placement, Site, Unit
 from se_nas.core.trial import CostValue
-from se_nas.insertion.attention.build import counts_of
+from se_nas.insertion.attention.build import build_block, counts_of
 from se_nas.insertion.insert import insert_choices
 from se_nas.space.derived import derived_handles
 from se_nas.space.operations import HANDLES
@@ -85,17 +87,22 @@ class Cost:
         return {name: CostValue(value=getattr(self, name), unit=COSTS[name].unit) for name in EXACT}
 
 
+COUNTED = ("params", "macs", "activations")
+
 NOTHING = Cost(params=0, macs=0, activations=0)
 
 
 def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
     """What a new block adds at a site, in closed form; zero for `none`.
 
-    The formulas of blocks other than SE stand beside them (`se_nas.insertion.attention`). For SE, with C channels,
+    The formulas of blocks other than SE stand beside them (`se_nas.insertion.attention`); that of a block of the user's
+    own is compared with a trace once, and PluginError says where they differ. For SE, with C channels,
     S squeeze channels and P positions: ``2 C S (+ S + C)`` parameters; multiply-adds ``C P`` for the squeeze,
     ``2 C S`` for the two layers, ``S + C`` for ReLU and gate (``+ C`` each for a gate scale other than
     1 and an offset other than 0), ``C P`` for the rescaling.
     """
+    if choice.kind == "se" and choice.own is not UNSET:
+        return _proved(channels, size, choice)
     if choice.kind == "se" and choice.block != SE:
         return Cost(**counts_of(channels, size, choice)._asdict())
     if choice.kind != "se" or choice.squeeze_channels is None:
@@ -107,6 +114,24 @@ def se_cost(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
         macs=2 * c * positions + 2 * c * s + s + gate,
         activations=s + c,
     )
+
+
+@functools.cache
+def _proved(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
+    """What a block of the user's own says that it costs, which its trace must agree with."""
+    said = Cost(**counts_of(channels, size, choice)._asdict())
+    site = Site(unit="", position=choice.position, module="", channels=channels, size=size)
+    traced = cost(build_block(site, choice), input_shape=(channels, *size))
+    if said != traced:
+        pairs = ((name, getattr(said, name), getattr(traced, name)) for name in COUNTED)
+        wrong = [f"{name} {one:,} instead of {other:,}" for name, one, other in pairs if one != other]
+        width = f" and a hidden width of {choice.squeeze_channels}" * (choice.squeeze_channels is not None)
+        raise PluginError(
+            f"counts of block {choice.of.title!r} ({choice.of.made}) does not agree with its trace at {channels} "
+            f"channels of size {'x'.join(map(str, size))}{width}: {', '.join(wrong)}",
+            hint="what counts how is said in docs/reference/plug-ins.md",
+        )
+    return said
 
 
 def block_cost(unit: Unit, choice: Choice) -> Cost:
@@ -170,7 +195,7 @@ class CostModel:
         """
         names = list(space.parameters)
         shape = tuple(len(values) for values in space.parameters.values())
-        tables = {name: np.full(shape, getattr(self.backbone, name)) for name in ("params", "macs", "activations")}
+        tables = {name: np.full(shape, getattr(self.backbone, name)) for name in COUNTED}
         for decision in space.decisions:
             for levels in itertools.product(*(range(len(values)) for values in decision.parameters.values())):
                 chosen = dict(zip(decision.parameters, levels, strict=True))

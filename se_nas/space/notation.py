@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from se_nas.core.blocks import BLOCKS, check_site
+from se_nas.core.blocks import BLOCKS, BlockKind, check_site
 from se_nas.core.documents import LARGEST_JSON, UnreadableError, from_json_text, text_of
 from se_nas.core.errors import SeNasError, SpaceError, check_names, did_you_mean
 from se_nas.core.placement import ALLOWED, KEEP, NONE, REDUCTIONS, Choice, Placement, Unit
@@ -40,10 +40,14 @@ def short_label(values: Mapping[str, Sequence[Reduction]]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Notation:
-    """Reads placements of some units; `choose` gives the choice of a unit from a reduction and settings by name."""
+    """Reads placements of some units; `choose` gives the choice of a unit from a reduction and settings by name.
+
+    `blocks` are those that may be named.
+    """
 
     units: tuple[Unit, ...]
     choose: Callable[[Unit, Reduction, Mapping[str, str]], Choice]
+    blocks: Mapping[str, BlockKind] = field(default_factory=lambda: BLOCKS)
 
     def parse(self, text: str) -> Placement:
         """The placement that a text means, or that is in the file of this name; SpaceError for anything else."""
@@ -103,25 +107,26 @@ class Notation:
         """
         reduction, *values = (part.strip() for part in text.split(":"))
         settings: dict[str, str] = {}
-        if reduction in BLOCKS:
-            if BLOCKS[reduction].width:
+        if reduction in self.blocks:
+            if (kind := self.blocks[reduction]).width:
                 raise SpaceError(
-                    f"{BLOCKS[reduction].title} has a hidden width, and {text!r} says none",
+                    f"{kind.title} has a hidden width, and {text!r} says none",
                     where=where,
                     hint=f"give a reduction: 16:{reduction}",
                 )
             reduction, settings = "1", {"block": reduction}
-        elif reduction.isalpha() and reduction not in ("none", "keep"):
+        elif reduction.isidentifier() and reduction not in ("none", "keep"):
             raise SpaceError(
                 f"{reduction!r} is neither a reduction nor a block",
                 where=where,
-                allowed=["none", "keep", "a number", *BLOCKS],
-                hint=did_you_mean(reduction, list(BLOCKS)),
+                allowed=["none", "keep", "a number", *self.blocks],
+                hint=did_you_mean(reduction, list(self.blocks)),
             )
+        words = {**{setting: ALLOWED[setting] for setting in SETTINGS}, "block": tuple(self.blocks)}
         for value in values:
-            setting = next((s for s in SETTINGS if value in ALLOWED[s]), None)
+            setting = next((s for s in SETTINGS if value in words[s]), None)
             if setting is None:
-                known = [v for s in SETTINGS for v in ALLOWED[s]]
+                known = [v for s in SETTINGS for v in words[s]]
                 raise SpaceError(
                     f"{value!r} is not a setting", where=where, allowed=known, hint=did_you_mean(value, known)
                 )

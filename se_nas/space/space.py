@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from se_nas.core.blocks import BLOCKS, SE, check_site
+from msgspec import UNSET
+
+from se_nas.core.blocks import SE, BlockKind, check_site
 from se_nas.core.errors import SpaceError, check_names
 from se_nas.core.placement import DEFAULT, KEEP, NONE, Choice, Placement, Unit
 from se_nas.core.serialization import checksum, to_plain
@@ -132,7 +134,7 @@ class Space:
             blocks = self.spec.blocks_of(decision.name)
             for unit, position, block in itertools.product(decision.units, self.spec.position, blocks):
                 try:
-                    check_site(BLOCKS[block], unit.site(position))
+                    check_site(self.spec.kinds[block], unit.site(position))
                 except SpaceError as error:
                     raise SpaceError(
                         error.what,
@@ -223,7 +225,7 @@ class Space:
             choices = {unit.name: NONE if unit.existing is None else KEEP for unit in decision.units}
         else:
             choices = {unit.name: self.choice(unit, reduction, settings) for unit in decision.units}
-        label = _label(reduction, settings)
+        label = _label(reduction, settings, self.spec.kinds)
         part = Part(levels={name: int(levels[name]) for name in decision.parameters}, choices=choices, label=label)
         self._parts[decision.name, *own] = part
         return part
@@ -258,7 +260,7 @@ class Space:
         settings = {**self._defaults, **(settings or {})}
         site = unit.site(settings["position"])
         settings["position"] = site.position
-        check_site(BLOCKS[settings["block"]], site)
+        check_site(self.kind(settings["block"]), site)
         try:
             return Choice.se(
                 site.width,
@@ -266,10 +268,17 @@ class Space:
                 rounding=self.spec.rounding,
                 bias=self.spec.bias,
                 init=self.spec.init,
+                own=self.spec.own.get(settings["block"], UNSET),
                 **settings,
             )
         except SpaceError as error:
             raise SpaceError(f"unit {unit.name!r} ({unit.stage}): {error.what}", hint=error.hint) from error
+
+    def kind(self, block: str) -> BlockKind:
+        """What is known of a block; SpaceError if there is none of this name."""
+        if block not in self.spec.kinds:
+            raise SpaceError(f"block is {block!r}", allowed=self.spec.kinds)
+        return self.spec.kinds[block]
 
     def contains(self, placement: Placement) -> bool:
         """Whether the space can propose this network."""
@@ -322,12 +331,12 @@ class Space:
         Stages, units and modules around units may be named; what is not named has no SE. The reductions need not be
         among those of the space. SpaceError for anything else.
         """
-        return Notation(units=self.units, choose=self.choice).parse(text)
+        return Notation(units=self.units, choose=self.choice, blocks=self.spec.kinds).parse(text)
 
     def to_plain(self) -> dict[str, Any]:
         """The space as plain data: what a study stores and a resumed one is compared with."""
         spec = {**to_plain(self.spec), "init": self.spec.start}
-        for name, default in (("block", [SE]), ("stage_blocks", {})):  # spaces of before have no such key
+        for name, default in (("block", [SE]), ("stage_blocks", {}), ("own", {})):  # spaces of before have no such key
             if spec[name] == default:
                 del spec[name]
         return {"spec": spec, "parameters": to_plain(self.parameters), "units": to_plain(self.units)}
@@ -345,11 +354,14 @@ def _resolved(spec: SpaceSpec, units: tuple[Unit, ...]) -> SpaceSpec:
     return replace(spec, position=tuple(dict.fromkeys("standard" if p == DEFAULT else p for p in spec.position)))
 
 
-def _label(reduction: Reduction, settings: Mapping[str, str]) -> tuple[Reduction, ...]:
+def _label(reduction: Reduction, settings: Mapping[str, str], kinds: Mapping[str, BlockKind]) -> tuple[Reduction, ...]:
     """What the short form of a placement says of a decision: SE goes without saying, and so does a width where none is.
 
-    >>> _label(16.0, {"block": "eca", "position": "pre"}), _label(16.0, {"block": "se"}), _label("none", {})
-    (('eca', 'pre'), (16.0,), ('none',))
+    >>> from se_nas.core.blocks import BLOCKS
+    >>> _label(16.0, {"block": "eca", "position": "pre"}, BLOCKS), _label(16.0, {"block": "se"}, BLOCKS)
+    (('eca', 'pre'), (16.0,))
+    >>> _label("none", {}, BLOCKS)
+    ('none',)
     """
     if reduction == "none":
         return (reduction,)
@@ -357,7 +369,7 @@ def _label(reduction: Reduction, settings: Mapping[str, str]) -> tuple[Reduction
     others = tuple(value for name, value in settings.items() if name != "block")
     if reduction == "keep" or block == SE:
         return (reduction, *others)
-    return (reduction, block, *others) if BLOCKS[block].width else (block, *others)
+    return (reduction, block, *others) if kinds[block].width else (block, *others)
 
 
 def _width_order(reduction: Reduction) -> tuple[int, float]:

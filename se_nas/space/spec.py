@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from se_nas.core.blocks import SE
+from se_nas.core.blocks import BLOCKS, SE, BlockKind
 from se_nas.core.documents import UnreadableError, from_yaml, text_of
 from se_nas.core.errors import SpaceError, check_names, did_you_mean
 from se_nas.core.files import user_path
+from se_nas.core.own_blocks import named_block, read_block
 from se_nas.core.placement import ALLOWED, DEFAULT, REDUCTIONS, start_named, usual_start
 
 Reduction = float | str
@@ -33,9 +36,10 @@ class SpaceSpec:
 
     `units` names the units by patterns of module paths, stage by stage; without it they are found.
     `reductions` holds for every stage that `stages` does not name; `keep` in it means nothing where the network had no
-    SE block. `block` are the blocks to choose from (`blocks` in a file), `stage_blocks` those of single stages. Each of
-    `position`, `gate` and `squeeze` is one value, or several to search over. The position `default`
-    is `family` for units whose kind of network has SE blocks of its own (`se_nas.insertion.family`), else `standard`.
+    SE block. `block` are the blocks to choose from (`blocks` in a file), `stage_blocks` those of single stages, `own`
+    what is known of those that are the user's own. Each of `position`, `gate` and `squeeze` is one value, or several to
+    search over. The position `default` is `family` for units whose kind of network has SE blocks of its own
+    (`se_nas.insertion.family`), else `standard`.
     `init` None, the default, lets new blocks start as the identity, but for gates that cannot: relu without biases.
     """
 
@@ -51,6 +55,7 @@ class SpaceSpec:
     init: str | None = None
     block: tuple[str, ...] = (SE,)
     stage_blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    own: dict[str, BlockKind] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.init is not None:
@@ -59,6 +64,11 @@ class SpaceSpec:
     def blocks_of(self, decision: str) -> tuple[str, ...]:
         """The blocks that a stage or a unit may have."""
         return self.stage_blocks.get(decision, self.block)
+
+    @functools.cached_property
+    def kinds(self) -> dict[str, BlockKind]:
+        """What is known of each block that the space may name."""
+        return {**BLOCKS, **self.own}
 
     @property
     def start(self) -> str | None:
@@ -70,7 +80,8 @@ class SpaceSpec:
 def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
     """A search space from a YAML file, the name of a built-in one, or a mapping, also as text in braces.
 
-    SpaceError names a misspelt key or a wrong value.
+    SpaceError names a misspelt key or a wrong value. Blocks of the user's own are loaded: who reads a space that
+    lies in a folder asks `se_nas.engine.trusted` before.
 
     >>> read_space("stagewise").reductions
     ('none', 16.0, 8.0, 4.0, 'keep')
@@ -85,6 +96,24 @@ def read_space(source: str | Path | Mapping[str, Any]) -> SpaceSpec:
     if not isinstance(raw, Mapping):
         raise SpaceError("a search space is a mapping of keys to values", where=where)
     return _specify(raw, where=where)
+
+
+def blocks_named(source: str) -> list[BlockKind]:
+    """Names and arguments of the blocks of the user's own that a search space asks for, without running their code.
+
+    Nothing of a space that cannot be read, which is said where it is.
+    """
+    try:
+        raw = from_yaml(source if source.startswith("{") else _find_file(source))
+    except (UnreadableError, SpaceError):
+        return []
+    if not isinstance(raw, Mapping):
+        return []
+    stages = raw.get("stages")
+    parts = [raw, *(stages.values() if isinstance(stages, Mapping) else ())]
+    given = [part[BLOCKS_KEY] for part in parts if isinstance(part, Mapping) and BLOCKS_KEY in part]
+    values = itertools.chain.from_iterable(value if isinstance(value, list) else [value] for value in given)
+    return [kind for value in values if (kind := named_block(value)) is not None]
 
 
 def builtin_spaces() -> dict[str, str]:
@@ -111,9 +140,8 @@ def _find_file(name: str) -> str:
 
 
 def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
-    keys = [
-        BLOCKS_KEY if name == "block" else name for name in SpaceSpec.__dataclass_fields__ if name != "stage_blocks"
-    ]
+    hidden = ("stage_blocks", "own")
+    keys = [BLOCKS_KEY if name == "block" else name for name in SpaceSpec.__dataclass_fields__ if name not in hidden]
     check_names(raw, keys, what="key", where=where)
     values: dict[str, Any] = dict(raw)
     if values.get("decide", "stage") not in ("stage", "unit"):
@@ -131,13 +159,14 @@ def _specify(raw: Mapping[str, Any], *, where: str) -> SpaceSpec:
         for stage, value in stages.items()
         if not isinstance(value, Mapping) or "reductions" in value or BLOCKS_KEY not in value
     }
+    values["own"] = {}
     values["stage_blocks"] = {
-        str(stage): read_blocks(value[BLOCKS_KEY], where=f"{where}, under stages.{stage}")
+        str(stage): read_blocks(value[BLOCKS_KEY], values["own"], where=f"{where}, under stages.{stage}")
         for stage, value in stages.items()
         if isinstance(value, Mapping) and BLOCKS_KEY in value
     }
     if BLOCKS_KEY in values:
-        values["block"] = read_blocks(values.pop(BLOCKS_KEY), where=where)
+        values["block"] = read_blocks(values.pop(BLOCKS_KEY), values["own"], where=where)
     for name, allowed in ALLOWED.items():
         if name not in values or name == "block":
             continue
@@ -173,16 +202,34 @@ def _patterns(units: Any, *, where: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def read_blocks(values: Any, *, where: str) -> tuple[str, ...]:
-    given = values if isinstance(values, list | tuple) else [values]
-    for value in given:
-        if value not in ALLOWED["block"]:
-            hint = did_you_mean(str(value), list(ALLOWED["block"]))
-            raise SpaceError(f"{value!r} is not a block", where=f"{where}, under {BLOCKS_KEY}",
-                             allowed=ALLOWED["block"], hint=hint)  # fmt: skip
-    if not given:
+def read_blocks(values: Any, own: dict[str, BlockKind], *, where: str) -> tuple[str, ...]:
+    """Names of blocks; what is known of the user's own is added to `own`."""
+    where = f"{where}, under {BLOCKS_KEY}"
+    found: dict[str, None] = {}
+    for value in values if isinstance(values, list | tuple) else [values]:
+        name, kind = read_block(value, where=where)
+        if kind is not None:
+            _check_own(name, kind, own, where=where)
+            own[name] = kind
+        found[name] = None
+    if not found:
         raise SpaceError(f"{BLOCKS_KEY} is {values!r}, not at least one block", where=where, allowed=ALLOWED["block"])
-    return tuple(dict.fromkeys(given))
+    return tuple(found)
+
+
+def _check_own(name: str, kind: BlockKind, own: Mapping[str, BlockKind], *, where: str) -> None:
+    """SpaceError if records could not tell a block from another one of the space."""
+    for other, known in own.items():
+        if other == name and known != kind:
+            raise SpaceError(
+                f"two blocks are called {name!r}: {known.made} and {kind.made}", where=where,
+                hint="give one of them another name: {target: my_block.py:function, name: mine}",
+            )  # fmt: skip
+        if known.portable == kind.portable and known.made != kind.made:
+            raise SpaceError(
+                f"two blocks are {kind.portable[0]!r} of different folders: {known.made} and {kind.made}", where=where,
+                hint="give one of the files another name",
+            )  # fmt: skip
 
 
 def read_reductions(values: Any, *, where: str) -> tuple[Reduction, ...]:

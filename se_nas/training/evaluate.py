@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from se_nas.backbones.weights import start_from
 from se_nas.core.errors import SeNasError, TrainingError, reason_of
 from se_nas.core.files import atomically, is_ours, our_files, trial_name, weights_file, write_atomically
+from se_nas.core.own_blocks import named_blocks, own_blocks
 from se_nas.core.protocols import Channel, Judged
 from se_nas.core.serialization import checksum, random_stream, to_json
 from se_nas.core.trial import Epoch, Metric, Phase, Request, Result, Verdict
+from se_nas.core.trust import follow
 from se_nas.data.base import DataInfo
 from se_nas.data.shards import Rank, devices_of
 from se_nas.data.store import read_info
@@ -207,6 +209,7 @@ def train_candidate(
 
 def candidate_of(request: Request, data: DataInfo, seed: int, rank: Rank | None = None) -> nn.Module:
     """The candidate of a request, from its start weights if it has some."""
+    follow(named_blocks(own_blocks(request.placement.choices.values())))  # whoever sends a request has checked them
     folder, identity = Path(request.folder), request.identity
     start = start_file(folder, identity.start_weights) if identity.initialisation == "weights" else None
 
