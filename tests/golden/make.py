@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from se_nas.core.blocks import BlockKind
 from se_nas.core.placement import KEEP, NONE, Choice, Placement, Site, Unit
 from se_nas.core.serialization import to_json
 from se_nas.core.trial import CostValue, Epoch, Metric, Recipe, Request, Result, RunIdentity, Target, Trial
@@ -31,6 +32,15 @@ CHOICE = Choice(
     kind="se", reduction=8.0, squeeze_channels=8, position="pre", gate="tanh", gate_scale=1.0, gate_offset=1.0,
     squeeze="max", rounding="multiple_of_8", bias=True, init="identity", block="se",
 )  # fmt: skip
+OWN_CHOICE = Choice(
+    kind="se", reduction=8.0, squeeze_channels=2, init="identity", block="mine",
+    own=BlockKind(
+        title="mine", made="/home/me/my_block.py:Mine", width=True, gate=True, identity=True, own_identity=True,
+        sizes=(1, 2), source="a paper",
+        args=(("groups", 4), ("rate", 0.5), ("flag", True), ("word", "4"), ("no", None)),
+    ),
+)  # fmt: skip
+"""A block of the user's own."""
 PLACEMENT = Placement(choices={"layer1.0": CHOICE, "layer2.0": NONE, "layer3.0": KEEP}, label="stage1=8,stage3=keep")
 TARGET = Target(target="package.module:factory", args={"width": 2, "names": ["a", "b"], "flag": True, "rate": 0.5})
 RECIPE = Recipe(
@@ -77,9 +87,9 @@ EXPORTED = Exported(
 )  # fmt: skip
 
 RECORDS: dict[str, Any] = {
-    "site": SITE, "unit": UNIT, "choice": CHOICE, "placement": PLACEMENT, "target": TARGET, "recipe": RECIPE,
-    "identity": IDENTITY, "metric": METRIC, "cost": COST, "epoch": EPOCH, "request": REQUEST, "result": RESULT,
-    "trial": TRIAL, "data": DATA, "exported": EXPORTED,
+    "site": SITE, "unit": UNIT, "choice": CHOICE, "own_choice": OWN_CHOICE, "placement": PLACEMENT, "target": TARGET,
+    "recipe": RECIPE, "identity": IDENTITY, "metric": METRIC, "cost": COST, "epoch": EPOCH, "request": REQUEST,
+    "result": RESULT, "trial": TRIAL, "data": DATA, "exported": EXPORTED,
 }  # fmt: skip
 
 KEYED: dict[str, Placement] = {
@@ -90,6 +100,7 @@ KEYED: dict[str, Placement] = {
     "identity": Placement(choices={"a": Choice.se(64, 16, init="identity", gate="tanh", bias=True)}),
     "all settings": PLACEMENT,
     "new": Placement(choices={"a": Choice.se(64, 16)}),
+    "own block": Placement(choices={"a": OWN_CHOICE}),
 }
 
 
