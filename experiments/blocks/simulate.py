@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from se_nas.samplers import features as feature_map
 from se_nas.samplers.features import Features
 from se_nas.samplers.posterior import fit
 
@@ -60,12 +59,7 @@ def one(number: int, blocks: int, *, shared: bool) -> list[dict[str, float]]:
     values = BASE + truth[order] + rng.normal(0.0, NOISE, len(order))
     used = codes if blocks > 1 else codes[:, ::2]
     meanings = [WIDTHS, BLOCKS[:blocks]] * STAGES if blocks > 1 else [WIDTHS] * STAGES
-    alike = feature_map._alike
-    try:
-        feature_map._alike = alike if shared else lambda meanings: []
-        features = Features(meanings)
-    finally:
-        feature_map._alike = alike
+    features = Features(meanings, share_names=shared)
     rows = []
     for n in NUMBERS:
         found = fit(features, used[order[:n]], values[:n])

@@ -43,6 +43,28 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class Block(Protocol):
+    """A factory of blocks: a class, or a function, that returns a module of a tensor (batch, channels, *size).
+
+    The module gives a tensor of equal shape. The factory is given, by name, what it has parameters for: ``channels``;
+    ``size``, the spatial shape; ``hidden`` and ``reduction``, where it has a width (else 0 and None); ``identity``,
+    whether it shall start as the identity. Arguments of the search space come beside these.
+
+    Beside it (in the class, at the function, or in its file) stands what it costs, ``counts``: a function that returns
+    three whole numbers, learnable parameters, multiply-adds and activations for one image, of what it has parameters
+    for of the same names, and ``positions``, the product of the size. It is compared with a trace at every site.
+
+    Optional, beside it: ``width`` (True: it has a hidden width, and a reduction means something), ``gate`` (True: all
+    that it does is to multiply each channel by one number, which its method ``gates(u)`` gives as (batch, channels, 1,
+    ...)), ``identity`` (True: it starts as the identity, by itself or where it is asked to by that parameter), and
+    ``sizes``, a tuple of the numbers of spatial axes, by default (2,). A gate may also say its ``top``, the most that
+    it can be.
+    """
+
+    def __call__(self, **args: Any) -> nn.Module: ...
+
+
+@runtime_checkable
 class Data(Protocol):
     """A factory of a data set: it returns a `se_nas.data.base.Source` or a LightningDataModule."""
 

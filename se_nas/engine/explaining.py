@@ -18,6 +18,7 @@ from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.forward import left_alone
 from se_nas.core.errors import BackboneError, CostError, DataError
 from se_nas.engine.knock_outs import FROZEN, REMOVED, Score, Scoring, knock_out, wanted_changes
+from se_nas.insertion.attention.base import ChannelGate
 from se_nas.insertion.attention.build import Gate
 from se_nas.insertion.block import SEBlock
 from se_nas.insertion.gates import collect_gates, gate_statistics
@@ -173,6 +174,8 @@ def _saturation(module: nn.Module, values: Array) -> Saturation:
     if isinstance(module, SEBlock) and module.gate != "relu":  # which has no end
         top = module.gate_offset + module.gate_scale
         ends = {"top": top, "at_top": float((np.abs(values - top) <= NEAR * abs(module.gate_scale)).mean())}
+    elif isinstance(module, ChannelGate) and (most := module.top) is not None:
+        ends = {"top": most, "at_top": float((np.abs(values - most) <= NEAR * most).mean())}
     at_zero, at_one = (float((np.abs(values - end) <= NEAR).mean()) for end in (0, 1))
     return Saturation(at_zero=at_zero, at_one=at_one, **ends)
 

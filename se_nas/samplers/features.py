@@ -34,6 +34,8 @@ class Features:
     ----------
     meanings:
         Per parameter, the meaning of every level (see :class:`se_nas.space.levels.LevelSpace`).
+    share_names:
+        Whether parameters that offer the same names share a part of what these do.
 
     Attributes
     ----------
@@ -46,7 +48,7 @@ class Features:
         Whether there are names, such as blocks or positions, beside widths.
     """
 
-    def __init__(self, meanings: Sequence[Sequence[Meaning]]) -> None:
+    def __init__(self, meanings: Sequence[Sequence[Meaning]], *, share_names: bool = True) -> None:
         self._on = [np.array([float(m is not None) for m in levels]) for levels in meanings]
         self._width = [_width_table(levels) for levels in meanings]
         # A parameter without an absent level has no on/off effect: it would be the intercept again.
@@ -54,7 +56,7 @@ class Features:
         self._pairs = pairs_of(len(self._switches))
         size = -(-len(self._switches) // MAX_RUNS)
         self._trends = [j for j, levels in enumerate(meanings) if _numeric(levels)]
-        self._alike = _alike(meanings)
+        self._alike = _alike(meanings) if share_names else []
         self.named = any(
             not _numeric(levels) and table.shape[1] for levels, table in zip(meanings, self._width, strict=True)
         )

@@ -31,8 +31,8 @@ class BlockContract:
 
     block: str | dict[str, Any]
     channels: tuple[int, ...] = (16, 40)
-    reductions: tuple[float, ...] = (4, 8)
-    shapes: tuple[tuple[int, ...], ...] = ((7, 5), (9,), (4, 3, 2), (1, 1), (1,), (1, 6))
+    reductions: tuple[float, ...] = (4,)
+    shapes: tuple[tuple[int, ...], ...] = ((7, 5), (1, 1), (9,), (4, 3, 2))
     same = 1e-4
 
     def test_it_maps_a_tensor_to_one_of_equal_shape(self) -> None:
@@ -57,7 +57,7 @@ class BlockContract:
         for module, choice, channels, size in self._each():
             u = torch.randn(4, channels, *size, requires_grad=True)
             output = module.train()(u)
-            (output * torch.randn_like(output)).sum().backward()  # type: ignore[no-untyped-call]  # of torch
+            (output * torch.randn_like(output)).sum().backward()
             moved = [p for p in module.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
             assert moved or not list(module.parameters()), f"{choice.label}: no parameter gets a gradient"
             assert u.grad is not None

@@ -20,7 +20,8 @@ import se_nas
 from se_nas.analysis.class_share import expected_share
 from se_nas.analysis.explanation import Explanation
 from se_nas.core.errors import BackboneError, DataError
-from se_nas.core.placement import Choice
+from se_nas.core.placement import Choice, Site
+from se_nas.insertion.attention.build import build_block
 from se_nas.insertion.block import GATE_FUNCTIONS, SEBlock
 from se_nas.insertion.gates import collect_gates
 from se_nas.insertion.insert import insert_choices
@@ -114,6 +115,21 @@ class TestByConstruction:
         (only,) = se_nas.explain(Classifier(block), images_of(LABELS, noise=0.1)).blocks
         assert only.saturation.at_one == 0.75  # those that never left the start
         assert (only.saturation.top, only.saturation.at_top) == (2, 0.25)
+
+    @pytest.mark.parametrize(("name", "top"), [("ese", 2), ("eca", 2), ("srm", 2), ("ge", 1), ("gct", 2)])
+    def test_the_end_of_other_gates(self, name: str, top: float) -> None:
+        site = Site(unit="u", position="standard", module="m", channels=CLASSES, size=(4, 4))
+        block = build_block(site, Choice.se(CLASSES, 2, block=name))
+        with torch.no_grad():
+            if name == "gct":
+                block.beta[:1] = 30
+            elif name == "ese":
+                block.fc.bias[:1] = 30
+            elif name == "srm":
+                block.norm.bias[:1] = 30
+        (only,) = se_nas.explain(Classifier(block), images_of(LABELS, noise=0.1)).blocks
+        assert only.saturation.top == top
+        assert only.saturation.at_top == (0.25 if name in ("ese", "gct", "srm") else 0)
 
     def test_a_block_that_decides_the_class_is_needed_and_one_beside_it_is_constant(self) -> None:
         """The second channel is shown or hidden by the mean of the first, which only a gate can do."""

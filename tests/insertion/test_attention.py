@@ -128,6 +128,9 @@ def scse_by_hand(ours: Any) -> Callable[[Tensor], Tensor]:
 
 
 REFERENCES: dict[str, Callable[[Any], Any]] = {
+    "se": lambda o: with_weights_of(
+        timm.layers.SEModule(12, rd_channels=3, bias=False), o, {"fc1": "fc1", "fc2": "fc2"}
+    ),
     "ese": lambda o: with_weights_of(timm.layers.EffectiveSEModule(12), o, {"fc": "fc"}),
     "eca": lambda o: with_weights_of(timm.layers.EcaModule(12), o, {"conv": "conv"}),
     "ge": lambda o: timm.layers.GatherExcite(12, use_mlp=False),
@@ -150,9 +153,9 @@ REFERENCES: dict[str, Callable[[Any], Any]] = {
 
 
 class TestReferences:
-    @pytest.mark.parametrize("name", OTHERS)
+    @pytest.mark.parametrize("name", BLOCKS)
     def test_equals_its_reference(self, name: str) -> None:
-        ours = lively(block_of(name, init="plain"))
+        ours = lively(build_block(site_of(12, (7, 5)), Choice.se(12, 4, block=name, init="plain")))
         theirs = REFERENCES[name](ours)
         u = torch.randn(3, 12, 7, 5, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():

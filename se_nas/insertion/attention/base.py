@@ -41,6 +41,11 @@ class ChannelGate(Attention):
     only_gate = False
     """Whether it gives the gates alone, since the network multiplies by them itself."""
 
+    @property
+    def top(self) -> float | None:
+        """The most that a gate can be, if it has an end: of a sigmoid 1, or 2 where it is doubled for the start."""
+        return 2.0 if self.identity else 1.0
+
     def gates(self, u: Tensor) -> Tensor:
         """Of a tensor (batch, channels, *size): the gates, (batch, channels, 1, ...)."""
         raise NotImplementedError

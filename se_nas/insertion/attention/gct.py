@@ -26,6 +26,10 @@ class GCT(ChannelGate):
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
+    @property
+    def top(self) -> float:
+        return 2.0
+
     def gates(self, u: Tensor) -> Tensor:
         s = self.alpha * (u.flatten(2).pow(2).sum(2) + 1e-5).sqrt()
         n = s * (self.gamma / (s.pow(2).mean(1, keepdim=True) + 1e-5).sqrt())

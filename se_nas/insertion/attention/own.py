@@ -42,6 +42,11 @@ class OwnGate(ChannelGate):
         super().__init__(channels, hidden, dims=dims, identity=identity)
         self.block, self.source = block, source
 
+    @property
+    def top(self) -> float | None:
+        top: float | None = getattr(self.block, "top", None)
+        return top
+
     def gates(self, u: Tensor) -> Tensor:
         gates: Tensor = self.block.gates(u)  # type: ignore[operator]  # a method, which was checked
         return gates
