@@ -5,7 +5,7 @@ from __future__ import annotations
 from se_nas.analysis.confirmation import Confirmation
 from se_nas.analysis.summary import Summary
 from se_nas.analysis.verdict import added_costs, images_of, price_text, seeds_of, sign_note
-from se_nas.core.words import amount, in_words
+from se_nas.core.words import amount, in_words, kinds_in, listed
 
 TOO_SHORT = "Do not rely on it yet: the networks were not trained well enough to be compared (see Verdict)."
 
@@ -31,8 +31,10 @@ def _searched(summary: Summary) -> tuple[str, str]:
     if verdict.claim == "use":
         sign = -1.0 if summary.objective.direction == "minimize" else 1.0
         gain = amount(sign * (chosen.gain or 0.0), summary.unit)
+        kinds = kinds_in(chosen.placement)
+        looks = f"{listed(kinds)} look{'s' * (len(kinds) == 1)} worth it"
         return (
-            f"SE looks worth it: {in_words(chosen.placement)}, {gain} vs. no SE{sign_note(sign)}.",
+            f"{looks}: {in_words(chosen.placement)}, {gain} vs. no SE{sign_note(sign)}.",
             f"This is a model estimate, and the best of many runs is optimistic: {confirm}.",
         )
     looks = "looks worth its cost" if verdict.claim == "without" else "is shown to be better than no SE"

@@ -24,11 +24,11 @@ class Terms:
     classes: bool
 
 
-def count_sentence(blocks: Sequence[Excitation]) -> str:
-    """How many blocks are constant, idle, needed and open; empty for a single one."""
+def count_sentence(blocks: Sequence[Excitation], *, named: str = "SE blocks") -> str:
+    """How many blocks, which are `named` so, are constant, idle, needed and open; empty for a single one."""
     counts = Counter(block.does for block in blocks)
     kinds = [f"{counts[kind]} {kind}" for kind in ("constant", "idle", "needed", "open") if counts[kind]]
-    return f"Of {len(blocks)} SE blocks: {', '.join(kinds)}." if len(blocks) > 1 else ""
+    return f"Of {len(blocks)} {named}: {', '.join(kinds)}." if len(blocks) > 1 else ""
 
 
 def trend_sentence(trend: Trend | None) -> str:

@@ -16,6 +16,7 @@ from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_plain
 from se_nas.core.trial import Direction
+from se_nas.core.words import blocks_in
 
 FOLDER = "explain"
 """In a run folder: the record, tables and figures of its last ``se-nas explain``."""
@@ -78,7 +79,7 @@ class Explanation:
     def of_network(self) -> tuple[str, ...]:
         """The network as a whole: what its blocks are, all of them frozen at once, and early against late ones."""
         together = all_sentence(self.all_frozen, self.all_removed, len(self.blocks), self.terms)
-        count = count_sentence(self.blocks) if self.measured else ""
+        count = count_sentence(self.blocks, named=blocks_in(self.placement)) if self.measured else ""
         # The spread of a constant lies nowhere.
         trend = "" if any(block.does == "constant" for block in self.blocks) else trend_sentence(self.trend)
         others = (f"The block in {path} was not looked at: {reason}." for path, reason in self.others)

@@ -9,7 +9,7 @@ from se_nas.core.documents import LARGEST_JSON, UnreadableError, text_of
 from se_nas.core.errors import RunError
 from se_nas.core.files import write_atomically
 from se_nas.core.serialization import from_json, to_json
-from se_nas.core.words import in_words, scale_of
+from se_nas.core.words import blocks_in, in_words, kinds_in, listed, scale_of
 
 FILE = "folded.json"
 """In a run folder: what its exports folded, the last one of each network."""
@@ -48,6 +48,7 @@ class FoldedPoint:
     def sentence(self) -> str:
         """What it means for who ships the network."""
         factor, _, unit = scale_of(self.unit)
+        kind = blocks_in(self.placement)
         who = f"{in_words(self.placement)} (trial {self.trial})"
         if self.difference is None or self.low is None or self.high is None:
             same = "the same outputs"
@@ -57,9 +58,10 @@ class FoldedPoint:
             same += f" against the network as it was trained, on {self.images:,} validation images"
         if self.free:
             return (
-                f"Train with SE, ship without: all {self.blocks} SE blocks of {who} fold away, {same}, cost of no SE."
+                f"Train with {listed(kinds_in(self.placement))}, ship without: all {self.blocks} {kind} of {who} fold "
+                f"away, {same}, cost of no SE."
             )
-        return f"{self.folded} of {self.blocks} SE blocks of {who} fold away: {same}; {in_words(self.left)} is left."
+        return f"{self.folded} of {self.blocks} {kind} of {who} fold away: {same}; {in_words(self.left)} is left."
 
 
 def read_folded(run: Path) -> tuple[FoldedPoint, ...]:

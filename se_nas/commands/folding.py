@@ -19,6 +19,7 @@ from se_nas.commands.explain import shown_images
 from se_nas.core.errors import RunError
 from se_nas.core.placement import NONE, Placement
 from se_nas.core.trial import Trial
+from se_nas.core.words import blocks_in
 from se_nas.engine.block_times import before_and_after
 from se_nas.engine.explaining import ACCURACY, Shown
 from se_nas.engine.folding import EQUAL, MARGIN, Folded, fold_network
@@ -123,8 +124,9 @@ def fold_trial(
     if not folded.blocks:
         reasons = "\n  ".join(f"{fold.block}: {fold.reason}" for fold in folded.folds[:5])
         more = "" if len(folded.folds) <= 5 else f"\n  and {len(folded.folds) - 5} more"
+        one = blocks_in(trial.placement.label).removesuffix("s")
         raise RunError(
-            f"no SE block of trial {trial.number} can be folded away within the margin, judged on {folded.images} "
+            f"no {one} of trial {trial.number} can be folded away within the margin, judged on {folded.images} "
             f"validation images\n  {reasons}{more}",
             hint="se-nas explain says what each block does; --fold-margin X allows a larger loss",
         )

@@ -312,9 +312,16 @@ class Placement:
         """How many units have an SE block."""
         return sum(choice.kind != "none" for choice in self.choices.values())
 
+    @property
+    def _with(self) -> str:
+        kinds = {choice.of.title if choice.kind == "se" else "SE" for choice in self.choices.values() if choice.built}
+        return kinds.pop() if len(kinds) == 1 else "a block" if kinds else "SE"
+
     def __repr__(self) -> str:
         """The short form and the key: all choices of a large network would fill screens."""
-        return f"Placement({self.label!r}, {self.blocks} of {len(self.choices)} units with SE, key={self.key!r})"
+        return (
+            f"Placement({self.label!r}, {self.blocks} of {len(self.choices)} units with {self._with}, key={self.key!r})"
+        )
 
     @functools.cached_property
     def key(self) -> str:

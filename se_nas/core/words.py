@@ -44,17 +44,56 @@ def _choice(value: str) -> str:
     reduction, *settings = value.split(":")
     if reduction == "keep":
         return "the network's own SE"
-    if reduction in BLOCKS or reduction.isidentifier():
-        text = _title(reduction)
-    else:
-        named = settings and all(settings[0] not in words for name, words in ALLOWED.items() if name != "block")
-        text = f"{_title(settings.pop(0) if named else 'se')} with r={reduction}"
+    text = kind = _kind(value)
+    if not (reduction in BLOCKS or reduction.isidentifier()):
+        text = f"{kind} with r={reduction}"
+        if settings and not _is_setting(settings[0]):
+            settings.pop(0)
     return text + (f" ({', '.join(settings)})" if settings else "")
 
 
-def _title(block: str) -> str:
-    """What a block is called; of the user's own only the name is known here."""
+def _kind(value: str) -> str:
+    """What a block is called in a short form; of the user's own only the name is known here."""
+    reduction, *settings = value.split(":")
+    if reduction in BLOCKS or reduction.isidentifier():
+        block = "se" if reduction == "keep" else reduction
+    else:
+        block = next((setting for setting in settings[:1] if not _is_setting(setting)), "se")
     return BLOCKS[block].title if block in BLOCKS else block
+
+
+def _is_setting(word: str) -> bool:
+    return any(word in words for name, words in ALLOWED.items() if name != "block")
+
+
+def kinds_in(label: str) -> tuple[str, ...]:
+    """What the blocks in a placement's short form are called, each once; SE where it says nothing.
+
+    >>> kinds_in("stage1=eca,stage2=8:cbam:pre,stage3=none"), kinds_in("all:16"), kinds_in("none")
+    (('ECA', 'CBAM'), ('SE',), ('SE',))
+    """
+    values = [part.rpartition("=")[2] for part in label.removeprefix("all:").split(",")]
+    return tuple(dict.fromkeys(_kind(value) for value in values if value not in ("", "none"))) or ("SE",)
+
+
+def blocks_in(label: str) -> str:
+    """The blocks of a placement by its short form.
+
+    >>> blocks_in("all:16"), blocks_in("stage1=eca"), blocks_in("stage1=eca,stage2=8"), blocks_in("")
+    ('SE blocks', 'ECA blocks', 'blocks', 'SE blocks')
+    """
+    kinds = kinds_in(label)
+    return f"{kinds[0]} blocks" if len(kinds) == 1 else "blocks"
+
+
+def attention_in(label: str) -> str:
+    """What a network has by the short form of its placement, as a title says it.
+
+    >>> attention_in("all:16"), attention_in("stage1=eca,stage2=8")
+    ('Squeeze-and-Excitation', 'ECA and SE')
+    """
+    kinds = kinds_in(label)
+    return "Squeeze-and-Excitation" if kinds == ("SE",) else listed(kinds)
 
 
 def _places(names: Sequence[str]) -> str:

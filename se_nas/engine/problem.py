@@ -22,6 +22,7 @@ from se_nas.core.costs import MEASURED
 from se_nas.core.errors import ConfigError
 from se_nas.core.files import user_path
 from se_nas.core.latency_names import LATENCY, table_files
+from se_nas.core.own_blocks import named_blocks
 from se_nas.core.placement import IDENTITY, PLAIN, Choice, Placement
 from se_nas.core.plugins import absolute
 from se_nas.core.protocols import Judged
@@ -32,6 +33,7 @@ from se_nas.data.shards import devices_of
 from se_nas.data.store import cut_note, prepare_data
 from se_nas.engine.own_trainer import brings_data, check_trainer, own_data, trainer_note
 from se_nas.executors.build import ask_elsewhere, slots_elsewhere
+from se_nas.exports.plain_call import check_apart
 from se_nas.insertion.discover import units_of
 from se_nas.insertion.insert import insert_choices
 from se_nas.runtimes.latency_table import BenchFacts, read_table
@@ -219,6 +221,7 @@ def prepare(
     if weights:
         save_state(weights, start_file(folder, start))
     spec = read_space(config.space)
+    check_apart([config.backbone, *(named.target for named in named_blocks(spec.own.values()))])
     if initialisation(config) != "scratch":
         if spec.init == PLAIN:
             notes += ("SE blocks start as the identity despite init: plain, since the network is pretrained",)

@@ -28,6 +28,7 @@ from se_nas.core.ranges import MAX_VALUES
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
 from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
 from se_nas.core.trust import Named, check_trust, is_trusted
+from se_nas.core.words import blocks_in
 from se_nas.data.base import DataInfo
 from se_nas.exports.names import PLACEMENT, WEIGHTS
 from se_nas.exports.plain_call import source_files
@@ -108,7 +109,8 @@ class FoldedFrom:
         taken, left = self.taken, [block for block in self.blocks if not block.into]
         factor, unit = (100.0, "points") if self.unit == "share" else (1.0, self.unit)
         saved = f"{self.params_saved:,} parameters and {self.macs_saved:,} multiply-adds fewer"
-        found = [f"{len(taken)} of {len(self.blocks)} SE blocks are folded into the neighbouring weights: {saved}."]
+        kind = blocks_in(self.placement)
+        found = [f"{len(taken)} of {len(self.blocks)} {kind} are folded into the neighbouring weights: {saved}."]
         if self.difference is not None and self.low is not None and self.high is not None:
             found.append(
                 f"{self.metric} against the network as it was trained: {factor * self.difference:+.2f} {unit}".rstrip()

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from se_nas.core.trial import RunIdentity, Target
 from se_nas.core.version import __version__
-from se_nas.core.words import level_of
+from se_nas.core.words import attention_in, blocks_in, level_of
 from se_nas.exports.bundle import Exported
 from se_nas.exports.formats import FORMATS
 from se_nas.exports.proof import Proof
@@ -74,6 +74,9 @@ def model_card(record: Exported, proofs: Sequence[Proof], *, picture: str = "") 
         judged=("images", "labels", "pixels")[min(len(data.target_shape) if data is not None else 0, 2)],
         proofs=proofs,
         picture=picture,
+        attention=attention_in(record.placement.label),
+        blocks=blocks_in(record.placement.label),
+        folded_blocks="" if record.folded is None else _capital(blocks_in(record.folded.placement)),
         formats=FORMATS,
         loading=_LOADING,
         unknown=UNKNOWN_LICENSE,
@@ -87,6 +90,10 @@ def _judge(identity: RunIdentity | None) -> str:
     own = isinstance(identity.trainer, Target)
     target = identity.trainer if isinstance(identity.trainer, Target) else identity.task
     return f"the {'trainer' if own else 'task'} `{target.target.rpartition('/')[2]}`"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pprint
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from se_nas.backbones.build import BACKBONES, FIXED, source_file
 from se_nas.backbones.libraries import Logits
-from se_nas.core.errors import BackboneError
+from se_nas.core.errors import BackboneError, ConfigError
 from se_nas.core.plugins import accepted, resolve
 from se_nas.core.trial import Target
 
@@ -172,6 +172,19 @@ def source_files(target: Target) -> dict[str, Path]:
                     found[relative] = file
                     waiting.append(file)
     return found
+
+
+def check_apart(targets: Iterable[Target]) -> None:
+    """ConfigError if files of different code would lie under one name beside an exported network."""
+    known: dict[str, Path] = {}
+    for target in targets:
+        for name, file in source_files(target).items():
+            other = known.setdefault(name, file)
+            if other != file and other.read_bytes() != file.read_bytes():
+                raise ConfigError(
+                    f"two files are called {name!r}, and both would lie beside an exported network: {other} and {file}",
+                    hint="give one of them another name",
+                )
 
 
 def _beside(folder: Path, name: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from se_nas.backbones.adapt import logits_of
 from se_nas.backbones.build import source_file
 from se_nas.core.errors import RunError
+from se_nas.core.words import attention_in
 from se_nas.exports.bundle import Exported
 from se_nas.exports.names import WEIGHTS
 from se_nas.exports.plain_call import plain_call
@@ -99,14 +100,15 @@ def write_python(job: Job, file: Path) -> None:
     record = job.record
     call = plain_call(record.backbone, job.network, num_classes=len(record.classes), input_shape=record.input_shape)
     own = source_file(record.backbone)
-    if own is not None and file.exists():
+    if file.exists():
+        whose = "the backbone" if own is not None else "a block"
         raise RunError(
-            f"the backbone brings a file {file.name}, which is the exported file's name", hint="rename it and its use"
+            f"{whose} brings a file {file.name}, which is the exported file's name", hint="rename it and its use"
         )
     text = python_source(
         job.network,
         call,
-        title=f"{record.backbone.target.rpartition('/')[2]} with Squeeze-and-Excitation: "
+        title=f"{record.backbone.target.rpartition('/')[2]} with {attention_in(record.placement.label)}: "
         f"{record.placement.label or record.key}.",
         facts={
             "INPUT": f"float32 (batch, {job.sides}), (image - MEAN) / STD",

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 
 from se_nas.analysis.excitation import Change, Excitation
 from se_nas.analysis.explanation import Explanation
-from se_nas.core.words import amount, gain_span, in_words, scale_of, trial_name
+from se_nas.core.words import amount, blocks_in, gain_span, in_words, scale_of, trial_name
 from se_nas.report.fitted_table import Column, FittedTable
 from se_nas.report.gates_figure import Panel, panels, subset_text
 from se_nas.report.page import SERIES, Block, Chart, Head, Section, Table, View, escaped
@@ -91,7 +91,7 @@ def _table(found: Explanation) -> Table:
     numbers += ["parameters", "MACs", *(["ms"] if timed else [])]
     heads = [Head(label="block"), Head(label="it is"), Head(label="treats classes")]
     return Table(
-        caption=f"SE blocks of {in_words(found.placement)}. {_note(found)}",
+        caption=f"{_named(found)} of {in_words(found.placement)}. {_note(found)}",
         heads=[*heads, *(Head(label=name, number=True) for name in numbers)],
         rows=[_row(block, found, timed=timed) for block in found.blocks],
         closed=f"All {len(found.blocks)} blocks" if len(found.blocks) > OPEN_ROWS else "",
@@ -147,7 +147,7 @@ def gates_display(found: Explanation) -> FittedTable:
     blocks = found.blocks
     changes = [[_change(change, found.unit)[0] for change in (b.frozen, b.removed)] for b in blocks]
     return FittedTable(
-        title=f"SE blocks on {found.images:,} {'validation images' if found.real else 'images of noise'}",
+        title=f"{_named(found)} on {found.images:,} {'validation images' if found.real else 'images of noise'}",
         columns=[
             Column(head="block", text=True, cells=[b.block for b in blocks]),
             Column(head="it is", text=True, cells=[b.does for b in blocks]),
@@ -162,3 +162,9 @@ def gates_display(found: Explanation) -> FittedTable:
         box=SIMPLE_HEAD,
         elsewhere="all of it: blocks.csv",
     )  # fmt: skip
+
+
+def _named(found: Explanation) -> str:
+    """The blocks at the beginning of a sentence."""
+    name = blocks_in(found.placement)
+    return f"{name[:1].upper()}{name[1:]}"

@@ -11,7 +11,7 @@ from se_nas.analysis.brief import in_brief
 from se_nas.analysis.effects import EVERYWHERE
 from se_nas.analysis.findings import Findings
 from se_nas.analysis.summary import Summary
-from se_nas.core.words import in_words, reference_name
+from se_nas.core.words import blocks_in, in_words, reference_name
 from se_nas.report.budget import budgets
 from se_nas.report.cards import cards
 from se_nas.report.charts import curves_chart, effects_chart, effects_rows, progress_chart
@@ -80,7 +80,9 @@ def _network(reading: RunReading) -> list[Section]:
     if trial is None or found.space is None:
         return rest
     units, blocks = found.space.units, trial.placement.blocks
-    text = f"Each box is a unit that could have an SE block, stage by stage; {blocks} of {len(units)} have one."
+    only_se = blocks_in(trial.placement.label) == "SE blocks"
+    one = "an SE block" if only_se else "a block"
+    text = f"Each box is a unit that could have {one}, stage by stage; {blocks} of {len(units)} have one."
     known: dict[str, BlockFacts] = {}
     if facts.explanation is not None and facts.explanation.key == trial.placement.key:
         for block in facts.explanation.blocks:
@@ -91,7 +93,7 @@ def _network(reading: RunReading) -> list[Section]:
             id="network", title=f"The network: {in_words(trial.placement.label)}", short="Network",
             text=[text, *(point.sentence for point in facts.folded)],
             picture=network_svg(draw_network(units, trial.placement, facts=known)),
-            seen="The stages and SE blocks of the network",
+            seen=f"The stages and {blocks_in(trial.placement.label)} of the network",
         ),
         *rest,
     ]  # fmt: skip

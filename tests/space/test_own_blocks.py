@@ -13,11 +13,13 @@ from helpers import backbone_of, units_of
 
 from se_nas.core import trust
 from se_nas.core.blocks import BLOCKS
-from se_nas.core.errors import PluginError, SeNasError, SpaceError
+from se_nas.core.errors import ConfigError, PluginError, SeNasError, SpaceError
 from se_nas.core.own_blocks import named_blocks, own_blocks
 from se_nas.core.placement import Choice, Placement, Site
 from se_nas.core.serialization import from_json, to_json
+from se_nas.core.trial import Target
 from se_nas.core.words import in_words
+from se_nas.exports.plain_call import check_apart
 from se_nas.insertion.attention.build import build_block
 from se_nas.insertion.attention.own import OwnBlock, OwnGate
 from se_nas.report.diagram import draw_network
@@ -129,6 +131,22 @@ class TestSpace:
         kind = read_space({"blocks": ["free"]}).own["free"]
         assert kind.made == "free"
         assert not named_blocks([kind])[0].runs_code
+
+    def test_files_of_one_name_do_not_mix(self, tmp_path: Path) -> None:
+        for folder, text in (("one", "x = 1"), ("two", "x = 2"), ("three", "x = 1")):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "net.py").write_text(text)
+        one, two, three = (Target(target=f"{tmp_path}/{name}/net.py:x") for name in ("one", "two", "three"))
+        check_apart([one, three])
+        with pytest.raises(ConfigError, match=r"two files are called 'net\.py'"):
+            check_apart([one, two])
+
+    def test_what_a_placement_is_called(self) -> None:
+        space = space_of()
+        texts = {text: repr(space.parse(text)) for text in ("all:8", "all:scaled", "stage1=8,stage2=scaled", "none")}
+        assert [text.partition("units with ")[2].partition(",")[0] for text in texts.values()] == [
+            "SE", "scaled", "a block", "SE",
+        ]  # fmt: skip
 
 
 class TestNetworks:
