@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -76,6 +76,7 @@ def insert(
     input_shape: tuple[int, ...] = (3, 224, 224),
     units: tuple[Unit, ...] | None = None,
     seed: int = 0,
+    blocks: Sequence[str | Mapping[str, Any]] = (),
 ) -> nn.Module:
     """A copy of a network with the blocks of a placement; the network itself is not changed.
 
@@ -96,6 +97,8 @@ def insert(
         The units of the space of the placement, if that space names them itself.
     seed:
         Seed of the blocks' weights.
+    blocks:
+        Blocks of your own that the text may name, as a search space has them: ``["my_block.py:Mine"]``.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def insert(
         placement = ",".join(f"{name}={reduction}" for name, reduction in placement.items()) or "none"
     if isinstance(placement, str):
         # A reduction that fits every width: what is searched does not limit what is given by hand.
-        placement = Space(read_space({"reductions": ["none", 1]}), units).parse(placement)
+        placement = Space(read_space({"reductions": ["none", 1], "blocks": ["se", *blocks]}), units).parse(placement)
     candidate = copy.deepcopy(model)
     insert_choices(candidate, units, placement.choices, seed=seed)
     return candidate

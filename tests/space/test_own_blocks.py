@@ -165,6 +165,8 @@ class TestNetworks:
         network = insert(backbone_of("resnet8"), space.parse("all:8:bottle"), input_shape=SHAPE).eval()
         images = torch.randn(2, *SHAPE)
         torch.testing.assert_close(network(images), backbone_of("resnet8").eval()(images))
+        same = insert(backbone_of("resnet8"), "all:8:bottle", input_shape=SHAPE, blocks=[GATE]).eval()
+        assert torch.equal(same(images), network(images))
 
     def test_weights_come_from_the_stream_of_the_unit(self) -> None:
         placement = space_of().parse("all:8:bottle")
