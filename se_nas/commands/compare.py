@@ -53,7 +53,8 @@ def compare(
     fronts = [rising_front(loss[:, 1:], -loss[:, 0]) for loss in losses]
     volumes = [hypervolume((loss - best) / size, np.ones(2)) for loss in losses]
     comparison = Comparison(
-        out=str(target), metric=metric.name, direction=runs[0].found.objective.direction, cost=cost, value=value,
+        out=str(target), metric=metric.name, unit=runs[0].found.unit, direction=runs[0].found.objective.direction,
+        cost=cost, value=value,
         reference=(float(-metric.sign * worst[0]), float(worst[1])),
         best=(float(-metric.sign * best[0]), float(best[1])),
         notes=tuple(_notes(runs, value, metric, cost, worst)),

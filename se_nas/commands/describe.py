@@ -215,7 +215,7 @@ def _sites_table(catalogue: Catalogue) -> FittedTable:
     """Stage, size and channels of the units, and the parameters that SE adds at each reduction."""
     space = catalogue.space
     units = space.units
-    reductions = list(dict.fromkeys(r for d in space.decisions for r in d.reductions if not isinstance(r, str)))
+    reductions = sorted({r for d in space.decisions for r in d.reductions if not isinstance(r, str)}, reverse=True)
     sites = [unit.site(space.spec.position[0]) for unit in units]
     first = [i == 0 or units[i - 1].stage != unit.stage for i, unit in enumerate(units)]
     notes = [f"default position {unit.position}: {unit.why}" for unit in units if unit.why][:1]

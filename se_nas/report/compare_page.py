@@ -70,6 +70,7 @@ class Comparison:
 
     out: str
     metric: str
+    unit: str
     direction: Direction
     cost: str
     value: str

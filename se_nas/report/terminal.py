@@ -196,7 +196,7 @@ def show_comparison(found: Comparison) -> None:
             Column(head="sampler", cells=[row.sampler for row in found.runs], text=True, rank=6),
             Column(head="trained", cells=[str(row.trained) for row in found.runs], rank=5),
             Column(head="best network", cells=[row.best.replace(",", " ") for row in found.runs], text=True, rank=1),
-            Column(head=found.metric, cells=[f"{row.value:.4f}" for row in found.runs]),
+            Column(head=found.metric, cells=[level_of(row.value, found.unit) for row in found.runs]),
             Column(head=unit, cells=texts),
             Column(head="hypervolume", cells=[f"{row.hypervolume:.4f}" for row in found.runs], rank=2),
         ],
