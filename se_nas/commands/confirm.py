@@ -82,7 +82,8 @@ def confirm(
     run:
         Run folder.
     top:
-        Finalists: so many members of the front, best first; default 3. Both reference points are confirmed with them.
+        Finalists: so many members of the front, best first; default 3. The plain backbone and, unless it is over a
+        limit on cost, SE everywhere are confirmed with them.
     finalists:
         These placements instead, beside the plain backbone: ``all:16``, ``stage2=8,stage3=4``, ... (`Space.parse`).
         They need not have been trained in the search.

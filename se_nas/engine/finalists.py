@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from se_nas.analysis.findings import Findings
+from se_nas.analysis.summary import over_limits
 from se_nas.core.errors import ConfigError, RunError
 from se_nas.core.placement import Placement
 from se_nas.core.serialization import random_stream
@@ -35,7 +36,8 @@ def choose_finalists(found: Findings, space: Space, top: int) -> list[Finalist]:
     """Both reference points, then up to `top` members of the front, the best by posterior mean first.
 
     Without a posterior (few trainings) the observed front. If the front has nothing but reference points, the
-    best other trained network: something must stand against them.
+    best other trained network: something must stand against them. SE everywhere is left out where it is over a limit
+    on cost, as is what was trained before a limit was lowered: it could not be shipped.
 
     Raises
     ------
@@ -57,8 +59,13 @@ def choose_finalists(found: Findings, space: Space, top: int) -> list[Finalist]:
         promised = means.get(placement.key)
         return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
 
-    fixed = [finalist(space.baseline, "baseline"), finalist(space.reference, "reference")]
-    front = table if estimated else found.front
+    over = over_limits(found)
+    barred = {t.placement.key for t in found.trials if t.number in over}
+    fixed = [finalist(space.baseline, "baseline")]
+    if space.reference.key not in barred:
+        fixed.append(finalist(space.reference, "reference"))
+    table = table[~table["key"].isin(barred)]
+    front = table if estimated else found.front[~found.front["key"].isin(barred)]
     members = front[front["posterior_front" if estimated else "observed_front"].astype(bool)]
     column = "mean" if estimated else "metric"
     for rows, number in ((members, top), (table, 1)):

@@ -19,7 +19,7 @@ from se_nas.cli import main
 from se_nas.commands.confirm import confirm
 from se_nas.commands.results import existing_run, stored
 from se_nas.commands.search import search
-from se_nas.core.config import SearchConfig
+from se_nas.core.config import Limits, SearchConfig
 from se_nas.core.errors import ConfigError, DataError, RunError
 from se_nas.core.placement import Placement
 from se_nas.core.trial import Recipe, Target
@@ -264,6 +264,16 @@ class TestNamedFinalists:
         assert (named.trial, named.observed) == (None, None)  # the search did not train it
         assert named.against["baseline"].mean == pytest.approx(named.test.mean - result.of_role("baseline").test.mean)
         assert set(named.test.values) == set(result.of_role("baseline").test.values)
+
+    def test_what_is_over_a_limit_on_cost_is_not_confirmed(self, run, tmp_path):
+        trials = existing_run(run)[1].trials()
+        most = next(t for t in trials if t.role == "reference").costs["params"].value
+        folder = searched(tmp_path, budget=4, max=Limits(params=most - 1))
+        assert any(t.role == "reference" for t in existing_run(folder)[1].trials())
+        result = confirm(folder, seeds=2)
+        assert result.of_role("reference") is None
+        assert {n.role for n in result.networks} == {"baseline", "finalist"}
+        assert all(n.costs["params"].value < most for n in result.networks)
 
     def test_command_line(self, copy, capsys):
         command = ["confirm", str(copy), "--seeds", "2", "--finalists"]
