@@ -92,8 +92,8 @@ def run_confirm(given: Namespace) -> int:
     """``se-nas confirm``; the exit code."""
     from se_nas.executors.local import warm_up
 
-    check_run(given.run, storage=given.storage)
     with view_of(given, f"Confirm: the finalists of {given.run}, trained again with fresh seeds") as view:
+        check_run(given.run, storage=given.storage)
         view.stage(LOADING)
         warm_up()
         from se_nas.commands.confirm import confirm

@@ -273,7 +273,7 @@ class TestScript:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["import", "x"], "action"),
+            (["import", "x"], "ACTION is 'import'"),
             (["export", "x", "--format", "onxx"], "unknown format 'onxx'"),
             (["export", "x", "--latency-batch", "0"], "latency_batch is 0"),
             (["export", "x", "--placements", "1"], "placements is 1"),
