@@ -125,6 +125,19 @@ def prove(name: str, folder: Path, trained: Trained, workshop: Path, *, max_drop
     return proof
 
 
+def _error(done: subprocess.CompletedProcess[str]) -> str:
+    """The error at the end of a process's traceback, or else how it ended.
+
+    >>> _error(subprocess.CompletedProcess([], 1, "", "Traceback\\n  File ...\\na.b.Fail: [X] : 2 : axis\\n 0: 64\\n"))
+    'a.b.Fail: [X] : 2 : axis 0: 64'
+    >>> _error(subprocess.CompletedProcess([], -9, "", "no memory"))
+    'exit code -9'
+    """
+    lines = done.stderr.splitlines()
+    last = max((i for i, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), default=None)
+    return f"exit code {done.returncode}" if last is None else " ".join(line.strip() for line in lines[last:])[:500]
+
+
 def _run(name: str, folder: Path, file: Path, given: Path, got: Path) -> dict[str, Any]:
     kind = name.partition("-")[0]
     command = [sys.executable, "-s", "-P", "-W", "ignore", str(Path(proof_runner.__file__).resolve())]
@@ -138,8 +151,7 @@ def _run(name: str, folder: Path, file: Path, given: Path, got: Path) -> dict[st
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if re.match(r"\w[\w.]*(Error|Exception)\b", line)]
-        said = errors[-1] if errors else f"exit code {done.returncode}"
+        said = _error(done)
         raise RunError(
             f"the exported {file.name} does not run in a fresh process: {said}",
             hint=_missing(said) or "choose another format, or report this with the network's name",

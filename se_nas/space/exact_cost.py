@@ -129,7 +129,7 @@ def _proved(channels: int, size: tuple[int, ...], choice: Choice) -> Cost:
         raise PluginError(
             f"counts of block {choice.of.title!r} ({choice.of.made}) does not agree with its trace at {channels} "
             f"channels of size {'x'.join(map(str, size))}{width}: {', '.join(wrong)}",
-            hint="what counts how is said in docs/reference/plug-ins.md",
+            hint="docs/reference/plug-ins.md says how each of them is counted",
         )
     return said
 
