@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from se_nas.analysis.findings import Findings
@@ -51,14 +51,7 @@ def choose_finalists(found: Findings, space: Space, top: int) -> list[Finalist]:
             "the search has no finished training to confirm" + (f": {failed} failed" if failed else ""),
             hint="give the search again, with a larger --budget; se-nas report RUN shows the reasons of failures",
         )
-    by_key = {t.placement.key: t for t in found.trials if t.state == "complete"}
-    means = dict(zip(table["key"], table["mean"], strict=True)) if estimated else {}
-
-    def finalist(placement: Placement, role: str) -> Finalist:
-        trial = by_key.get(placement.key)
-        promised = means.get(placement.key)
-        return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
-
+    finalist = _by_search(found)
     over = over_limits(found)
     barred = {t.placement.key for t in found.trials if t.number in over}
     fixed = [finalist(space.baseline, "baseline")]
@@ -72,7 +65,8 @@ def choose_finalists(found: Findings, space: Space, top: int) -> list[Finalist]:
         others = rows[~rows["key"].isin([f.placement.key for f in fixed])].drop_duplicates("key")
         if len(others):
             others = others.sort_values(column, ascending=found.objective.direction == "minimize")
-            return [*fixed, *(finalist(by_key[key].placement, "finalist") for key in others["key"].head(number))]
+            placements = {t.placement.key: t.placement for t in found.trials if t.state == "complete"}
+            return [*fixed, *(finalist(placements[key], "finalist") for key in others["key"].head(number))]
     return fixed
 
 
@@ -87,24 +81,26 @@ def named_finalists(found: Findings, space: Space, placements: Sequence[str]) ->
         If they are all the plain backbone.
     """
     wanted = [space.baseline, *(space.parse(text) for text in placements)]
-    by_key = {t.placement.key: t for t in found.trials if t.state == "complete"}
-    means = dict(zip(found.complete["key"], found.complete["mean"], strict=True)) if found.estimated else {}
-    roles = {space.baseline.key: "baseline", space.reference.key: "reference"}
-    chosen = {
-        placement.key: Finalist(
-            placement=placement,
-            role=roles.get(placement.key, "finalist"),
-            trial=by_key.get(placement.key),
-            promised=means.get(placement.key),
-        )
-        for placement in wanted
-    }
+    finalist, roles = _by_search(found), {space.baseline.key: "baseline", space.reference.key: "reference"}
+    chosen = {p.key: finalist(p, roles.get(p.key, "finalist")) for p in wanted}
     if len(chosen) == 1:
         raise ConfigError(
             f"the only placement to confirm is {space.baseline.label!r}, the plain backbone",
             hint="name what it is to be compared with, as in --finalists all:16 stage3=8",
         )
     return list(chosen.values())
+
+
+def _by_search(found: Findings) -> Callable[[Placement, str], Finalist]:
+    """Makes a finalist of a placement and a role, with what the search knows of it."""
+    by_key = {t.placement.key: t for t in found.trials if t.state == "complete"}
+    means = dict(zip(found.complete["key"], found.complete["mean"], strict=True)) if found.estimated else {}
+
+    def finalist(placement: Placement, role: str) -> Finalist:
+        trial, promised = by_key.get(placement.key), means.get(placement.key)
+        return Finalist(placement=trial.placement if trial else placement, role=role, trial=trial, promised=promised)
+
+    return finalist
 
 
 def fresh_seeds(seed: int, number: int) -> list[int]:
