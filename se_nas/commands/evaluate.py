@@ -142,7 +142,7 @@ def _evaluation(trained: TrainedNetwork, labelled: Labelled, request: Request, f
     others = None if seen is None else ~(seen["train"] | seen["val"])
     fresh = found.scores[others] if others is not None and found.each and not others.all() else np.empty(0)
     return Evaluation(
-        network=trained.name,
+        network=trained.record.name,
         data=name,
         images=len(labelled.labels),
         measured=tuple(measured),

@@ -63,12 +63,6 @@ class Export:
     record: Exported
     proofs: tuple[Proof, ...]
 
-    @property
-    def network(self) -> str:
-        """The network that was written, in words, and its trial."""
-        trial = "" if self.record.trial is None else f" (trial {self.record.trial})"
-        return in_words(self.record.placement.label) + trial
-
     def as_json(self) -> dict[str, Any]:
         """What ``se-nas export --json`` prints."""
         record = self.record

@@ -126,7 +126,7 @@ def _predictions(trained: TrainedNetwork, images: Iterable[tuple[str, np.ndarray
         found.append(_probabilities(trained, network, waiting, place))
     classes = trained.data.classes
     return Predictions(
-        network=trained.name,
+        network=trained.record.name,
         classes=classes,
         images=tuple(names),
         probabilities=torch.cat(found).numpy() if found else np.empty((0, len(classes))),

@@ -138,7 +138,8 @@ def run_export(given: Namespace) -> int:
             view=view,
         )
     folded = done.record.folded
-    said = [f"Exported: {done.network}, {costs_text({name: cost.value for name, cost in done.record.costs.items()})}."]
+    costs = costs_text({name: cost.value for name, cost in done.record.costs.items()})
+    said = [f"Exported: {done.record.name}, {costs}."]
     said += [] if folded is None else folded.sentences
     return shown(given, done, lambda _: show_export(str(done.folder), to_plain(done.proofs), said))
 

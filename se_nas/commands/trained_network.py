@@ -16,7 +16,6 @@ from se_nas.core.config import SearchConfig
 from se_nas.core.errors import RunError
 from se_nas.core.files import user_path
 from se_nas.core.trial import Direction
-from se_nas.core.words import in_words
 from se_nas.data.base import DataInfo
 from se_nas.data.store import open_part
 from se_nas.engine.gates import Trained
@@ -50,12 +49,6 @@ class TrainedNetwork:
     metric: str | None = None
     """What its search compared, where that is known, and in which direction."""
     direction: Direction | None = None
-
-    @property
-    def name(self) -> str:
-        """Its placement in words, and the trial that trained it."""
-        trial = "" if self.record.trial is None else f" (trial {self.record.trial})"
-        return in_words(self.record.placement.label) + trial
 
     @property
     def stored(self) -> np.dtype | None:

@@ -28,7 +28,7 @@ from se_nas.core.ranges import MAX_VALUES
 from se_nas.core.serialization import SCHEMA_VERSION, from_json, to_json
 from se_nas.core.trial import CostValue, Metric, RunIdentity, Target, Trial
 from se_nas.core.trust import Named, check_trust, is_trusted
-from se_nas.core.words import blocks_in
+from se_nas.core.words import blocks_in, in_words, trial_name
 from se_nas.data.base import DataInfo
 from se_nas.exports.names import PLACEMENT, WEIGHTS
 from se_nas.exports.plain_call import source_files
@@ -155,6 +155,11 @@ class Exported:
     license: str = ""
     advice: Advice | None = None
     folded: FoldedFrom | None = None
+
+    @property
+    def name(self) -> str:
+        """The placement in words, and the trial that trained it."""
+        return in_words(self.placement.label) + ("" if self.trial is None else f" ({trial_name(self.trial)})")
 
 
 def export_trial(
